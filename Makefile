@@ -1,0 +1,33 @@
+# Two commands do everything, set-up included: `make run` and `make test`.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	"$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+BIN := .venv/bin
+
+.PHONY: run test lint clean
+
+run: .venv/ready ## the study of params.yaml, from raw media to results/
+	$(BIN)/snakemake --cores all
+	@cat results/tables/accuracy.md
+	@echo "The whole report: results/report.html"
+
+test: .venv/ready lint ## every check there is
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+# Pinned packages with hashes; made anew when the pins change.
+.venv/ready: envs/requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: expected Python 3.11 or later with venv, found $$(python3 --version 2>&1 || echo none);" \
+		"install it, or name it: make run PYTHON=/path/to/python3" >&2; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean: ## forget the environment; data/ and results/ stay (see `prune`)
+	rm -rf .venv

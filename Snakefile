@@ -1,0 +1,59 @@
+"""Counterpoise: raw media in, a table of balanced multimodal learning out.
+
+    snakemake --cores all                                  the study of params.yaml
+    snakemake --cores all --config params=other.yaml       another one
+
+Paths come from pipeline_src.plan: each holds a fingerprint of all that determines the output, so what exists is right.
+"""
+
+import os
+import sys
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from pipeline_src import plan as places
+from pipeline_src.errors import UserError
+from pipeline_src.plan import Plan
+
+min_version("9.27")
+
+# The jobs' `python` is the one that runs snakemake, activated or not; a conda environment still goes before it.
+os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]))
+
+params_file = config.get("params", "params.yaml")
+try:
+    plan = Plan(params_file)
+    plan.index
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+asked = plan.params.resources
+
+
+wildcard_constraints:
+    dataset="|".join(plan.data),
+    recipe="|".join({data.recipe for data in plan.data.values()}),
+    fusion="|".join({cell.fusion for cell in plan.cells}),
+    method="|".join({cell.method for cell in plan.cells}),
+    seed="|".join(map(str, plan.params.study.seeds)),
+    shard=r"\d{4}-of-\d{4}",
+    fp=places.HEX,
+    evaluation=places.HEX,
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        plan.index,
+
+
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/manifest.smk"
+include: "workflow/rules/cache.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/aggregate.smk"

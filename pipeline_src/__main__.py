@@ -1,0 +1,7 @@
+"""`python -m pipeline_src`."""
+
+import sys
+
+from pipeline_src.cli import main
+
+sys.exit(main())

@@ -1,0 +1,120 @@
+"""Benchmarks: ratios against a baseline that is measured in the same process, turn by turn."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+from pipeline_src.errors import UserError
+from pipeline_src.plan import Plan
+
+ROUNDS = 5
+STARTED = "COUNTERPOISE_STARTED"
+
+
+def loader(plan: Plan) -> None:
+    """Time of an epoch over the time of the same steps on batches that are already what the model reads.
+
+    Printed for a cache on the device and for a streamed one, with the parts: reading batches, and making them the
+    model's input (augmentation, normalisation). Needs the feature cache of the first cell with several modalities.
+    """
+    import torch
+
+    from pipeline_src.seeding import generator
+    from pipeline_src.training import device as devices
+    from pipeline_src.training.loader import Loader
+    from pipeline_src.training.loop import Trainer
+
+    cell, device, cache = _cell(plan), *_ready(plan)
+    size, modalities = cell.spec["training"]["batch_size"], cell.spec["modalities"]
+    print(f"{cell.data.name}/{cell.fusion}/{cell.method} on {device}, {torch.get_num_threads()} threads, batch {size}")
+    print(f"medians of {ROUNDS} rounds; read and prepare as shares of the steps")
+    print(f"{'cache':12}{'epoch s':>10}{'steps s':>10}{'ratio':>8}{'read':>8}{'prepare':>9}")
+    for name, resident in (("on device", True), ("streamed", False)):
+        loaders = {"train": Loader(cache, "train", modalities, device, resident)}
+        trainer = Trainer(cell.spec, 0, cache, loaders, device)
+        order = torch.arange(len(loaders["train"]))
+        augment = {m: generator(0, "bench", m) for m in modalities}
+
+        def read(loaders=loaders, order=order) -> list:
+            return list(loaders["train"].batches(size, order))
+
+        def prepare(batches, trainer=trainer, augment=augment) -> list:
+            return [b._replace(inputs=trainer.transform(b.inputs, augment)) for b in batches]
+
+        def steps(batches, trainer=trainer) -> None:
+            trainer.model.train()
+            for batch in batches:
+                trainer.step(batch)
+
+        raw = read()
+        ready = prepare(raw)
+        trainer.epoch(0)
+        times = {"epoch": [], "steps": [], "read": [], "prepare": []}
+        for _ in range(ROUNDS):
+            for part, call in (
+                ("epoch", lambda trainer=trainer: trainer.epoch(0)),
+                ("steps", lambda steps=steps, ready=ready: steps(ready)),
+                ("read", read),
+                ("prepare", lambda prepare=prepare, raw=raw: prepare(raw)),
+            ):
+                devices.synchronize(device)
+                started = time.perf_counter()
+                call()
+                devices.synchronize(device)
+                times[part].append(time.perf_counter() - started)
+        epoch, step = (statistics.median(times[part]) for part in ("epoch", "steps"))
+        # The ratio of each round, then the median: a slow minute of the machine slows both sides of a round alike.
+        ratio = statistics.median(e / s for e, s in zip(times["epoch"], times["steps"], strict=True))
+        parts = [statistics.median(times[part]) / step for part in ("read", "prepare")]
+        print(f"{name:12}{epoch:10.3f}{step:10.3f}{ratio:8.3f}{parts[0]:8.3f}{parts[1]:9.3f}")
+
+
+def start(plan: Plan) -> None:
+    """The fixed cost of a run, from the start of the process to the end of its first step, and where it goes."""
+    for label in ("cold", "warm"):
+        print(f"{label}: seconds since the start of the process")
+        command = [sys.executable, "-m", "pipeline_src", "bench", "first_step", "--params", str(plan.file)]
+        subprocess.run(command, env={**os.environ, STARTED: repr(time.time())}, check=True)
+
+
+def first_step(plan: Plan) -> None:
+    """What `start` runs in a process of its own."""
+    started = float(os.environ.get(STARTED, time.time()))
+
+    def mark(what: str) -> None:
+        print(f"{time.time() - started:8.2f}  {what}", flush=True)
+
+    cell = _cell(plan)
+    mark("plan read")
+    from pipeline_src.training.loop import Trainer
+    from pipeline_src.training.run import make_loaders
+
+    mark("imports")
+    device, cache = _ready(plan)
+    loaders = make_loaders(cache, cell.spec["modalities"], device, plan.params)
+    mark("cache on the device")
+    trainer = Trainer(cell.spec, 0, cache, loaders, device)
+    mark("model")
+    batch = next(loaders["train"].batches(cell.spec["training"]["batch_size"]))
+    trainer.model.train()
+    trainer.step(batch._replace(inputs=trainer.transform(batch.inputs)))
+    mark("first step")
+
+
+def _cell(plan: Plan):
+    """The first cell with most modalities."""
+    return max(plan.cells, key=lambda cell: len(cell.spec["modalities"]))
+
+
+def _ready(plan: Plan) -> tuple:
+    from pipeline_src.features.read import Cache
+    from pipeline_src.training import device as devices
+
+    cell = _cell(plan)
+    if not (cell.data.cache / "cache.json").exists():
+        raise UserError(f"{cell.data.cache}: expected a finished cache to measure with; run snakemake first")
+    device = devices.pick(plan.params.training.device)
+    devices.deterministic(device, plan.params.resources.train.threads)
+    return device, Cache(cell.data.cache)

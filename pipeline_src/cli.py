@@ -1,0 +1,160 @@
+"""The command line: one sub-command per stage. Snakemake and DVC call nothing else.
+
+A stage is given the path of its output, as the plan made from params.yaml names it, and finds all else by it. Imports
+of a stage stay in its function: they are seconds, and no stage pays for another's.
+"""
+
+import argparse
+import os
+import sys
+import time
+
+from pipeline_src.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a sub-command; 0 if it went well, 2 with one line on standard error if the user can mend what did not."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.call(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline_src", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, call, targets: str | None = None) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=call.__doc__.splitlines()[0], description=call.__doc__)
+        one.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
+        if targets:
+            one.add_argument("target", nargs=targets, help="path of the output, as `plan` lists it")
+        one.set_defaults(call=call, stage=name)
+        return one
+
+    command("fetch", _fetch, "?")
+    command("manifest", _manifest, "?")
+    command("extract", _extract, "?")
+    command("cache", _cache, "?")
+    command("train", _train, "+")
+    command("evaluate", _evaluate, "+")
+    command("aggregate", _aggregate, "?")
+    command("plan", _plan)
+    command("schema", _schema)
+    prune = command("prune", _prune)
+    prune.add_argument("--yes", action="store_true", help="remove; without it, only list")
+    bench = command("bench", _bench)
+    bench.add_argument("what", choices=["loader", "start", "first_step"])
+    return parser
+
+
+def _targets(options) -> list:
+    """What the plan has at the targets; all that the stage has in the plan if none is named."""
+    from pipeline_src.plan import Plan
+
+    plan = Plan(options.params)
+    targets = [options.target] if isinstance(options.target, str) else options.target
+    return [plan.at(options.stage, target) for target in targets] if targets else plan.all(options.stage)
+
+
+def _fetch(options) -> None:
+    """Generate or download a data set's raw media."""
+    from pipeline_src.datasets.fetch import fetch
+
+    for data in _targets(options):
+        fetch(data)
+
+
+def _manifest(options) -> None:
+    """List a data set's clips, look into every file, cut val from train."""
+    from pipeline_src.datasets.manifest import make
+    from pipeline_src.plan import Plan
+
+    threads = Plan(options.params).params.resources.manifest.threads
+    for data in _targets(options):
+        make(data, threads)
+
+
+def _extract(options) -> None:
+    """Decode one shard of a data set into the feature cache."""
+    from pipeline_src.features.build import extract
+
+    for data, index in _targets(options):
+        extract(data, index)
+
+
+def _cache(options) -> None:
+    """Close the feature cache: quarantine, statistics, hash."""
+    from pipeline_src.features.build import pack
+
+    for data in _targets(options):
+        pack(data)
+
+
+def _train(options) -> None:
+    """Train the runs at the given record.json paths, in one process; they must share a cell."""
+    started = time.time() - time.process_time()
+    from pipeline_src.plan import Plan
+    from pipeline_src.training.run import train
+
+    plan = Plan(options.params)
+    train([plan.at("train", target) for target in options.target], plan.params, started)
+
+
+def _evaluate(options) -> None:
+    """Evaluate the runs at the given metrics.json paths, in one process; they must share a cell."""
+    from pipeline_src.evaluation.run import evaluate
+    from pipeline_src.plan import Plan
+
+    plan = Plan(options.params)
+    evaluate([plan.at("evaluate", target) for target in options.target], plan.params)
+
+
+def _aggregate(options) -> None:
+    """Gather all metrics into results/: long-form Parquet, tables, report. Shows an incomplete grid as incomplete."""
+    from pipeline_src.plan import Plan
+    from pipeline_src.reports.aggregate import aggregate
+
+    plan = Plan(options.params)
+    if options.target:
+        plan.at("aggregate", options.target)
+    aggregate(plan)
+
+
+def _plan(options) -> None:
+    """Check the params file and list the address of every output, with + before those that exist."""
+    from pipeline_src.plan import STAGES, Plan
+
+    plan = Plan(options.params)
+    for stage in STAGES:
+        for path, _ in plan.places(stage):
+            print("+" if path.exists() else " ", stage, path)
+
+
+def _schema(options) -> None:
+    """Print the JSON schema of params.yaml, as it stands in workflow/schemas."""
+    from pipeline_src.config import schema_text
+
+    print(schema_text(), end="")
+
+
+def _prune(options) -> None:
+    """List, and with --yes remove, caches and runs that the params file no longer names."""
+    from pipeline_src.plan import Plan
+    from pipeline_src.prune import prune
+
+    prune(Plan(options.params), options.yes)
+
+
+def _bench(options) -> None:
+    """Measure the loader against bare compute, or the fixed cost of a run."""
+    from pipeline_src import bench
+    from pipeline_src.plan import Plan
+
+    getattr(bench, options.what)(Plan(options.params))

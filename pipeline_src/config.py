@@ -1,0 +1,397 @@
+"""The parameters: types, ranges, units and sources. The values stand in params.yaml and nowhere else.
+
+`load` reads and checks the whole file before the first job and reports every mistake in one line each: where it stands,
+what was expected, what was found, and the closest name. Blocks of plug-ins (a data set, a recipe's modality, an
+encoder, a method) are checked by the `Params` of the plug-in that they name, so a plug-in brings its parameters with
+it.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline_src.datasets.base import datasets
+from pipeline_src.errors import UserError
+from pipeline_src.media.base import extractors
+from pipeline_src.methods.base import methods
+from pipeline_src.models.base import encoders, heads
+from pipeline_src.registry import Registry, closest
+
+SCHEMA_FILE = Path(__file__).parent.parent / "workflow" / "schemas" / "params.schema.json"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of data sets, recipes and modalities: they become parts of paths
+
+
+def _unique(values: list) -> list:
+    if len(set(values)) != len(values):
+        raise ValueError("expected each value once")
+    return values
+
+
+def _ascending(values: list) -> list:
+    if values != sorted(values):
+        raise ValueError("expected [low, high]")
+    return values
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Study(_Section):
+    """What is compared: every data set with every fusion and method, over every seed."""
+
+    datasets: Annotated[list[str], Field(min_length=1), AfterValidator(_unique)] = Field(
+        description="keys of `datasets`"
+    )
+    fusions: Annotated[list[str], AfterValidator(_unique)] = Field(description="registered fusion heads")
+    methods: Annotated[list[str], AfterValidator(_unique)] = Field(
+        description="registered methods; `joint` is the baseline"
+    )
+    unimodal: bool = Field(description="also train one model per modality, alone")
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_unique)] = Field(
+        description="a seed fixes initial weights, batches and augmentation for every method alike"
+    )
+
+
+class Model(_Section):
+    """The network. Its head is the study's fusion."""
+
+    encoders: dict[str, Any] = Field(description="modality -> {kind: registered encoder, ...}")
+
+
+class Augmentation(_Section):
+    """Random changes to one modality's training batches; evaluation sees the input as it is."""
+
+    crop_scale: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)] = Field(
+        default=[1.0, 1.0],
+        description="frames: share of the area that a random crop keeps; torchvision's default is [0.08, 1]",
+    )
+    crop_ratio: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)] = Field(
+        default=[1.0, 1.0], description="frames: aspect ratio of the crop; torchvision's default is [0.75, 1.3333]"
+    )
+    flip: float = Field(default=0.0, ge=0, le=1, description="frames: probability of a horizontal flip")
+    roll: int = Field(
+        default=0, ge=0, description="spectrograms: largest shift in time, in steps, either way, round the end"
+    )
+
+
+class Training(_Section):
+    """One schedule for every run of the study."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1, description="clips")
+    optimizer: Literal["sgd", "adamw"]
+    lr: float = Field(gt=0, description="learning rate")
+    momentum: float = Field(ge=0, lt=1, description="of sgd; published 0.9")
+    weight_decay: float = Field(ge=0, description="published 1e-4 (sgd), 1e-2 (adamw)")
+    lr_step: int = Field(
+        ge=1, description="epochs after which the learning rate is multiplied by `lr_gamma`; published 70 of 100"
+    )
+    lr_gamma: float = Field(gt=0, le=1, description="published 0.1")
+    augmentation: dict[str, Augmentation] = Field(description="modality -> random changes")
+    normalize: Literal["train", "none"] = Field(
+        description="by mean and deviation of the training split, per channel, or not"
+    )
+    select: Literal["best_val", "last"] = Field(description="the epoch whose weights are kept; test data never chooses")
+    track_test: bool = Field(
+        description="also score each epoch on test, only to report the papers' best-test-epoch figure beside ours"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 on a GPU that has it, else fp32")
+    resident_share: float = Field(
+        ge=0, le=1, description="cache is kept on the device if it fits in this share of its free memory"
+    )
+
+
+class Evaluation(_Section):
+    """How a trained model is looked at."""
+
+    batch_size: int = Field(ge=1, description="clips")
+    probe_c: float = Field(gt=0, description="inverse strength of the linear probe's L2 penalty")
+    probe_iterations: int = Field(ge=1, description="most L-BFGS steps of the linear probe")
+
+
+class Reporting(_Section):
+    """How runs become a table."""
+
+    confidence: float = Field(gt=0.5, lt=1, description="level of the intervals (Student's t over seeds)")
+
+
+class Stage(_Section):
+    """What the scheduler is asked for, per job of one stage."""
+
+    threads: int = Field(
+        ge=1, description="CPU cores; of train: also fixes the order of sums, so keep it to repeat a run bit for bit"
+    )
+    mem_mb: int = Field(ge=1, description="MB of memory")
+    runtime: int = Field(ge=1, description="minutes")
+    gpu: int = Field(ge=0, default=0, description="GPUs; honoured where the executor or --resources gpu=N knows them")
+
+
+class Resources(_Section):
+    """Per stage, for the scheduler; changes no result and reruns nothing."""
+
+    seeds_per_job: int = Field(ge=1, description="seeds of one cell that share a process, which pays the imports once")
+    fetch: Stage
+    manifest: Stage
+    extract: Stage
+    cache: Stage
+    train: Stage
+    evaluate: Stage
+    aggregate: Stage
+
+
+class Params(_Section):
+    """params.yaml."""
+
+    study: Study
+    datasets: dict[str, Any] = Field(
+        description="name -> {kind: registered data set, ...}; a kind may stand under several names"
+    )
+    recipes: dict[str, dict[str, Any]] = Field(description="name-version -> modality -> {kind: feature extractor, ...}")
+    model: Model
+    training: Training
+    methods: dict[str, Any] = Field(
+        default={}, description="parameters of each method, by name; its published defaults otherwise"
+    )
+    evaluation: Evaluation
+    reporting: Reporting
+    resources: Resources
+
+
+def load(file: str | Path) -> Params:
+    """Read and check a params file. Raises UserError with one line per mistake."""
+    file = Path(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: expected a readable params file: {error.strerror}") from error
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: expected sections ({', '.join(Params.model_fields)}), found {_shown(values)}")
+
+    mistakes = _Mistakes(file, root)
+    params = mistakes.checked(Params, values, ())
+    if params is not None:
+        params = _check_plugins(params, mistakes)
+        _check_references(params, mistakes)
+    mistakes.raise_if_any()
+    return params
+
+
+def schema() -> dict:
+    """JSON schema of params.yaml with every registered plug-in; kept in workflow/schemas."""
+    schema = Params.model_json_schema()
+    definitions = schema["$defs"]
+
+    def plugins(registry: Registry) -> list[dict]:
+        found = []
+        for name in registry:
+            part = registry[name].Params.model_json_schema(ref_template="#/$defs/{model}")
+            definitions.update(part.pop("$defs", {}))
+            if "kind" in part["properties"]:
+                part["properties"]["kind"] = {"const": name}
+                part["required"] = [key for key in part.get("required", []) if key != "kind"]
+            found.append({**part, "title": name})
+        return found
+
+    schema["properties"]["datasets"]["additionalProperties"] = {"anyOf": plugins(datasets)}
+    schema["properties"]["recipes"]["additionalProperties"] = {"additionalProperties": {"anyOf": plugins(extractors)}}
+    definitions["Model"]["properties"]["encoders"]["additionalProperties"] = {"anyOf": plugins(encoders)}
+    schema["properties"]["methods"] |= {
+        "properties": dict(zip(methods, plugins(methods), strict=True)),
+        "additionalProperties": False,
+    }
+    definitions["Study"]["properties"]["methods"]["items"] = {"enum": list(methods)}
+    definitions["Study"]["properties"]["fusions"]["items"] = {"enum": list(heads)}
+    return schema
+
+
+def schema_text() -> str:
+    return json.dumps(schema(), indent=2) + "\n"
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses a key that stands twice."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
+    seen = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+        seen.add(key.value)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+class _Mistakes:
+    """Collects one line per mistake, each with the line of the file where it stands."""
+
+    def __init__(self, file: Path, root: yaml.Node):
+        self.file, self.root, self.lines = file, root, []
+
+    def add(self, place: tuple, what: str) -> None:
+        node, line = self.root, 1
+        for part in place:
+            node, line = _child(node, part, line)
+        self.lines.append((line, f"{self.file}:{line}: {'.'.join(map(str, place)) or 'file'}: {what}"))
+
+    def checked(self, model: type[BaseModel], values: Any, place: tuple) -> Any:
+        """The values as `model`, or None after noting what is wrong with them."""
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            for one in error.errors():
+                loc = tuple(part for part in one["loc"] if not str(part).startswith("function-"))
+                self.add(place + loc, _said(one, model))
+            return None
+
+    def raise_if_any(self) -> None:
+        if self.lines:
+            raise UserError("\n".join(line for _, line in sorted(self.lines)))
+
+
+def _child(node: yaml.Node | None, part: Any, line: int) -> tuple[yaml.Node | None, int]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == str(part):
+                return value, key.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part].start_mark.line + 1
+    return None, line
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _said(error: dict, model: type[BaseModel]) -> str:
+    """A pydantic error as `expected ..., found ...`."""
+    found = _shown(error["input"])
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key{closest(error['loc'][-1], _fields(model, error['loc'][:-1]))}"
+        case "missing":
+            return "expected a value, found none"
+        case "value_error":
+            return f"{error['msg'].removeprefix('Value error, ')}, found {found}"
+        case "model_type" | "dict_type":
+            return f"expected a block of keys, found {found}"
+        case "literal_error":
+            return f"expected {error['ctx']['expected']}, found {found}"
+    expected = re.sub(r"^(Input|List|Dictionary) should (be |have )?", "", error["msg"])
+    return f"expected {expected}, found {found}"
+
+
+def _fields(model: type[BaseModel], loc: tuple) -> list[str]:
+    """Names of the fields of the block at `loc` in `model`."""
+    for part in loc:
+        field = model.model_fields.get(part)
+        if field is None:  # the key of a mapping: its values' model is the next step
+            continue
+        annotation = field.annotation
+        for candidate in (annotation, *getattr(annotation, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
+    return list(model.model_fields)
+
+
+def _check_plugins(params: Params, mistakes: _Mistakes) -> Params:
+    """Replace every plug-in's block by the plug-in's own, checked Params."""
+
+    def block(registry: Registry, values: Any, place: tuple, default_kind: str | None = None) -> Any:
+        if not isinstance(values, dict):
+            return mistakes.add(place, f"expected a block of keys, found {_shown(values)}")
+        kind = values.get("kind", default_kind)
+        if kind is None:
+            return mistakes.add(place, f"expected `kind`, a registered {registry.noun}{closest('', registry)}")
+        if kind not in registry:
+            return mistakes.add((*place, "kind") if "kind" in values else place, registry.unknown(kind))
+        return mistakes.checked(registry[kind].Params, {**values, "kind": kind}, place)
+
+    def named(names, place: tuple) -> None:
+        for name in names:
+            if not NAME.fullmatch(str(name)):
+                mistakes.add((*place, name), "expected a name of small letters, digits, '.', '_' and '-'")
+
+    named(params.datasets, ("datasets",))
+    named(params.recipes, ("recipes",))
+    for recipe, modalities in params.recipes.items():
+        named(modalities, ("recipes", recipe))
+    checked_methods = {}
+    for name in dict.fromkeys([*params.methods, *params.study.methods, "joint"]):
+        if name in methods:
+            values = params.methods.get(name)
+            checked_methods[name] = mistakes.checked(
+                methods[name].Params, {} if values is None else values, ("methods", name)
+            )
+        elif name in params.methods:
+            mistakes.add(("methods", name), methods.unknown(name))
+    return params.model_copy(
+        update={
+            "datasets": {name: block(datasets, v, ("datasets", name), name) for name, v in params.datasets.items()},
+            "recipes": {
+                recipe: {m: block(extractors, v, ("recipes", recipe, m)) for m, v in modalities.items()}
+                for recipe, modalities in params.recipes.items()
+            },
+            "model": params.model.model_copy(
+                update={
+                    "encoders": {
+                        m: block(encoders, v, ("model", "encoders", m)) for m, v in params.model.encoders.items()
+                    }
+                }
+            ),
+            "methods": checked_methods,
+        }
+    )
+
+
+def _check_references(params: Params, mistakes: _Mistakes) -> None:
+    """Names that one section uses must be there in another."""
+    for axis, registry in (("fusions", heads), ("methods", methods)):
+        for i, name in enumerate(getattr(params.study, axis)):
+            if name not in registry:
+                mistakes.add(("study", axis, i), registry.unknown(name))
+    if not params.study.unimodal and not (params.study.fusions and params.study.methods):
+        mistakes.add(("study",), "expected fusions and methods, or unimodal: true, found nothing to train")
+    for i, name in enumerate(params.study.datasets):
+        if name not in params.datasets:
+            mistakes.add(
+                ("study", "datasets", i),
+                f"expected a key of `datasets`, found {name!r}{closest(name, params.datasets)}",
+            )
+            continue
+        block = params.datasets[name]
+        if block is None:
+            continue
+        if block.recipe not in params.recipes:
+            what = f"expected a key of `recipes`, found {block.recipe!r}{closest(block.recipe, params.recipes)}"
+            mistakes.add(("datasets", name, "recipe"), what)
+            continue
+        for modality in datasets[block.kind].modalities:
+            for place in (("recipes", block.recipe), ("model", "encoders"), ("training", "augmentation")):
+                known = params
+                for part in place:
+                    known = known[part] if isinstance(known, dict) else getattr(known, part)
+                if modality not in known:
+                    what = f"expected a block for the modality {modality!r} of the data set {name!r}, found none"
+                    mistakes.add(place, what)

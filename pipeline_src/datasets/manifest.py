@@ -1,0 +1,115 @@
+"""The manifest: every clip that a data set lists is in it, or in the quarantine table with the reason."""
+
+import concurrent.futures
+import re
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from pipeline_src import files, quarantine
+from pipeline_src.datasets.base import Clip, Dataset
+from pipeline_src.errors import UserError, listed
+from pipeline_src.media.base import Extractor, MediaError
+from pipeline_src.progress import say
+from pipeline_src.registry import closest
+
+SPLITS = ("train", "test")
+
+
+def make(data, threads: int = 1) -> None:
+    """Write manifest.parquet and quarantine.parquet of a data set of the plan.
+
+    The manifest has id, one column per modality (path relative to the raw folder), label, split (train, val, test),
+    group, duration (seconds, of the longest modality) and checksum (of the files, in the order of the modalities).
+
+    Raises UserError for ids that are doubled or leave the folder, labels that are no class, and a quarantined share
+    above the set one.
+    """
+    clips = list(data.dataset.clips(data.raw))
+    check(clips, data.dataset, data.name)
+    say(f"manifest {data.name}", f"reading {len(clips)} clips")
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        looks = list(pool.map(lambda clip: _look(clip, data.raw, data.extractors), clips))
+    bad = quarantine.table([reason for _, reason in looks if reason], "manifest")
+    with files.whole(data.manifest / "quarantine.parquet") as table:
+        bad.to_parquet(table)
+    quarantine.check_share(data, bad, len(clips))
+    manifest = pd.DataFrame([row for row, reason in looks if not reason])
+    manifest["split"] = cut_val(manifest, data.dataset.params.val_share, data.dataset.params.split_seed)
+    with files.whole(data.manifest / "manifest.parquet") as table:
+        manifest.to_parquet(table)
+    counts = manifest.split.value_counts()
+    say(f"manifest {data.name}", f"{', '.join(f'{n} {s}' for s, n in counts.items())}, {len(bad)} quarantined")
+
+
+def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
+    """What is wrong with a list of clips as a whole is an error, not a matter for the quarantine."""
+    if not clips:
+        raise UserError(f"{name}: expected clips, found none in the data set's lists")
+
+    def complain(bad: list, what: str) -> None:
+        if bad:
+            raise UserError(f"{name}: {what}: {listed(bad)} ({len(bad)} of {len(clips)} clips)")
+
+    complain([repr(c.id) for c in clips if not re.fullmatch(r"(?!\.)[\w.+=@ -]+", c.id)], "ids that cannot name a file")
+    for clip in clips:
+        for file in clip.files.values():
+            path = PurePosixPath(Path(file).as_posix())
+            if path.is_absolute() or ".." in path.parts:
+                complain([f"{clip.id} ({file})"], "paths that leave the data set's folder")
+    seen: dict[str, int] = {}
+    for clip in clips:
+        seen[clip.id] = seen.get(clip.id, 0) + 1
+    complain([clip for clip, n in seen.items() if n > 1], "ids that stand twice in the lists")
+    labels = sorted({c.label for c in clips} - set(dataset.classes))
+    if labels:
+        hint = closest(labels[0], dataset.classes)
+        raise UserError(f"{name}: labels that are no class of the data set: {listed(labels)}{hint}")
+    splits = [f"{c.id} ({c.split})" for c in clips if c.split not in SPLITS]
+    complain(splits, f"splits other than {' and '.join(SPLITS)}")
+    missing = [c.id for c in clips if set(c.files) != set(dataset.modalities)]
+    complain(missing, f"clips without a file for each of {', '.join(dataset.modalities)}")
+
+
+def _look(clip: Clip, folder: Path, extractors: dict[str, Extractor]) -> tuple[dict | None, tuple | None]:
+    """A manifest row, or what goes to the quarantine table."""
+    durations = []
+    for m, extractor in extractors.items():
+        try:
+            durations.append(extractor.probe(folder / clip.files[m]))
+        except MediaError as error:
+            return None, (clip.id, m, clip.files[m].as_posix(), str(error))
+    paths = {m: clip.files[m].as_posix() for m in extractors}
+    checksums = {path: files.sha256(folder / path) for path in dict.fromkeys(paths.values())}
+    return {
+        "id": clip.id,
+        **paths,
+        "label": clip.label,
+        "split": clip.split,
+        "group": clip.group,
+        "duration": max(durations),
+        "checksum": " ".join(checksums.values()),
+    }, None
+
+
+def cut_val(manifest: pd.DataFrame, share: float, seed: int) -> pd.Series:
+    """The splits, with `val` cut from `train`: stratified by label, and no group on both sides.
+
+    The share is met as nearly as whole folds of groups allow. Raises UserError if there are too few groups.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    train = manifest[manifest.split == "train"]
+    folds = round(1 / share)
+    groups = train.group.nunique()
+    if groups < folds:
+        raise UserError(
+            f"val_share: expected at least {1 / max(groups, 2):.2f}, as the training clips have {groups} groups, "
+            f"found {share}, which asks for {folds} folds of them"
+        )
+    cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(train, train.label, train.group)
+    held_out = min((fold for _, fold in cut), key=lambda fold: abs(len(fold) / len(train) - share))
+    splits = manifest.split.to_numpy(copy=True).astype(object)
+    splits[np.flatnonzero(manifest.split == "train")[held_out]] = "val"
+    return pd.Series(splits, index=manifest.index, dtype="str")

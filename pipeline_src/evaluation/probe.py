@@ -1,0 +1,35 @@
+"""The linear probe: how much of the label a frozen encoder's features hold, whatever the fusion head makes of them."""
+
+import warnings
+
+import numpy as np
+
+
+def linear_probe(
+    train: np.ndarray, label: np.ndarray, others: list[np.ndarray], classes: int, c: float, iterations: int
+) -> list[np.ndarray]:
+    """Scores (N, classes) on each of `others` of a logistic regression fitted on the features `train` (N, D).
+
+    Features are standardised with the statistics of `train`. A class without a training clip scores -inf. `c` is the
+    inverse strength of the L2 penalty, fixed beforehand: nothing is tuned on the data that is scored.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    seen = np.unique(label)
+    if len(seen) == 1:  # nothing to separate
+        found = [np.zeros((len(x), 1)) for x in others]
+    else:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=iterations))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            model.fit(train, label)
+        found = [model.predict_log_proba(x) for x in others]
+    scores = []
+    for values in found:
+        full = np.full((len(values), classes), -np.inf)
+        full[:, seen] = values
+        scores.append(full)
+    return scores

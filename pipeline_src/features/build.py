@@ -1,0 +1,158 @@
+"""Builds the feature cache: every clip decoded once, into shards of an Arrow file that training maps into memory.
+
+A shard has a column per modality with the canonical type `arrow.fixed_shape_tensor`, plus id, label, split and group.
+It is written in record batches of about 16 MB, so memory stays bounded however large it is. What cannot be decoded
+goes to the shard's quarantine table.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pipeline_src import files, quarantine
+from pipeline_src.features.read import CACHE_FILE, tensors
+from pipeline_src.media.base import Extractor, MediaError
+from pipeline_src.progress import say
+
+BATCH_BYTES = 16 << 20
+
+
+def extract(data, index: int) -> None:
+    """Write shard `index` of the data set: the clips of its equal slice of the manifest.
+
+    `data` is the plan's entry of the data set. Writes the shard and, beside it, its quarantine table.
+    """
+    manifest = pd.read_parquet(data.manifest / "manifest.parquet")
+    stem, count = data.shards[index], len(data.shards)
+    rows = manifest.iloc[len(manifest) * index // count : len(manifest) * (index + 1) // count]
+    labels = {label: i for i, label in enumerate(data.dataset.classes)}
+    plain = [("id", pa.string()), ("label", pa.int32()), ("split", pa.string()), ("group", pa.string())]
+    columns = {m: pa.fixed_shape_tensor(pa.from_numpy_dtype(x.dtype), x.shape) for m, x in data.extractors.items()}
+    schema = pa.schema(
+        [*plain, *columns.items()],
+        metadata={
+            "recipe": json.dumps({m: x.params.model_dump() for m, x in data.extractors.items()}),
+            "fingerprint": data.cache_fp,
+        },
+    )
+    row_bytes = sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in data.extractors.values())
+    size = max(1, BATCH_BYTES // row_bytes)
+    job, bad, done = f"extract {data.name} shard {index + 1} of {count}", [], 0
+    # The quarantine table comes first: a shard that exists has its table beside it.
+    with files.whole(stem.with_suffix(".arrow")) as temporary:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for start in range(0, len(rows), size):
+                part = rows.iloc[start : start + size]
+                arrays, kept = _decode(part, data.raw, data.extractors, bad)
+                if kept:
+                    part = part[part.id.isin(kept)]
+                    values = [part.id, part.label.map(labels), part.split, part.group]
+                    batch = [pa.array(v, type=t) for v, (_, t) in zip(values, plain, strict=True)]
+                    batch += [_tensors(arrays[m], columns[m]) for m in columns]
+                    writer.write_batch(pa.record_batch(batch, schema=schema))
+                done += len(part)
+                say(job, f"{start + min(size, len(rows) - start)} of {len(rows)} clips, {len(bad)} quarantined")
+        with files.whole(stem.with_suffix(".quarantine.parquet")) as table:
+            quarantine.table(bad, "extract").to_parquet(table)
+
+
+def _tensors(arrays: list[np.ndarray], type_: pa.DataType) -> pa.ExtensionArray:
+    values = pa.array(np.ascontiguousarray(np.stack(arrays)).reshape(-1))
+    lists = pa.FixedSizeListArray.from_arrays(values, type_.storage_type.list_size)
+    return pa.ExtensionArray.from_storage(type_, lists)
+
+
+def _decode(
+    rows: pd.DataFrame, folder: Path, extractors: dict[str, Extractor], bad: list
+) -> tuple[dict[str, list[np.ndarray]], set[str]]:
+    """Arrays of every clip that decodes in all its modalities, and their ids; the others are appended to `bad`."""
+    arrays, kept = {m: [] for m in extractors}, set()
+    for row in rows.to_dict("records"):
+        clip = {}
+        for m, extractor in extractors.items():
+            try:
+                clip[m] = extractor.extract(folder / row[m])
+            except MediaError as error:
+                bad.append((row["id"], m, row[m], str(error)))
+                break
+        else:
+            kept.add(row["id"])
+            for m, array in clip.items():
+                arrays[m].append(array)
+    return arrays, kept
+
+
+def pack(data) -> None:
+    """Close the cache: check the quarantined share, gather the statistics of the training split, write cache.json.
+
+    Statistics are the mean and deviation per channel (frames) or of all values (spectrograms), over `train` alone.
+    """
+    manifest = pd.read_parquet(data.manifest / "manifest.parquet")
+    bad = pd.concat(
+        [pd.read_parquet(data.manifest / "quarantine.parquet")]
+        + [pd.read_parquet(stem.with_suffix(".quarantine.parquet")) for stem in data.shards],
+        ignore_index=True,
+    )
+    with files.whole(data.cache / "quarantine.parquet") as table:
+        bad.to_parquet(table)
+    quarantine.check_share(data, bad, len(manifest) + int((bad.stage == "manifest").sum()))
+
+    digest = hashlib.sha256()
+    moments = {m: _Moments(x.layout) for m, x in data.extractors.items()}
+    splits = pd.Series(dtype=int)
+    for stem in data.shards:
+        for batch in tensors(stem.with_suffix(".arrow")):
+            split = batch["split"]
+            splits = splits.add(split.value_counts(), fill_value=0)
+            digest.update("\n".join(batch["id"]).encode() + batch["label"].to_numpy().tobytes())
+            for m in data.extractors:
+                digest.update(np.ascontiguousarray(batch[m]).data)
+                moments[m].add(batch[m][(split == "train").to_numpy()])
+    files.write_json(
+        data.cache / CACHE_FILE,
+        {
+            "dataset": data.name,
+            "recipe": data.recipe,
+            "classes": list(data.dataset.classes),
+            "splits": {split: int(n) for split, n in splits.items()},
+            "quarantined": len(bad),
+            "modalities": {
+                m: {"layout": x.layout, "shape": list(x.shape), "dtype": np.dtype(x.dtype).name, **moments[m].result()}
+                for m, x in data.extractors.items()
+            },
+            "shards": [f"{stem.name}.arrow" for stem in data.shards],
+            "sha256": digest.hexdigest(),
+        },
+    )
+    say(f"cache {data.name}", f"{', '.join(f'{n:.0f} {s}' for s, n in splits.items())}, {len(bad)} quarantined")
+
+
+class _Moments:
+    """Running mean and deviation in float64, per channel of frames (N, T, C, H, W) or over all of spectrograms (N, F,
+    T).
+    """
+
+    def __init__(self, layout: str):
+        self.axes = (0, 1, 3, 4) if layout == "frames" else (0, 1, 2)
+        self.count, self.sum, self.square = 0, 0.0, 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        if len(values):
+            values = values.astype(np.float64)
+            self.count += values.size // max(
+                1, np.prod([values.shape[a] for a in range(values.ndim) if a not in self.axes])
+            )
+            self.sum = self.sum + values.sum(self.axes)
+            self.square = self.square + (values**2).sum(self.axes)
+
+    def result(self) -> dict[str, list[float]]:
+        if not self.count:
+            return {"mean": [0.0], "std": [1.0]}
+        mean = np.atleast_1d(self.sum / self.count)
+        std = np.sqrt(np.maximum(np.atleast_1d(self.square / self.count) - mean**2, 0))
+        # A constant modality keeps its scale rather than being divided by nothing.
+        return {"mean": mean.tolist(), "std": np.where(std > 1e-8, std, 1.0).tolist()}

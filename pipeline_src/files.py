@@ -1,0 +1,109 @@
+"""Files that are whole or not there, and the state of folders of raw media."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FILES = "files.json"  # index of a raw folder: {path: [bytes, mtime in ns, sha256]}
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A temporary name beside `target`, for a file or a folder; renamed to `target` if the block ends without an error.
+
+    The name is this process's own, so two processes cannot spoil each other's; what a killed one left is removed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}.tmp-*"):
+        if not _alive(left.name.rpartition("-")[2]):
+            remove(left)
+    temporary = target.parent / f".{target.name}.tmp-{os.getpid()}"
+    remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        elif target.is_dir():
+            shutil.rmtree(target)
+        temporary.replace(target)
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, or nothing if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    with whole(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, value: Any) -> None:
+    write_text(target, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def sha256(file: Path) -> str:
+    """Hash of a file's content, hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def scan(folder: Path, known: dict[str, list]) -> dict[str, list]:
+    """{path: [bytes, mtime in ns, sha256]} of every file below `folder`; only what `known` does not hold is hashed
+    again.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name == FILES or not path.is_file():
+            continue
+        stat = path.stat()
+        old = known.get(name)
+        same = old is not None and old[:2] == [stat.st_size, stat.st_mtime_ns]
+        found[name] = old if same else [stat.st_size, stat.st_mtime_ns, sha256(path)]
+    return found
+
+
+def changes(folder: Path) -> dict[str, str | None]:
+    """{path: sha256, or None if it is gone} of the files of a fetched folder that are not as they were fetched."""
+    recorded = read_json(folder / FILES)
+    now = scan(folder, recorded)
+    changed = {name: entry[2] for name, entry in now.items() if name not in recorded or recorded[name][2] != entry[2]}
+    return changed | {name: None for name in recorded if name not in now}
+
+
+def content(folder: Path, index: Path) -> str:
+    """Hash of all names and contents below `folder`; `index` remembers hashes, so that a second look is a stat per
+    file.
+    """
+    known = read_json(index) if index.exists() else {}
+    now = scan(folder, known)
+    if now != known:
+        write_json(index, now)
+    return hashlib.sha256(json.dumps({name: entry[2] for name, entry in now.items()}).encode()).hexdigest()

@@ -1,0 +1,50 @@
+"""What a feature extractor is: one file of one modality in, one array of fixed shape out."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pipeline_src.registry import Registry
+
+extractors = Registry("pipeline_src.media", "feature extractor")
+
+
+class MediaError(Exception):
+    """A file that cannot give what was asked of it; the message is the reason that the quarantine table shows."""
+
+
+class ExtractorParams(BaseModel):
+    """Parameters of one modality of a recipe; `kind` names the extractor."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    kind: str
+
+
+class Extractor:
+    """Turns a media file into the model's input.
+
+    `shape` and `dtype` are those of one clip's array; `layout` says how encoders and augmentation are to read it:
+    "frames" (T, C, H, W) or "spectrogram" (F, T).
+    """
+
+    Params: ClassVar[type[ExtractorParams]] = ExtractorParams
+    layout: ClassVar[str]
+    dtype: ClassVar[np.dtype]
+
+    def __init__(self, params: ExtractorParams):
+        self.params = params
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def probe(self, file: Path) -> float:
+        """Duration in seconds, from the container alone. Raises MediaError if the file lacks the stream it takes."""
+        raise NotImplementedError
+
+    def extract(self, file: Path) -> np.ndarray:
+        """Array of `shape` and `dtype`. Raises MediaError if the file cannot be decoded whole."""
+        raise NotImplementedError

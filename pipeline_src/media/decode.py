@@ -1,0 +1,135 @@
+"""Opening and decoding media files with PyAV, every failure a MediaError whose reason fits in a table cell.
+
+Reasons never hold the path: the quarantine table has it in its own column. A file that was cut short must not pass for
+a shorter clip, so its packets are read to the end and compared with what the container states; reading packets
+without decoding them costs little.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline_src.media.base import MediaError
+
+# Seconds, and share of the stated duration, that the packets may fall short: containers round, and pad the last packet.
+SLACK, SLACK_SHARE = Fraction(1, 10), Fraction(2, 100)
+
+
+@contextmanager
+def opened(file: Path, kind: str) -> Iterator[tuple]:
+    """Open `file` and yield (container, its first stream of `kind`), with `kind` "audio" or "video".
+
+    Raises MediaError if the file is missing, empty, not media, cut short or without such a stream, and turns every
+    error of PyAV inside the `with` block into one.
+    """
+    import av
+
+    if not file.is_file():
+        raise MediaError("missing file")
+    if file.stat().st_size == 0:
+        raise MediaError("empty file")
+    _check_riff(file)
+    try:
+        container = av.open(str(file), metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise MediaError(f"cannot be opened: {_reason(error)}") from error
+    with container:
+        stream = next((stream for stream in container.streams if stream.type == kind), None)
+        if stream is None:
+            raise MediaError(f"no {kind} stream")
+        if stream.codec_context is None:
+            raise MediaError("cannot be decoded: unknown codec")
+        # The pipeline's parallelism is one process per shard; threads inside each would only compete.
+        stream.codec_context.thread_count = 1
+        try:
+            yield container, stream
+        except (av.FFmpegError, OSError, ValueError) as error:  # ValueError: the sound changes its layout midway
+            raise MediaError(f"cannot be decoded: {_reason(error)}") from error
+
+
+def duration(file: Path, kind: str) -> float:
+    """Seconds that the container states for its first stream of `kind`. Raises MediaError as `opened` does."""
+    with opened(file, kind) as (container, stream):
+        return float(stated_duration(container, stream))
+
+
+def stated_duration(container, stream) -> Fraction:
+    """Seconds that the container states for the stream, or else for itself, exactly. Raises MediaError if neither."""
+    if stream.duration:
+        return stream.duration * stream.time_base
+    if container.duration:
+        return Fraction(container.duration, 1_000_000)
+    raise MediaError("no duration stated")
+
+
+def decode(container, stream, take: Callable[[Any], bool]) -> None:
+    """Give the frames of `stream` to `take` in display order until it returns True, then read on without decoding.
+
+    Raises MediaError if a packet is damaged or the packets end before the stated duration.
+    """
+    starts, ends, own_end, done, damaged = [], [], Fraction(0), False, None
+    for packet in container.demux():
+        mine = packet.stream.index == stream.index
+        if packet.is_corrupt:
+            if mine and damaged is None:
+                damaged, done = own_end, True
+            continue
+        if packet.pts is not None:
+            starts.append(packet.pts * packet.time_base)
+            ends.append((packet.pts + (packet.duration or 0)) * packet.time_base)
+            if mine:
+                own_end = max(own_end, ends[-1])
+        if mine and not done:
+            done = any(take(frame) for frame in packet.decode())
+    # A stream that has no duration of its own may rightly end before the longest one, which the container's is for.
+    if stream.duration:
+        found = own_end - (stream.start_time or 0) * stream.time_base
+    else:
+        found = max(ends, default=Fraction(0)) - min(starts, default=Fraction(0))
+    stated = stated_duration(container, stream)
+    if found < stated - SLACK - SLACK_SHARE * stated:
+        raise MediaError(f"truncated: decoded {float(found):.2f} s of {float(stated):.2f} s")
+    if damaged is not None:
+        raise MediaError(f"cannot be decoded: damaged packet at {float(damaged):.2f} s")
+
+
+def mono(file: Path, sample_rate: int, samples: int) -> np.ndarray:
+    """First samples of the sound at `sample_rate` Hz, channels averaged: float32 (n,), n <= `samples`.
+
+    Raises MediaError if the file cannot be opened or decoded, ends before its stated duration or holds no sound.
+    """
+    import av
+
+    pieces: list[np.ndarray] = []
+    with opened(file, "audio") as (container, stream):
+        resampler = av.AudioResampler(format="fltp", rate=sample_rate)
+
+        def take(frame) -> bool:
+            # Averaged here: FFmpeg's own down-mix makes two equal channels 3 dB louder, and so clips them.
+            pieces.extend(piece.to_ndarray().mean(axis=0) for piece in resampler.resample(frame))
+            return sum(map(len, pieces)) >= samples
+
+        decode(container, stream, take)
+        if not pieces:
+            raise MediaError("cannot be decoded: no samples")
+        take(None)  # what the resampler still holds
+    return np.concatenate(pieces)[:samples]
+
+
+def _check_riff(file: Path) -> None:
+    """AVI and WAV: compare the size in the header with the file's, as FFmpeg trusts the latter alone."""
+    with file.open("rb") as handle:
+        head = handle.read(8)
+    stated = int.from_bytes(head[4:8], "little") + 8
+    size = file.stat().st_size
+    # Programs that write to a pipe leave 0 or a huge size; some leave out the last pad byte.
+    if head[:4] == b"RIFF" and 8 < stated < 0x7FFF0000 and size < stated - 1:
+        raise MediaError(f"truncated: {size:,} bytes of {stated:,}")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,74 @@
+"""A balancing method is only its difference from joint training: hooks that the one training loop calls.
+
+Nothing here imports torch, so that params.yaml and the grid are read without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline_src.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline_src.models.multimodal import Output
+    from pipeline_src.training.loader import Batch
+    from pipeline_src.training.loop import Context
+
+methods = Registry("pipeline_src.methods", "method")
+
+
+class MethodParams(BaseModel):
+    """Parameters of a method: default, range, and the table of the paper that they come from."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Phase(NamedTuple):
+    """One pass over the training batches; an epoch has one, named joint, unless the method says otherwise."""
+
+    name: str = "joint"
+
+
+class Method:
+    """Joint training. A method overrides the hooks in which it differs, in the order in which they are called here."""
+
+    Params: ClassVar[type[MethodParams]] = MethodParams
+
+    def __init__(self, params: MethodParams):
+        self.params = params
+
+    def on_train_start(self, ctx: Context) -> None:
+        """Before the first epoch: snapshots."""
+
+    def before_epoch(self, ctx: Context) -> list[Phase]:
+        """Prototypes and schedules; returns the passes of the epoch."""
+        return [Phase()]
+
+    def on_features(
+        self, ctx: Context, features: dict[str, Tensor], batch: Batch
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Between encoders and head: features {m: (B, D_m)} in and out, and the rows kept (B,) bool, or None for all."""
+        return features, None
+
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Named scalars; their sum is minimised and each is logged."""
+        from torch.nn.functional import cross_entropy
+
+        return {"loss": cross_entropy(output.logits, batch.label)}
+
+    def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
+        """Gradients are there and may be scaled or added to, through `ctx.model.encoders[m]`."""
+
+    def after_epoch(self, ctx: Context) -> None:
+        """Weights may be changed here."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the method must have to resume exactly: tensors by name."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state_dict` gave."""

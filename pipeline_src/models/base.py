@@ -1,0 +1,46 @@
+"""What an encoder is, and the registries of encoders and fusion heads. Imports no torch; see `heads/base.py` for
+heads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline_src.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+encoders = Registry("pipeline_src.models.encoders", "encoder")
+heads = Registry("pipeline_src.models.heads", "fusion head")
+
+
+class EncoderParams(BaseModel):
+    """Parameters of one modality's encoder; `kind` names it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    kind: str
+
+
+class Encoder:
+    """How one modality becomes a vector. `shape` is one clip's, `layout` its extractor's; `layouts` are those it can
+    read.
+    """
+
+    Params: ClassVar[type[EncoderParams]] = EncoderParams
+    layouts: ClassVar[tuple[str, ...]]
+
+    def __init__(self, params: EncoderParams, layout: str, shape: tuple[int, ...]):
+        self.params, self.layout, self.shape = params, layout, shape
+
+    @property
+    def features(self) -> int:
+        """Length D of the feature vector."""
+        raise NotImplementedError
+
+    def build(self) -> nn.Module:
+        """A module (B, *shape) -> (B, D), its weights drawn from torch's global generator."""
+        raise NotImplementedError

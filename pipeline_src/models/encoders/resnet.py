@@ -1,0 +1,85 @@
+"""Residual networks of torchvision's basic blocks (He et al., CVPR 2016, arXiv:1512.03385).
+
+Width 64 and depth [2, 2, 2, 2] is ResNet-18, the backbone of the papers, weight for weight torchvision's without its
+last layer; the first convolution takes as many channels as the modality has. A clip of several frames is the mean over
+frames and places, a spectrogram one image of one channel (Peng et al., CVPR 2022).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from pipeline_src.models.base import Encoder, EncoderParams, encoders
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ResNetParams(EncoderParams):
+    kind: Literal["resnet"] = "resnet"
+    width: int = Field(ge=1, description="channels of the first stage, doubled in each further one; ResNet-18 has 64")
+    depth: list[Annotated[int, Field(ge=1)]] = Field(
+        min_length=1, max_length=8, description="basic blocks per stage; ResNet-18 has [2, 2, 2, 2]"
+    )
+
+
+@encoders.register("resnet")
+class ResNet(Encoder):
+    """Frames (B, T, C, H, W) or spectrograms (B, F, T) -> features (B, width * 2 ** (stages - 1))."""
+
+    Params = ResNetParams
+    layouts = ("frames", "spectrogram")
+
+    @property
+    def features(self) -> int:
+        return self.params.width * 2 ** (len(self.params.depth) - 1)
+
+    def build(self) -> nn.Module:
+        from torch import nn
+
+        if self.layout == "frames":
+            frames, channels = self.shape[:2]
+            before = [("images", nn.Flatten(0, 1))]
+            after = [
+                ("clips", nn.Unflatten(0, (-1, frames))),
+                ("mean", nn.AvgPool2d((frames, 1))),
+                ("flat", nn.Flatten(1)),
+            ]
+        else:
+            channels = 1
+            before = [("images", nn.Unflatten(1, (1, self.shape[0])))]
+            after = []
+        pool = [("avgpool", nn.AdaptiveAvgPool2d(1)), ("vector", nn.Flatten(1))]
+        return nn.Sequential(OrderedDict(before + self._trunk(channels) + pool + after))
+
+    def _trunk(self, channels: int) -> list[tuple[str, nn.Module]]:
+        from torch import nn
+        from torchvision.models.resnet import BasicBlock, conv1x1
+
+        def stage(inside: int, outside: int, blocks: int, stride: int) -> nn.Sequential:
+            shortcut = None
+            if stride != 1 or inside != outside:
+                shortcut = nn.Sequential(conv1x1(inside, outside, stride), nn.BatchNorm2d(outside))
+            first = BasicBlock(inside, outside, stride, shortcut)
+            return nn.Sequential(first, *(BasicBlock(outside, outside) for _ in range(blocks - 1)))
+
+        width = self.params.width
+        trunk = [
+            ("conv1", nn.Conv2d(channels, width, kernel_size=7, stride=2, padding=3, bias=False)),
+            ("bn1", nn.BatchNorm2d(width)),
+            ("relu", nn.ReLU(inplace=True)),
+            ("maxpool", nn.MaxPool2d(kernel_size=3, stride=2, padding=1)),
+        ]
+        inside = width
+        for i, blocks in enumerate(self.params.depth):
+            outside = width * 2**i
+            trunk.append((f"layer{i + 1}", stage(inside, outside, blocks, stride=1 if i == 0 else 2)))
+            inside = outside
+        for _, module in trunk:
+            for layer in module.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        return trunk

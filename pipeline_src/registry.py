@@ -1,0 +1,98 @@
+"""Plug-ins: registered where they are defined, found without being imported.
+
+A data set, feature extractor, encoder, fusion head or balancing method is one file in its package, whose class or
+function carries `@<registry>.register("name")`. The names are read from the source text, so that params.yaml and the
+Snakefile know them without paying for `import torch`, and a file that cannot be imported hurts only the runs that name
+it.
+"""
+
+import ast
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline_src.errors import UserError
+
+
+class Registry:
+    """The plug-ins of one package, by name.
+
+    `noun` names the kind of plug-in in messages. Iterating gives the names in alphabetical order; `registry[name]`
+    imports the file that defines the name and returns what was registered.
+    """
+
+    def __init__(self, package: str, noun: str):
+        self.package, self.noun = package, noun
+        self._loaded: dict[str, Any] = {}
+
+    def register(self, name: str) -> Callable:
+        """Class or function decorator. Raises ValueError if another definition has taken the name."""
+
+        def decorate(plugin):
+            taken = self._loaded.get(name)
+            if taken is not None and taken.__module__ != plugin.__module__:
+                raise ValueError(f"{self.noun} {name!r} is defined in {taken.__module__} and in {plugin.__module__}")
+            plugin.name = name
+            self._loaded[name] = plugin
+            return plugin
+
+        return decorate
+
+    @cached_property
+    def modules(self) -> dict[str, str]:
+        """Name -> dotted module, read from the package's files. Raises UserError if two files register one name."""
+        found: dict[str, str] = {}
+        for folder in importlib.util.find_spec(self.package).submodule_search_locations:
+            for file in sorted(Path(folder).glob("*.py")):
+                module = f"{self.package}.{file.stem}"
+                for name in _registered_names(file):
+                    if name in found:
+                        raise UserError(
+                            f"{self.noun} {name!r} is registered in {found[name]} and in {module}; rename one"
+                        )
+                    found[name] = module
+        return dict(sorted(found.items()))
+
+    def module(self, name: str) -> str:
+        """Dotted module that defines `name`. Raises UserError, with the closest name, if there is none."""
+        if name not in self.modules:
+            raise UserError(self.unknown(name))
+        return self.modules[name]
+
+    def unknown(self, name: str) -> str:
+        """What to say of a name that is not registered."""
+        return f"expected a registered {self.noun}, found {name!r}{closest(name, self.modules)}"
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            importlib.import_module(self.module(name))
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.modules
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+
+def closest(name: object, known) -> str:
+    """`; did you mean 'x'? (known: ...)` for a message about an unknown name."""
+    known = [str(item) for item in known]
+    match = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return (f"; did you mean {match[0]!r}?" if match else ";") + f" (known: {', '.join(sorted(known)) or 'none'})"
+
+
+def _registered_names(file: Path) -> Iterator[str]:
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    except SyntaxError as error:
+        raise UserError(f"{file}:{error.lineno}: {error.msg}; mend the file or remove it") from error
+    for node in tree.body:
+        for decorator in getattr(node, "decorator_list", ()):
+            match decorator:
+                case ast.Call(func=ast.Attribute(attr="register"), args=[ast.Constant(value=str(name))]):
+                    yield name

@@ -1,0 +1,114 @@
+"""The aggregate stage: all runs' metrics gathered into one table, and what is made from it.
+
+Writes, below results/ in the working directory,
+    metrics.parquet                  every metric of every complete run, in long form
+    tables/accuracy.csv, .md, .tex   over seeds
+    report.html
+    index-<fingerprint>.json         the addresses of all runs; it exists once all else is written and no run is missing
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline_src import files
+from pipeline_src.errors import UserError, listed
+from pipeline_src.progress import say
+from pipeline_src.reports import tables
+from pipeline_src.reports.report import render
+
+RESULTS = Path("results")
+ROW = {"split": str, "modality": str, "metric": str}
+RECORD = ("fingerprint", "cache", "machine", "versions", "seconds")  # what the report cannot be without
+UNFINISHED = RESULTS / "index-incomplete.json"
+
+
+def aggregate(plan) -> None:
+    """Write the tables, the report and the index of every run that `plan` (a Plan) names, from those that are there.
+
+    Runs that are missing are shown as missing. Raises UserError if a run's metrics.json or record.json is not valid.
+    """
+    study, confidence = plan.params.study, plan.params.reporting.confidence
+    rows, records, index = [], {}, []
+    for run in plan.runs:
+        complete = run.metrics.exists() and run.record.exists()
+        index.append({**run.names, "run": str(run.folder), "evaluation": str(run.evaluation), "complete": complete})
+        if complete:
+            records[tuple(run.names.values())] = _record(run)
+            rows += _metrics(run)
+    metrics = pd.DataFrame(rows, columns=tables.COLUMNS).astype({"seed": "int64", "value": "float64"})
+    metrics = metrics.astype({name: "str" for name in tables.COLUMNS if name not in ("seed", "value")})
+    table = tables.accuracy_table(metrics, [cell.names for cell in plan.cells], study.seeds, confidence)
+    shown = tables.tables(table, len(study.seeds), confidence)
+
+    with files.whole(RESULTS / "metrics.parquet") as temporary:
+        metrics.to_parquet(temporary, index=False)
+    files.write_text(RESULTS / "tables" / "accuracy.csv", tables.csv(table))
+    files.write_text(RESULTS / "tables" / "accuracy.md", tables.markdown(shown))
+    files.write_text(RESULTS / "tables" / "accuracy.tex", tables.latex(shown))
+    files.write_text(RESULTS / "report.html", render(plan, table, records))
+
+    missing = [run.label for run, entry in zip(plan.runs, index, strict=True) if not entry["complete"]]
+    # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.
+    target = UNFINISHED if missing else plan.index
+    files.write_json(target, {"params": str(plan.file), "complete": not missing, "runs": index})
+    # The tables have one name whatever the parameters, so only the index that they were made with may stand: when the
+    # parameters change back, Snakemake finds the index of then missing and makes the tables anew.
+    for other in RESULTS.glob("index-*.json"):
+        if other != target:
+            other.unlink()
+    say("aggregate", f"{len(records)} of {len(index)} runs in {RESULTS / 'report.html'}")
+    if missing:
+        say("aggregate", f"incomplete, not there yet: {listed(missing)}")
+
+
+def _read(file: Path, mend: str) -> dict[str, Any]:
+    try:
+        value = files.read_json(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: expected valid JSON, found {error}; {mend}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: expected an object, found {type(value).__name__}; {mend}")
+    return value
+
+
+def _record(run) -> dict[str, Any]:
+    """The run's record. Raises UserError if it is not one."""
+    mend = f"delete {run.folder} and run snakemake again"
+    record = _read(run.record, mend)
+    if missing := [key for key in RECORD if key not in record]:
+        raise UserError(f"{run.record}: expected {listed(missing)}, found none; {mend}")
+    return record
+
+
+def _metrics(run) -> list[dict[str, Any]]:
+    """Rows of COLUMNS from the run's metrics.json. Raises UserError if it is not what the evaluate stage writes."""
+    mend = "delete it and run snakemake again"
+    value = _read(run.metrics, mend)
+
+    def wrong(where: str, what: str) -> UserError:
+        return UserError(f"{run.metrics}: {where}: {what}; {mend}")
+
+    if value.get("names") != run.names:
+        raise wrong("names", f"expected {run.names}, found {value.get('names')}")
+    found = value.get("metrics")
+    if not isinstance(found, list) or not found:
+        raise wrong("metrics", "expected a list of metrics")
+    seen, rows = set(), []
+    for i, row in enumerate(found):
+        where = f"metrics[{i}]"
+        if not isinstance(row, dict) or set(row) != {*ROW, "value"}:
+            raise wrong(where, f"expected the keys {', '.join([*ROW, 'value'])}, found {row}")
+        if any(not isinstance(row[key], kind) for key, kind in ROW.items()):
+            raise wrong(where, f"expected names, found {row}")
+        if isinstance(row["value"], bool) or not isinstance(row["value"], int | float):
+            raise wrong(where, f"expected a number, found {row['value']!r}")
+        key = tuple(row[name] for name in ROW)
+        if key in seen:
+            raise wrong(where, f"{'/'.join(key)} stands twice")
+        seen.add(key)
+        rows.append({**run.names, **row})
+    if ("test", tables.FUSED, "accuracy") not in seen:
+        raise wrong("metrics", "expected the fused test accuracy, found none")
+    return rows

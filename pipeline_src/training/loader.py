@@ -1,0 +1,87 @@
+"""Batches on the device, in a given order: from a cache that was moved there whole, or streamed when it does not fit."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline_src.features.read import Cache
+
+PREFETCH = 3  # batches read ahead: one being used, one waiting, one being read
+
+
+class Batch(NamedTuple):
+    """Inputs {m: (B, ...)}, label (B,) int64 and index (B,), the rows' numbers in the split, all on the device."""
+
+    inputs: dict[str, Tensor]
+    label: Tensor
+    index: Tensor
+
+
+class Loader:
+    """The clips of one split, on the device in the cache's own types; `Transform` makes them the model's input.
+
+    `resident` moves all of them there at once, so that a batch is an index; otherwise a thread reads ahead from the
+    mapped file. Both give the same batches. `order` is a permutation or selection of range(len(loader)).
+    """
+
+    def __init__(self, cache: Cache, split: str, modalities: list[str], device: torch.device, resident: bool):
+        self.cache, self.modalities, self.device = cache, modalities, device
+        self.rows = cache.rows(split)
+        self.label = torch.from_numpy(cache.clips.label.to_numpy()[self.rows].astype(np.int64)).to(device)
+        self.resident = None
+        if resident:
+            self.resident = {m: torch.from_numpy(cache.gather(m, self.rows)).to(device) for m in modalities}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
+        """Every clip of `order` (default: all, ascending) once; the last batch may be smaller, none is dropped."""
+        parts = (torch.arange(len(self)) if order is None else order).split(batch_size)
+        yield from self._index(parts) if self.resident is not None else self._stream(parts)
+
+    def _index(self, parts: tuple[Tensor, ...]) -> Iterator[Batch]:
+        for part in parts:
+            index = part.to(self.device)
+            yield Batch({m: x.index_select(0, index) for m, x in self.resident.items()}, self.label[index], index)
+
+    def _stream(self, parts: tuple[Tensor, ...]) -> Iterator[Batch]:
+        ready: queue.Queue = queue.Queue(maxsize=PREFETCH)
+        stop = threading.Event()
+        pin = self.device.type == "cuda"
+
+        def read() -> None:
+            try:
+                for part in parts:
+                    rows = self.rows[part.numpy()]
+                    inputs = {m: torch.from_numpy(self.cache.gather(m, rows)) for m in self.modalities}
+                    put((part, {m: x.pin_memory() for m, x in inputs.items()} if pin else inputs))
+                put(None)
+            except BaseException as error:
+                put(error)
+
+        def put(item) -> None:
+            while not stop.is_set():
+                try:
+                    return ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        try:
+            while (item := ready.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                part, inputs = item
+                index = part.to(self.device)
+                inputs = {m: x.to(self.device, non_blocking=True) for m, x in inputs.items()}
+                yield Batch(inputs, self.label[index], index)
+        finally:
+            stop.set()
+            thread.join()

@@ -1,0 +1,105 @@
+"""From what the cache holds to what the model reads: random changes and normalisation, for a whole batch on the device.
+
+Crops and flips follow the rules of torchvision.transforms.v2 (RandomResizedCrop, RandomHorizontalFlip), drawn for
+every clip of the batch at once; a clip's frames share them, so that motion stays motion.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import grid_sample
+
+
+class Transform:
+    """Inputs {m: (B, ...)} as cached -> float32, normalised. With generators {m: Generator} they are also augmented.
+
+    `modalities` is the cache's description, `augmentation` {m: parameters}, `normalize` "train" or "none".
+    """
+
+    def __init__(
+        self, modalities: dict[str, dict], augmentation: dict[str, dict], normalize: str, device: torch.device
+    ):
+        self.layouts = {m: modalities[m]["layout"] for m in augmentation}
+        self.augmentation, self.scale = augmentation, {}
+        for m, info in modalities.items():
+            mean, std = (torch.tensor(info[k], dtype=torch.float32, device=device) for k in ("mean", "std"))
+            if normalize == "none":  # pictures still come to [0, 1]
+                mean, std = torch.zeros_like(mean), torch.full_like(std, 255.0 if info["dtype"] == "uint8" else 1.0)
+            by_channel = (-1, 1, 1) if info["layout"] == "frames" else (1,)
+            self.scale[m] = (1 / std).view(by_channel), (-mean / std).view(by_channel)
+
+    def __call__(self, inputs: dict[str, Tensor], generators: dict[str, Generator] | None = None) -> dict[str, Tensor]:
+        """Every modality has its own generator, so that a modality is augmented alike whatever the others are."""
+        out = {}
+        for m, x in inputs.items():
+            x = x.to(torch.float32)
+            if generators is not None:
+                x = self._augment(x, self.layouts[m], self.augmentation[m], generators[m])
+            factor, offset = self.scale[m]
+            out[m] = torch.addcmul(offset, x, factor)
+        return out
+
+    @staticmethod
+    def _augment(x: Tensor, layout: str, how: dict[str, Any], generator: Generator) -> Tensor:
+        if layout == "spectrogram":
+            return roll(x, how["roll"], generator) if how["roll"] else x
+        if how["crop_scale"] != [1.0, 1.0] or how["crop_ratio"] != [1.0, 1.0]:
+            x = crop(x, crop_boxes(len(x), *x.shape[-2:], how["crop_scale"], how["crop_ratio"], generator))
+        if how["flip"]:
+            flipped = torch.rand(len(x), generator=generator) < how["flip"]
+            x = torch.where(flipped.to(x.device).view(-1, 1, 1, 1, 1), x.flip(-1), x)
+        return x
+
+
+def crop_boxes(
+    count: int, height: int, width: int, scale: list[float], ratio: list[float], generator: Generator, tries: int = 10
+) -> Tensor:
+    """Boxes (count, 4) as x0, y0, x1, y1 in pixels, drawn as RandomResizedCrop draws one.
+
+    Area uniform in `scale`, aspect ratio log-uniform in `ratio`, the first of ten tries that fits, else the largest
+    centred box within the ratio.
+    """
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * torch.rand(count, tries, generator=generator))
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(low + (high - low) * torch.rand(count, tries, generator=generator))
+    w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.to(torch.int8).argmax(1, keepdim=True)
+    w, h = w.gather(1, first).squeeze(1), h.gather(1, first).squeeze(1)
+    none = ~fits.any(1)
+    whole = min(max(width / height, ratio[0]), ratio[1])
+    w = torch.where(none, torch.tensor(float(min(width, round(height * whole)))), w)
+    h = torch.where(none, torch.tensor(float(min(height, round(width / whole)))), h)
+    place = torch.rand(count, 2, generator=generator)
+    x0 = torch.where(none, ((width - w) / 2).floor(), (place[:, 0] * (width - w + 1)).floor())
+    y0 = torch.where(none, ((height - h) / 2).floor(), (place[:, 1] * (height - h + 1)).floor())
+    return torch.stack([x0, y0, x0 + w, y0 + h], 1)
+
+
+def crop(x: Tensor, boxes: Tensor) -> Tensor:
+    """Frames (B, T, C, H, W) cut to each clip's box and brought back to (H, W), bilinear, as
+    v2.functional.resized_crop.
+
+    A crop is never larger than what it becomes, so there is nothing to smooth.
+    """
+    b, t, c, h, w = x.shape
+    x0, y0, x1, y1 = boxes.to(x).split(1, dim=1)
+    across, down = _sources(x0, x1, w), _sources(y0, y1, h)
+    grid = torch.stack([across[:, None, :].expand(b, h, w), down[:, :, None].expand(b, h, w)], dim=-1)
+    return grid_sample(x.reshape(b, t * c, h, w), grid, padding_mode="border", align_corners=False).reshape(x.shape)
+
+
+def _sources(low: Tensor, high: Tensor, size: int) -> Tensor:
+    """Where `size` pixels are read from between low and high (B, 1) of an axis as long: (B, size), in [-1, 1]."""
+    at = low + (torch.arange(size, device=low.device) + 0.5) * (high - low) / size
+    at = torch.minimum(torch.maximum(at, low + 0.5), high - 0.5)  # nothing outside the box shines in
+    return at * 2 / size - 1
+
+
+def roll(x: Tensor, most: int, generator: Generator) -> Tensor:
+    """Spectrograms (B, F, T), each shifted in time by a whole number of steps in [-most, most], round the end."""
+    shift = torch.randint(-most, most + 1, (len(x), 1), generator=generator)
+    source = (torch.arange(x.shape[-1]) - shift) % x.shape[-1]
+    return x.gather(2, source.to(x.device)[:, None, :].expand(x.shape))

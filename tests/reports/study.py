@@ -1,0 +1,129 @@
+"""A small study whose runs are written by hand: the plan's own cells and paths, without training."""
+
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+
+from pipeline_src import config, files
+from pipeline_src.plan import NO_FUSION, Cell, Data, Run
+
+
+class Study:
+    """Looks like a Plan: one data set, each modality alone, and `methods` with the head concat."""
+
+    def __init__(self, modalities=("audio", "visual"), methods=("joint",), seeds=(0, 1, 2), confidence=0.95):
+        self.file = Path("params.yaml")
+        self.index = Path("results/index-0123456789.json")
+        training = config.Training(
+            epochs=12,
+            batch_size=32,
+            optimizer="sgd",
+            lr=0.02,
+            momentum=0.9,
+            weight_decay=1e-4,
+            lr_step=9,
+            lr_gamma=0.1,
+            augmentation={},
+            normalize="train",
+            select="best_val",
+            track_test=True,
+            device="auto",
+            precision="auto",
+            resident_share=0.5,
+        )
+        study = config.Study(
+            datasets=["av_digits"], fusions=["concat"], methods=list(methods), unimodal=True, seeds=list(seeds)
+        )
+        self.params = SimpleNamespace(study=study, training=training, reporting=config.Reporting(confidence=confidence))
+        self.data = {
+            "av_digits": Data(
+                name="av_digits",
+                recipe="av-digits-1",
+                dataset=SimpleNamespace(classes=[str(i) for i in range(10)]),
+                extractors=dict.fromkeys(modalities),
+                raw=Path("data/raw/av_digits-0"),
+                fetched=True,
+                manifest=Path("data/manifest/av_digits-0"),
+                cache=Path("data/cache/av_digits/av-digits-1-0"),
+                cache_fp="c0ffee0000",
+            )
+        }
+
+    @cached_property
+    def cells(self):
+        (data,) = self.data.values()
+        names = [(NO_FUSION, f"{m}-only", [m]) for m in data.extractors]
+        names += [("concat", method, list(data.extractors)) for method in self.params.study.methods]
+        return [Cell(data, f, m, {"modalities": own}, f"{i:010x}", {}, "e" * 10) for i, (f, m, own) in enumerate(names)]
+
+    @cached_property
+    def runs(self):
+        return [Run(cell, seed) for cell in self.cells for seed in self.params.study.seeds]
+
+    def run(self, method, seed):
+        return next(run for run in self.runs if (run.cell.method, run.seed) == (method, seed))
+
+    def write(self, run, accuracy, **modalities):
+        """A complete run: the fused test accuracy, and of each modality the accuracy of all three views."""
+        files.write_json(run.record, record(run))
+        files.write_json(run.metrics, {"names": run.names, "metrics": metrics(accuracy, **modalities)})
+
+    def write_all(self):
+        """Every run, with figures that differ by seed and of which the visual gap is clear and the audio gap is not."""
+        for run in self.runs:
+            jitter = (run.seed - 1) * 0.01
+            own = {
+                "audio": 0.90 + jitter + (0.002 * (run.seed % 2) if run.cell.fusion != NO_FUSION else 0.0),
+                "visual": 0.70 + jitter - (0.13 + jitter / 10 if run.cell.fusion != NO_FUSION else 0.0),
+            }
+            own = {m: own.get(m, 0.5) for m in run.cell.spec["modalities"]}
+            gain = 0.02 * (self.params.study.methods.index(run.cell.method) if len(own) > 1 else 0)
+            self.write(run, max(own.values()) + gain + (0.01 if len(own) > 1 else 0.0), **own)
+
+    def write_cache(self, quarantined=()):
+        (data,) = self.data.values()
+        splits = {"test": 300, "train": 1200, "val": 200}
+        files.write_json(data.cache / "cache.json", {"splits": splits, "quarantined": len(quarantined)})
+        columns = ["id", "modality", "file", "reason", "stage"]
+        pd.DataFrame(quarantined, columns=columns, dtype="str").to_parquet(data.cache / "quarantine.parquet")
+
+
+def metrics(accuracy, **modalities):
+    """Rows of metrics.json."""
+
+    def rows(split, modality, values):
+        return [{"split": split, "modality": modality, "metric": k, "value": v} for k, v in values.items()]
+
+    found = []
+    for split in ("val", "test"):
+        found += rows(
+            split, "fused", {"accuracy": accuracy, "macro_f1": accuracy - 0.01, "map": accuracy - 0.02, "nll": 0.4}
+        )
+        for m, value in modalities.items():
+            views = {"share": value - 0.02, "removal": value - 0.01, "probe": value}
+            found += rows(split, m, {f"accuracy_{view}": v for view, v in views.items()} | {"contribution": 0.3})
+    found += rows("test", "fused", {"accuracy_best_test_epoch": accuracy + 0.005})
+    return found + rows("train", "fused", {"seconds": 60.0, "forwards": 1200.0})
+
+
+def record(run):
+    """record.json of a complete run."""
+    return {
+        **run.names,
+        "fingerprint": run.cell.fp,
+        "parameters": run.cell.spec,
+        "cache": {"folder": str(run.cell.data.cache), "fingerprint": run.cell.data.cache_fp, "sha256": "ab" * 32},
+        "machine": {"host": "bench", "system": "Linux", "cores": 2, "threads": 1, "device": "cpu", "slurm_job": None},
+        "versions": {"counterpoise": "0.1.0", "git": "1a2b3c4", "python": "3.11.7", "torch": "2.14.1"},
+        "started": "2025-01-01T10:00:00+00:00",
+        "status": "complete",
+        "selected": {"epoch": 9, "val_accuracy": 0.9},
+        "seconds": 60.0 + run.seed,
+        "fixed_seconds": 6.0 if run.seed == 0 else 0.0,
+        "forwards": 1234567,
+        "backwards": 456,
+        "peak_memory_mb": 812.3,
+        "ended": "2025-01-01T10:01:00+00:00",
+    }

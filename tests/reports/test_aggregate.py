@@ -1,0 +1,276 @@
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline_src import files
+from pipeline_src.errors import UserError
+from pipeline_src.reports import report, tables
+from pipeline_src.reports.aggregate import UNFINISHED, aggregate
+from tests.reports.study import Study, metrics
+
+REPORT = Path("results/report.html")
+BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = Study()
+    study.write_all()
+    study.write_cache()
+    return study
+
+
+def text():
+    """The report's words, without marks, every space plain."""
+    plain = re.sub(r"<style>.*?</style>", "", REPORT.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", plain)).split())
+
+
+def parquet():
+    return pd.read_parquet("results/metrics.parquet")
+
+
+def test_long_form_holds_every_metric(study):
+    aggregate(study)
+    found = parquet()
+    assert list(found) == ["dataset", "recipe", "fusion", "method", "seed", "split", "modality", "metric", "value"]
+    assert found.seed.dtype == "int64"
+    assert found.value.dtype == "float64"
+    expected = {
+        (*run.names.values(), *row.values()) for run in study.runs for row in files.read_json(run.metrics)["metrics"]
+    }
+    assert set(found.itertuples(index=False, name=None)) == expected
+
+
+def test_index_is_last_and_lists_every_run(study):
+    Path("results/index-aaaaaaaaaa.json").write_text("{}")
+    UNFINISHED.write_text("{}")
+    aggregate(study)
+    assert list(Path("results").glob("index-*.json")) == [study.index]
+    index = json.loads(study.index.read_text())
+    assert index["params"] == "params.yaml"
+    assert index["complete"] is True
+    assert [run["run"] for run in index["runs"]] == [str(run.folder) for run in study.runs]
+    entry = index["runs"][0]
+    assert list(entry) == ["dataset", "recipe", "fusion", "method", "seed", "run", "evaluation", "complete"]
+    assert Path(entry["evaluation"], "metrics.json").exists()
+
+
+def test_again_gives_the_same_bytes(study):
+    def outputs():
+        return {p: p.read_bytes() for p in Path("results").rglob("*") if p.is_file()}
+
+    aggregate(study)
+    before = outputs()
+    aggregate(study)
+    assert outputs() == before
+    assert not list(Path("results").rglob("*.tmp-*"))
+
+
+@pytest.mark.parametrize("gone", ["metrics", "record"])
+def test_incomplete_grid_shows_as_incomplete(study, gone, capsys):
+    aggregate(study)
+    getattr(study.run("joint", 2), gone).unlink()
+    aggregate(study)
+    assert not study.index.exists(), "its address promises the whole study"
+    index = json.loads(UNFINISHED.read_text())
+    assert index["complete"] is False
+    assert [(run["method"], run["seed"]) for run in index["runs"] if not run["complete"]] == [("joint", 2)]
+    assert parquet().query("method == 'joint'").seed.unique().tolist() == [0, 1]
+    table = pd.read_csv("results/tables/accuracy.csv")
+    assert table.seeds.tolist() == ["3 of 3", "3 of 3", "2 of 3"]
+    assert table.complete.tolist() == [True, True, False]
+    assert table.accuracy_ci_low.isna().tolist() == [False, False, True]
+    assert "(incomplete)" in Path("results/tables/accuracy.md").read_text(encoding="utf-8")
+    assert "Incomplete: 8 of 9 runs are there" in text()
+    assert "No conclusion: its seeds are incomplete" in text()
+    assert "joint seed 2" in capsys.readouterr().err + text()
+
+
+def test_no_run_at_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    aggregate(Study())
+    assert len(parquet()) == 0
+    assert "Incomplete: 0 of 9" in text()
+    assert "the cache is not there" in text()
+
+
+def test_one_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = Study(seeds=(0,))
+    study.write_all()
+    aggregate(study)
+    assert study.index.exists()
+    assert "one seed supports no conclusion" in text()
+    assert f"[{tables.NONE}]" in text()
+
+
+FIRST_TEST = next(i for i, row in enumerate(metrics(0.9, audio=0.9, visual=0.7)) if row["split"] == "test")
+
+
+def mangle(change):
+    def apply(file):
+        value = json.loads(file.read_text())
+        change(value)
+        file.write_text(json.dumps(value))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda file: file.write_text("{"), "expected valid JSON"),
+        (lambda file: file.write_bytes(b"\xff"), "expected valid JSON"),
+        (lambda file: file.write_text("[]"), "expected an object"),
+        (mangle(lambda v: v["names"].update(seed=7)), "names"),
+        (mangle(lambda v: v.pop("metrics")), "expected a list of metrics"),
+        (mangle(lambda v: v["metrics"][3].pop("split")), r"metrics\[3\]: expected the keys split"),
+        (mangle(lambda v: v["metrics"][3].update(value="much")), r"metrics\[3\]: expected a number, found 'much'"),
+        (mangle(lambda v: v["metrics"][3].update(value=True)), "expected a number"),
+        (mangle(lambda v: v["metrics"][3].update(split=1)), "expected names"),
+        (mangle(lambda v: v["metrics"].append(v["metrics"][0])), "val/fused/accuracy stands twice"),
+        (mangle(lambda v: v["metrics"].pop(FIRST_TEST)), "expected the fused test accuracy"),
+    ],
+)
+def test_invalid_metrics_name_the_file_and_the_mend(study, spoil, said):
+    file = study.run("joint", 1).metrics
+    spoil(file)
+    with pytest.raises(UserError, match=said) as error:
+        aggregate(study)
+    assert str(file) in str(error.value)
+    assert "delete it and run snakemake again" in str(error.value)
+    assert not study.index.exists()
+
+
+def test_invalid_record(study):
+    file = study.run("joint", 1).record
+    file.write_text("{}")
+    with pytest.raises(UserError, match="expected fingerprint, cache") as error:
+        aggregate(study)
+    assert str(file) in str(error.value)
+
+
+class Links(HTMLParser):
+    """All that a page would load or lead to."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.tags = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.found += [v for k, v in attributes if k in ("src", "href", "srcset", "data", "action", "poster")]
+
+
+def test_report_is_self_contained(study):
+    aggregate(study)
+    page = REPORT.read_text(encoding="utf-8")
+    links = Links()
+    links.feed(page)
+    assert all(link.startswith("#") for link in links.found)
+    assert not {"script", "link", "iframe", "img", "object"} & set(links.tags)
+    assert not re.search(r"https?://|url\(|@import", page)
+    assert "prefers-color-scheme: dark" in page
+    assert str(Path.cwd()) not in page
+
+
+def test_report_figures_equal_the_parquet(study):
+    aggregate(study)
+    test = parquet().query("split == 'test'")
+    shown = text()
+    checked = 0
+    for (_, method, modality, metric), values in test.groupby(["fusion", "method", "modality", "metric"]).value:
+        if metric in tables.WHOLE or metric in tables.VIEWS:
+            assert f"{100 * values.mean():.1f} ± {100 * values.std():.1f}" in shown, (method, modality, metric)
+            checked += 1
+    assert checked == 3 * 4 + 4 * 3
+
+
+def test_conclusions_follow_the_intervals(study):
+    aggregate(study)
+    shown = text()
+    assert (
+        "The linear probe on the visual encoder is 13.0 points below that on the model trained on visual alone" in shown
+    )
+    assert "No difference supported between the linear probe on the audio encoder" in shown
+
+
+def test_conclusions_on_a_further_method(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = Study(methods=("joint", "ogm<ge>"))
+    study.write_all()
+    aggregate(study)
+    assert "The accuracy of ogm<ge> is 2.0 points above that of joint" in text()
+    assert "ogm<ge>" not in REPORT.read_text(encoding="utf-8"), "not escaped"
+
+
+def test_three_modalities(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = Study(modalities=("audio", "flow", "visual"))
+    study.write_all()
+    aggregate(study)
+    assert tables.modalities_of(pd.read_csv("results/tables/accuracy.csv")) == ["audio", "flow", "visual"]
+    assert "the model trained on flow alone" in text()
+
+
+def test_setting_and_data(study):
+    aggregate(study)
+    shown = text()
+    assert "3 seeds: 0, 1, 2" in shown
+    assert "12 epochs in batches of 32 clips with sgd, learning rate 0.02" in shown
+    assert "1 200 train, 200 val, 300 test" in shown
+    assert "none quarantined" in shown
+    assert "1 234 567" in shown
+
+
+def test_quarantine_is_counted_and_cut(study):
+    study.write_cache([(f"c{i}", "audio", f"c{i}.mp4", "no sound" if i else "empty", "extract") for i in range(60)])
+    aggregate(study)
+    shown = text()
+    assert "60 clips could not be read" in shown
+    assert "no sound 59" in shown
+    assert "empty 1" in shown
+    assert "The first 50 of 60 clips" in shown
+    assert "c49.mp4" in shown
+    assert "c50.mp4" not in shown
+
+
+def test_benchmarks(tmp_path):
+    for name, body in {
+        "train/a/b/c.tsv": "30.5\t0:00:30\t900.5\t0\t0\t0\t0\t0\t99\t28\n",
+        "train/a/d.tsv": "9.5\t0:00:09\t1200\t0\t0\t0\t0\t0\t99\t9\n",
+        "aggregate/e.tsv": "5\t0:00:05\t100\t0\t0\t0\t0\t0\t99\t5\n",
+        "train/killed.tsv": None,
+        "extract/x.tsv": "60\t0:01:00\t-\tNA\t0\t0\t0\t0\t0\tNA\n" * 2,
+    }.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("" if body is None else BENCHMARK + body)
+    found = report.benchmarks(tmp_path).set_index("stage")
+    assert found.index.tolist() == ["extract", "train"]
+    assert found.jobs.tolist() == [1, 3]
+    assert found.seconds.tolist() == [120, 40]
+    assert found.share.tolist() == [0.75, 0.25]
+    assert found.max_rss["train"] == 1200
+    assert found.cpu_seconds.tolist() == [0, 37]
+    assert len(report.benchmarks(tmp_path / "nowhere")) == 0
+
+
+def test_benchmarks_are_in_the_report(study):
+    files.write_text(Path("benchmarks/train/x.tsv"), BENCHMARK + "200\t0:03:20\t-\t0\t0\t0\t0\t0\t99\t28\n")
+    aggregate(study)
+    assert f"train 1 3 min 20 s 100.0 % 28.0 s {tables.NONE}" in text()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(45.24, "45.2 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (float("nan"), tables.NONE)]
+)
+def test_clock(seconds, said):
+    assert report.clock(seconds) == said

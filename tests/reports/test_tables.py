@@ -1,0 +1,216 @@
+import io
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from pipeline_src.reports import tables
+from pipeline_src.reports.statistics import Summary
+from pipeline_src.reports.tables import MINUS, NONE
+
+SEEDS = [0, 1, 2]
+
+
+def cell(fusion, method):
+    return {"dataset": "toy_set", "recipe": "r-1", "fusion": fusion, "method": method}
+
+
+CELLS = [cell("none", "touch-only"), cell("none", "smell-only"), cell("sum", "joint"), cell("sum", "a_new|one")]
+
+
+def rows(one, seed, fused, **probes):
+    def row(modality, metric, value, split="test"):
+        return {**one, "seed": seed, "split": split, "modality": modality, "metric": metric, "value": value}
+
+    found = [row("fused", metric, fused) for metric in ("accuracy", "macro_f1", "map")]
+    found.append(row("fused", "accuracy", 0.111, "val"))
+    for m, value in probes.items():
+        found += [row(m, f"accuracy_{view}", value) for view in ("share", "removal", "probe")]
+    return found
+
+
+def frame(skip=()):
+    found = []
+    for seed, d in zip(SEEDS, (0.0, 0.01, 0.03), strict=True):
+        own = [
+            (0.60 + d, {"touch": 0.60 + d}),
+            (0.80 - d, {"smell": 0.80 - d}),
+            (0.85, {"touch": 0.50 + 1.1 * d, "smell": 0.80 - d + (0.02 if seed == 1 else -0.02)}),
+            (0.86 + d, {"touch": 0.55, "smell": 0.80}),
+        ]
+        for one, (fused, probes) in zip(CELLS, own, strict=True):
+            if (one["method"], seed) not in skip:
+                found += rows(one, seed, fused, **probes)
+    return pd.DataFrame(found, columns=tables.COLUMNS)
+
+
+def made(skip=(), seeds=SEEDS):
+    metrics = frame(skip)
+    return tables.accuracy_table(metrics[metrics.seed.isin(seeds)], CELLS, seeds, 0.95)
+
+
+def texts(table):
+    return [[str(f) for f in row] for row in table.rows]
+
+
+def test_rows_are_the_cells_in_order():
+    table = made()
+    assert table[tables.CELL].to_dict("records") == CELLS
+    assert table.seeds.tolist() == ["3 of 3"] * 4
+    assert table.complete.all()
+    assert tables.modalities_of(table) == ["touch", "smell"]
+
+
+def test_test_split_over_seeds():
+    row = made().iloc[0]
+    expected = np.array([0.60, 0.61, 0.63])
+    low, high = stats.t.interval(0.95, 2, expected.mean(), stats.sem(expected))
+    for what in ("accuracy", "touch/accuracy_probe"):
+        found = [row[f"{what}_{name}"] for name in ("mean", "sd", "ci_low", "ci_high")]
+        assert found == pytest.approx([expected.mean(), expected.std(ddof=1), low, high])
+    assert math.isnan(row["smell/accuracy_probe_mean"])
+
+
+def test_probe_gap_is_paired():
+    row = made().iloc[2]
+    joint, alone = [0.50, 0.511, 0.533], [0.60, 0.61, 0.63]
+    expected = stats.ttest_rel(joint, alone).confidence_interval(0.95)
+    assert row["touch/probe_gap_mean"] == pytest.approx(np.mean(joint) - np.mean(alone))
+    assert (row["touch/probe_gap_ci_low"], row["touch/probe_gap_ci_high"]) == pytest.approx(tuple(expected))
+    assert made().loc[:1, "touch/probe_gap_mean"].isna().all()
+
+
+def test_gain_over_the_baseline_is_paired():
+    table = made()
+    expected = stats.ttest_rel([0.86, 0.87, 0.89], [0.85] * 3).confidence_interval(0.95)
+    assert (table.accuracy_gain_ci_low[3], table.accuracy_gain_ci_high[3]) == pytest.approx(tuple(expected))
+    assert table.accuracy_gain_mean[:3].isna().all()
+
+
+def test_missing_seed_is_marked_and_never_averaged_in_silence():
+    table = made({("joint", 1), ("smell-only", 2)})
+    assert table.seeds.tolist() == ["3 of 3", "2 of 3", "2 of 3", "3 of 3"]
+    assert table.complete.tolist() == [True, False, False, True]
+    row = table.iloc[2]
+    assert row.accuracy_mean == pytest.approx(0.85)
+    for what in ("accuracy", "touch/accuracy_probe"):
+        assert row[[f"{what}_sd", f"{what}_ci_low", f"{what}_ci_high"]].isna().all()
+    gaps = table[[c for c in table if c.startswith("smell/probe_gap")]]
+    assert gaps.isna().all(axis=None), "a difference to an incomplete row"
+    assert table.accuracy_gain_mean.isna().all()
+    assert not math.isnan(table["touch/probe_gap_mean"][3])
+    whole, each = tables.tables(table, 3, 0.95)
+    assert texts(whole)[2][3] == "85.0 (incomplete)"
+    assert "[" in texts(whole)[0][3]
+    assert all("incomplete" in t.caption for t in (whole, each))
+
+
+def test_row_without_runs():
+    table = made({("smell-only", s) for s in SEEDS})
+    assert table.seeds[1] == "0 of 3"
+    assert texts(tables.tables(table, 3, 0.95)[0])[1] == ["none", "smell-only", "0 of 3", *[NONE] * 4]
+    assert math.isnan(table["smell/probe_gap_mean"][2])
+
+
+def test_no_runs_at_all():
+    table = tables.accuracy_table(pd.DataFrame(columns=tables.COLUMNS), CELLS, SEEDS, 0.95)
+    assert table.seeds.tolist() == ["0 of 3"] * 4
+    whole, each = tables.tables(table, 3, 0.95)
+    assert len(whole.rows) == 4
+    assert each.rows == []
+
+
+def test_a_metric_that_some_seeds_lack_has_no_interval():
+    metrics = frame()
+    metrics = metrics[~((metrics.metric == "map") & (metrics.seed == 2) & (metrics.method == "joint"))]
+    row = tables.accuracy_table(metrics, CELLS, SEEDS, 0.95).iloc[2]
+    assert row.complete
+    assert row[["map_sd", "map_ci_low"]].isna().all()
+    shown = texts(tables.tables(tables.accuracy_table(metrics, CELLS, SEEDS, 0.95), 3, 0.95)[0])
+    assert shown[2][5] == "85.0 (incomplete)"
+
+
+def test_one_seed_supports_no_conclusion():
+    table = made(seeds=[0])
+    whole, each = tables.tables(table, 1, 0.95)
+    assert texts(whole)[0] == ["none", "touch-only", "1 of 1", *[f"60.0 [{NONE}]"] * 3, NONE]
+    assert texts(each)[2][-1] == f"{MINUS}10.0 [{NONE}]"
+    assert "One seed supports no conclusion" in whole.caption
+
+
+def test_best_test_epoch_stands_beside_and_says_what_it_is():
+    metrics = frame()
+    best = metrics[(metrics.modality == "fused") & (metrics.metric == "accuracy") & (metrics.split == "test")]
+    best = best.assign(metric="accuracy_best_test_epoch", value=best.value + 0.02)
+    (whole, _) = tables.tables(tables.accuracy_table(pd.concat([metrics, best]), CELLS, SEEDS, 0.95), 3, 0.95)
+    at = whole.columns.index("best test epoch (papers' rule, chooses on test)")
+    assert texts(whole)[2][at].startswith("87.0 ± 0.0")
+    assert not any("best test" in c for c in tables.tables(made(), 3, 0.95)[0].columns)
+
+
+@pytest.mark.parametrize(
+    ("share", "sign", "expected"),
+    [
+        (0.9171, False, "91.7"),
+        (-0.131, True, f"{MINUS}13.1"),
+        (0.02, True, "+2.0"),
+        (-0.0001, True, "0.0"),
+        (math.nan, True, NONE),
+    ],
+)
+def test_percent(share, sign, expected):
+    assert tables.percent(share, sign) == expected
+
+
+def test_figure():
+    one = Summary(3, 0.917, 0.009, 0.894, 0.94)
+    assert str(tables.figure(one, 3)) == "91.7 ± 0.9 [89.4, 94.0]"
+
+
+def test_csv_keeps_every_digit():
+    table = made({("joint", 1)})
+    read = pd.read_csv(io.StringIO(tables.csv(table)))
+    pd.testing.assert_frame_equal(read, table, check_dtype=False, rtol=1e-14)
+    assert {"accuracy_mean", "accuracy_ci_high", "touch/accuracy_probe_mean", "touch/probe_gap_sd"} <= set(read)
+
+
+def test_markdown():
+    text = tables.markdown(tables.tables(made(), 3, 0.9))
+    assert "mean ± standard deviation over 3 seeds [90 % Student t interval]" in text
+    assert "a_new\\|one" in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    for width in {len(line) for line in lines}:
+        assert sum(len(line) == width for line in lines) >= 6, "columns are not aligned"
+    assert len([line for line in text.splitlines() if line.startswith("## ")]) == 2
+
+
+def test_latex():
+    text = tables.latex(tables.tables(made(), 3, 0.95))
+    assert "toy\\_set" in text
+    assert "a\\_new|one" in text
+    assert "95 \\% Student t" in text
+    assert "$\\pm$" in text
+    assert text.isascii()
+    assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
+    for line in text.splitlines():
+        if line.endswith(r" \\"):
+            assert line.replace(r"\&", "").count("&") in (6, 7)
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
+
+
+def test_latex_escapes():
+    assert tables.escape_latex(r"50 % & $a_b^c$ #1 {x} \y ~ <z>") == (
+        r"50 \% \& \$a\_b\textasciicircum{}c\$ \#1 \{x\} \textbackslash{}y \textasciitilde{} \textless{}z\textgreater{}"
+    )
+
+
+def test_data_sets_have_their_own_tables():
+    other = [{**one, "dataset": "other"} for one in CELLS]
+    metrics = pd.concat([frame(), frame().assign(dataset="other")])
+    table = tables.accuracy_table(metrics, [*CELLS, *other], SEEDS, 0.95)
+    titles = [t.title for t in tables.tables(table, 3, 0.95)]
+    assert titles == [
+        f"{what}: {d} (recipe r-1)" for d in ("toy_set", "other") for what in ("Accuracy", "Each modality")
+    ]

@@ -1,0 +1,75 @@
+"""A small cache in memory with what training reads of a real one, for any number of modalities."""
+
+import numpy as np
+import pandas as pd
+
+SPLITS = {"train": 26, "val": 10, "test": 13}  # no multiple of a batch
+
+
+class SyntheticCache:
+    """Modality i is frames where i is odd, else a spectrogram; each holds the label, the later ones less of it."""
+
+    def __init__(self, modalities: int = 2, classes: int = 3, seed: int = 0, splits: dict[str, int] = SPLITS):
+        rng = np.random.default_rng(seed)
+        count = sum(splits.values())
+        label = np.concatenate([np.arange(n) % classes for n in splits.values()])
+        self.classes = [f"class{i}" for i in range(classes)]
+        self.clips = pd.DataFrame(
+            {
+                "id": [f"clip{i:03d}" for i in range(count)],
+                "label": label,
+                "split": np.repeat(list(splits), list(splits.values())),
+                "group": [f"group{i % 7}" for i in range(count)],
+            }
+        )
+        self.modalities, self._values = {}, {}
+        for i in range(modalities):
+            shape, layout, dtype = (
+                ((2, 3, 16, 16), "frames", "uint8") if i % 2 else ((17, 12), "spectrogram", "float16")
+            )
+            values = rng.normal(size=(count, *shape)) + label.reshape(-1, *[1] * len(shape)) / (i + 1)
+            values = np.clip(40 * values + 90, 0, 255) if dtype == "uint8" else values
+            values = values.astype(dtype)
+            axes = (0, 1, 3, 4) if layout == "frames" else None
+            train = values[self.clips.split == "train"].astype(np.float64)
+            stats = {k: np.atleast_1d(getattr(train, k)(axes)).tolist() for k in ("mean", "std")}
+            self.modalities[f"m{i}"] = {"layout": layout, "shape": list(shape), "dtype": dtype, **stats}
+            self._values[f"m{i}"] = values
+
+    def rows(self, split: str) -> np.ndarray:
+        return np.flatnonzero(self.clips.split == split)
+
+    def row_bytes(self, modalities: list[str]) -> int:
+        return sum(self._values[m][0].nbytes for m in modalities)
+
+    def gather(self, modality: str, rows: np.ndarray) -> np.ndarray:
+        return self._values[modality][rows]
+
+
+def spec(cache: SyntheticCache, head: str = "concat", method: dict | None = None, **training) -> dict:
+    """A cell's spec with a very small network for every modality of the cache."""
+    modalities = list(cache.modalities)
+    return {
+        "modalities": modalities,
+        "encoders": {m: {"kind": "resnet", "width": 4, "depth": [1, 1]} for m in modalities},
+        "head": head,
+        "method": method or {"name": "joint"},
+        "training": {
+            "epochs": 3,
+            "batch_size": 8,
+            "optimizer": "sgd",
+            "lr": 0.05,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "lr_step": 2,
+            "lr_gamma": 0.1,
+            "normalize": "train",
+            "select": "best_val",
+            "track_test": True,
+            "precision": "fp32",
+            **training,
+        },
+        "augmentation": {
+            m: {"crop_scale": [0.5, 1.0], "crop_ratio": [0.8, 1.25], "flip": 0.5, "roll": 3} for m in modalities
+        },
+    }

@@ -1,0 +1,55 @@
+"""A streamed cache gives the very batches of one on the device, and leaves no thread behind."""
+
+import threading
+
+import pytest
+import torch
+
+from pipeline_src.training.loader import Loader
+from tests.synthetic import SPLITS, SyntheticCache
+
+CPU = torch.device("cpu")
+
+
+def both(cache: SyntheticCache, split: str = "train") -> list[Loader]:
+    return [Loader(cache, split, list(cache.modalities), CPU, resident) for resident in (True, False)]
+
+
+def test_streamed_equals_resident_and_nothing_is_dropped():
+    order = torch.randperm(SPLITS["train"], generator=torch.Generator().manual_seed(0))
+    seen = []
+    resident, streamed = both(SyntheticCache(3))
+    for a, b in zip(resident.batches(8, order), streamed.batches(8, order), strict=True):
+        assert torch.equal(a.label, b.label) and torch.equal(a.index, b.index)
+        assert all(torch.equal(a.inputs[m], b.inputs[m]) for m in a.inputs)
+        seen.append(a.index)
+    assert torch.equal(torch.cat(seen), order)
+    assert [len(part) for part in seen] == [8, 8, 8, 2]
+
+
+@pytest.mark.parametrize("split", list(SPLITS))
+def test_rows_are_those_of_the_split_in_order(split):
+    cache = SyntheticCache(2)
+    for loader in both(cache, split):
+        batch = next(loader.batches(1000))
+        rows = cache.rows(split)
+        assert batch.label.tolist() == cache.clips.label[rows].tolist()
+        assert torch.equal(batch.inputs["m0"], torch.from_numpy(cache.gather("m0", rows)))
+
+
+def test_leaving_early_ends_the_reading_thread():
+    _, streamed = both(SyntheticCache(2))
+    before = threading.active_count()
+    batches = streamed.batches(2)
+    next(batches)
+    assert threading.active_count() == before + 1
+    batches.close()
+    assert threading.active_count() == before
+
+
+def test_a_read_that_fails_is_raised_where_the_batch_is_used():
+    cache = SyntheticCache(2)
+    _, streamed = both(cache)
+    cache.gather = lambda modality, rows: (_ for _ in ()).throw(OSError("disk gone"))
+    with pytest.raises(OSError, match="disk gone"):
+        list(streamed.batches(8))

@@ -1,0 +1,138 @@
+"""The train stage on disk: the record, the choice of the epoch, interruption, and what test data can never do."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pipeline_src.training import checkpoint, run
+from pipeline_src.training.loader import Loader
+from tests.synthetic import SPLITS, SyntheticCache, spec
+
+CPU = torch.device("cpu")
+PARAMS = SimpleNamespace(resources=SimpleNamespace(train=SimpleNamespace(threads=1, mem_mb=1000)))
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def make_run(folder, cache=None, **training):
+    """A run of a synthetic cell whose outputs lie in `folder`."""
+    cache = cache or SyntheticCache(2)
+    data = SimpleNamespace(cache_fp="cafe")
+    cell = SimpleNamespace(spec=spec(cache, **training), fp="beef", data=data)
+    names = {"dataset": "d", "recipe": "r", "fusion": "concat", "method": "joint", "seed": 0}
+    return SimpleNamespace(cell=cell, seed=0, names=names, label="d", folder=folder, record=folder / "record.json")
+
+
+def train(one, cache=None):
+    cache = cache or SyntheticCache(2)
+    cache.folder, cache.info = "cache", {"sha256": "feed"}
+    loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in SPLITS}
+    run._train(one, cache, loaders, CPU, PARAMS, None)
+
+
+def rows(one) -> list[dict]:
+    return [json.loads(line) for line in (one.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def bare(one) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(one)]
+
+
+def tensors(one) -> dict[str, torch.Tensor]:
+    return checkpoint.load(one.folder / "weights.safetensors")[0]
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_finished_run_says_what_it_was(tmp_path):
+    one = make_run(tmp_path)
+    train(one)
+    record = json.loads(one.record.read_text())
+    assert record["status"] == "complete"
+    assert record["parameters"] == one.cell.spec
+    assert (record["fingerprint"], record["cache"]["sha256"], record["seed"]) == ("beef", "feed", 0)
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["forwards"] == 3 * SPLITS["train"]
+    assert {p.name for p in tmp_path.iterdir()} == {"record.json", "metrics.jsonl", "weights.safetensors"}
+    best = max(rows(one), key=lambda row: (row["val_accuracy"], row["epoch"]))
+    assert record["selected"] == {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"]}
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(tmp_path, monkeypatch, after):
+    whole, cut = make_run(tmp_path / "whole"), make_run(tmp_path / "cut")
+    train(whole)
+    epoch = run.Trainer.epoch
+
+    def dies(self, number):
+        if number == after:
+            raise Killed
+        return epoch(self, number)
+
+    monkeypatch.setattr(run.Trainer, "epoch", dies)
+    with pytest.raises(Killed):
+        train(cut)
+    assert not cut.record.exists()
+    assert json.loads((cut.folder / "attempt.json").read_text())["status"] == "failed"
+    monkeypatch.setattr(run.Trainer, "epoch", epoch)
+    train(cut)
+    assert bare(cut) == bare(whole)
+    assert same(tensors(cut), tensors(whole))
+    assert json.loads(cut.record.read_text())["resumed"] == 1
+
+
+def test_killed_between_the_line_and_the_checkpoint_no_line_stands_twice(tmp_path, monkeypatch):
+    whole, cut = make_run(tmp_path / "whole"), make_run(tmp_path / "cut")
+    train(whole)
+    save = checkpoint.save
+
+    def dies(file, tensors, about):
+        if file.name == "checkpoint.safetensors" and about["epoch"] == 1:
+            raise Killed
+        save(file, tensors, about)
+
+    monkeypatch.setattr(checkpoint, "save", dies)
+    with pytest.raises(Killed):
+        train(cut)
+    assert len(rows(cut)) == 2
+    monkeypatch.setattr(checkpoint, "save", save)
+    train(cut)
+    assert bare(cut) == bare(whole)
+    assert same(tensors(cut), tensors(whole))
+
+
+def test_test_data_chooses_nothing(tmp_path):
+    """Scrambled test labels and inputs leave weights, choice and every number that is not test's as they were."""
+    honest, scrambled = SyntheticCache(2), SyntheticCache(2)
+    test = scrambled.rows("test")
+    scrambled.clips.loc[test, "label"] = 2 - scrambled.clips.label[test]
+    for values in scrambled._values.values():
+        values[test] = 0
+    one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other")
+    train(one, honest)
+    train(other, scrambled)
+    assert same(tensors(one), tensors(other))
+    assert rows(one)[-1]["test_accuracy"] != rows(other)[-1]["test_accuracy"]
+    for a, b in zip(bare(one), bare(other), strict=True):
+        assert {k: v for k, v in a.items() if "test" not in k} == {k: v for k, v in b.items() if "test" not in k}
+
+
+def test_select_last(tmp_path):
+    one = make_run(tmp_path, select="last", track_test=False)
+    train(one)
+    assert json.loads(one.record.read_text())["selected"]["epoch"] == 2
+    assert not any("test" in key for row in rows(one) for key in row)
+
+
+def test_checkpoints_hold_no_pickle(tmp_path):
+    checkpoint.save(tmp_path / "c.safetensors", {"a": torch.arange(3)}, {"epoch": 1})
+    assert (tmp_path / "c.safetensors").read_bytes()[8:9] == b"{"
+    state, about = checkpoint.load(tmp_path / "c.safetensors")
+    assert state["a"].tolist() == [0, 1, 2]
+    assert about == {"epoch": 1}

@@ -1,0 +1,90 @@
+"""Augmentation and normalisation agree with torchvision, clip by clip."""
+
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from pipeline_src.training.transform import Transform, crop, crop_boxes, roll
+
+
+def draw(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_crops_equal_torchvisions_on_the_same_boxes():
+    x = torch.rand(16, 2, 3, 30, 40, generator=draw())
+    boxes = crop_boxes(16, 30, 40, [0.08, 1.0], [0.75, 1.33], draw())
+    for got, clip, box in zip(crop(x, boxes), x, boxes.int().tolist(), strict=True):
+        left, top, right, bottom = box
+        expected = v2.functional.resized_crop(clip, top, left, bottom - top, right - left, [30, 40], antialias=True)
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+def test_boxes_have_torchvisions_distribution():
+    count, size = 20_000, (40, 60)
+    ours = crop_boxes(count, *size, [0.2, 0.9], [0.5, 2.0], draw())
+    torch.manual_seed(0)
+    reference = v2.RandomResizedCrop(size, scale=(0.2, 0.9), ratio=(0.5, 2.0))
+    drawn = [reference.make_params([torch.empty(3, *size)]) for _ in range(4000)]
+    area = torch.tensor([float(d["height"] * d["width"]) for d in drawn])
+    aspect = torch.tensor([d["width"] / d["height"] for d in drawn]).log()
+    w, h = ours[:, 2] - ours[:, 0], ours[:, 3] - ours[:, 1]
+    for mine, other in (((w * h), area), ((w / h).log(), aspect)):
+        assert abs(mine.mean() - other.mean()) < 4 * other.std() / len(other) ** 0.5
+        assert mine.std() / other.std() == pytest.approx(1, abs=0.05)
+    assert (ours[:, :2] >= 0).all() and (ours[:, 2] <= size[1]).all() and (ours[:, 3] <= size[0]).all()
+
+
+def test_a_box_that_never_fits_becomes_the_largest_centred_one():
+    boxes = crop_boxes(3, 10, 40, [1.0, 1.0], [1.0, 1.0], draw())
+    assert boxes.tolist() == [[15.0, 0.0, 25.0, 10.0]] * 3
+
+
+def test_roll_shifts_every_clip_by_its_own_whole_steps():
+    x = torch.arange(12.0).repeat(200, 2, 1)
+    rolled = roll(x, 3, draw())
+    shifts = (-rolled[:, 0, 0]).long() % 12
+    assert set(shifts.tolist()) == {0, 1, 2, 3, 9, 10, 11}
+    for clip, shift in zip(rolled, shifts.tolist(), strict=True):
+        assert torch.equal(clip, x[0].roll(shift, dims=-1))
+
+
+def make(normalize: str = "train", **how) -> Transform:
+    modalities = {
+        "s": {"layout": "spectrogram", "dtype": "float16", "mean": [2.0], "std": [4.0]},
+        "v": {"layout": "frames", "dtype": "uint8", "mean": [10.0, 20.0, 30.0], "std": [1.0, 2.0, 5.0]},
+    }
+    how = {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": 0.0, "roll": 0, **how}
+    return Transform(modalities, {"s": how, "v": how}, normalize, torch.device("cpu"))
+
+
+def test_normalisation():
+    inputs = {
+        "s": torch.full((2, 5, 4), 6.0, dtype=torch.float16),
+        "v": torch.full((2, 1, 3, 4, 4), 40, dtype=torch.uint8),
+    }
+    out = make()(inputs)
+    assert out["s"].unique().tolist() == [1.0]
+    assert out["v"][0, 0, :, 0, 0].tolist() == [30.0, 10.0, 2.0]
+    plain = make("none")(inputs)
+    torch.testing.assert_close(plain["v"].unique(), torch.tensor([40 / 255]))
+    assert plain["s"].unique().tolist() == [6.0]
+
+
+def test_only_training_is_augmented_and_the_frames_of_a_clip_alike():
+    transform = make(flip=1.0, crop_scale=[0.3, 0.5], roll=2)
+    frame = torch.randint(0, 255, (4, 1, 3, 20, 20), dtype=torch.uint8, generator=draw())
+    inputs = {"s": torch.randn(4, 3, 9, generator=draw()), "v": frame.expand(4, 2, 3, 20, 20)}
+    still = transform(inputs)
+    moved = transform(inputs, {"s": draw(1), "v": draw(2)})
+    again = transform(inputs, {"s": draw(3), "v": draw(2)})
+    assert torch.equal(still["v"], transform(inputs)["v"])
+    assert not torch.allclose(moved["v"], still["v"])
+    torch.testing.assert_close(moved["v"][:, 0], moved["v"][:, 1])
+    assert torch.equal(moved["v"], again["v"]), "one modality's draws must not depend on another's"
+
+
+def test_flip_probability():
+    x = torch.arange(4.0).expand(4000, 1, 1, 1, 4).repeat(1, 1, 3, 1, 1)
+    flipped = make("none", flip=0.25)({"v": x}, {"v": draw()})["v"][:, 0, 0, 0, 0] > 0
+    assert flipped.float().mean() == pytest.approx(0.25, abs=0.03)

@@ -1,0 +1,44 @@
+rule extract:
+    input:
+        ancient(lambda w: plan.data[w.dataset].manifest / "manifest.parquet"),
+    output:
+        shard=f"{places.SHARD}.arrow",
+        quarantine=f"{places.SHARD}.quarantine.parquet",
+    log:
+        "logs/extract/{dataset}/{recipe}-{fp}/{shard}.log",
+    benchmark:
+        "benchmarks/extract/{dataset}/{recipe}-{fp}/{shard}.tsv"
+    conda:
+        "../../envs/counterpoise.yaml"
+    threads: asked.extract.threads
+    resources:
+        mem_mb=asked.extract.mem_mb,
+        runtime=asked.extract.runtime,
+        gpu=asked.extract.gpu,
+    params:
+        file=params_file,
+    shell:
+        "python -m pipeline_src extract --params {params.file} {output.shard} 2>&1 | tee {log}"
+
+
+rule cache:
+    input:
+        ancient(lambda w: [f"{shard}.arrow" for shard in plan.data[w.dataset].shards]),
+    output:
+        cache=f"{places.CACHE}/cache.json",
+        quarantine=f"{places.CACHE}/quarantine.parquet",
+    log:
+        "logs/cache/{dataset}/{recipe}-{fp}.log",
+    benchmark:
+        "benchmarks/cache/{dataset}/{recipe}-{fp}.tsv"
+    conda:
+        "../../envs/counterpoise.yaml"
+    threads: asked.cache.threads
+    resources:
+        mem_mb=asked.cache.mem_mb,
+        runtime=asked.cache.runtime,
+        gpu=asked.cache.gpu,
+    params:
+        file=params_file,
+    shell:
+        "python -m pipeline_src cache --params {params.file} {output.cache} 2>&1 | tee {log}"

@@ -1,0 +1,25 @@
+for seeds in plan.seed_batches:
+    batch = "-".join(map(str, seeds))
+
+    rule:
+        name:
+            f"evaluate_{batch}"
+        input:
+            ancient(expand(f"{places.RUN}/record.json", seed=seeds, allow_missing=True)),
+        output:
+            update(expand(f"{places.EVALUATION}/metrics.json", seed=seeds, allow_missing=True)),
+        log:
+            f"logs/evaluate/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}-{{evaluation}}.log",
+        benchmark:
+            f"benchmarks/evaluate/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}-{{evaluation}}.tsv"
+        conda:
+            "../../envs/counterpoise.yaml"
+        threads: asked.evaluate.threads
+        resources:
+            mem_mb=asked.evaluate.mem_mb,
+            runtime=asked.evaluate.runtime,
+            gpu=asked.evaluate.gpu,
+        params:
+            file=params_file,
+        shell:
+            "python -m pipeline_src evaluate --params {params.file} {output} 2>&1 | tee {log}"

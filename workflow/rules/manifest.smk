@@ -1,0 +1,21 @@
+rule manifest:
+    input:
+        ancient(lambda w: plan.data[w.dataset].raw_index if plan.data[w.dataset].fetched else []),
+    output:
+        manifest=f"{places.MANIFEST}/manifest.parquet",
+        quarantine=f"{places.MANIFEST}/quarantine.parquet",
+    log:
+        "logs/manifest/{dataset}-{fp}.log",
+    benchmark:
+        "benchmarks/manifest/{dataset}-{fp}.tsv"
+    conda:
+        "../../envs/counterpoise.yaml"
+    threads: asked.manifest.threads
+    resources:
+        mem_mb=asked.manifest.mem_mb,
+        runtime=asked.manifest.runtime,
+        gpu=asked.manifest.gpu,
+    params:
+        file=params_file,
+    shell:
+        "python -m pipeline_src manifest --params {params.file} {output.manifest} 2>&1 | tee {log}"
