@@ -7,13 +7,14 @@ Code counts without comments, docstrings and layout, and with every module of th
 
 import ast
 import hashlib
-import io
 import json
-import tokenize
 from collections.abc import Iterable
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
+
+from pipeline_src.errors import UserError
 
 LENGTH = 10  # hex digits: 40 bits, for the thousands of addresses that share a readable name
 
@@ -26,6 +27,8 @@ NEUTRAL = {
     "pipeline_src.progress",
     "pipeline_src.registry",
 }
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)  # what has a docstring
 
 
 def fingerprint(**parts: Any) -> str:
@@ -48,25 +51,33 @@ def code_digest(modules: Iterable[str]) -> str:
 @cache
 def _module(module: str) -> tuple[str, tuple[str, ...]]:
     """A module's hash and the modules of this package that it imports."""
-    source = _file(module).read_text(encoding="utf-8")
-    tree = ast.parse(source)
-    return fingerprint(tokens=_tokens(source, tree)), tuple(_imports(tree, module.partition(".")[0]))
+    file = _file(module)
+    if file is None:
+        raise UserError(
+            f"{module}: expected a module of this package, found no such file; mend the import that names it"
+        )
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    folder = module if file.stem == "__init__" else module.rpartition(".")[0]
+    return fingerprint(code=_meaning(tree)), tuple(sorted(_imports(tree, folder)))
 
 
-def _imports(tree: ast.Module, package: str) -> set[str]:
+def _imports(tree: ast.Module, folder: str) -> set[str]:
     found = set()
     pending = list(tree.body)
     while pending:
         node = pending.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            pending.extend(node.orelse)
             continue
         pending.extend(ast.iter_child_nodes(node))
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), folder)
             for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                found.add(full if _file(full) else node.module)
+                full = f"{base}.{alias.name}"
+                found.add(full if _file(full) else base)
+    package = folder.partition(".")[0]
     return {name for name in found if name == package or name.startswith(package + ".")}
 
 
@@ -76,35 +87,19 @@ def _file(module: str) -> Path | None:
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
-def _tokens(source: str, tree: ast.Module) -> list[str]:
-    """The tokens that mean something, the same under every Python version: no comments, layout or docstrings."""
-    docstrings = {
-        (node.body[0].lineno, node.body[0].col_offset)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and ast.get_docstring(node, clean=False) is not None
-    }
-    lines = source.splitlines(keepends=True)
-    kept, depth, start = [], 0, (0, 0)
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        kind = tokenize.tok_name[token.type]
-        # Python 3.12 cuts an f-string in parts, 3.11 does not: take it whole.
-        if kind == "FSTRING_START":
-            depth, start = depth + 1, token.start if depth == 0 else start
-        elif kind == "FSTRING_END":
-            depth -= 1
-            if depth == 0:
-                kept.append(_between(lines, start, token.end))
-        elif depth or kind in ("COMMENT", "NL", "ENCODING", "ENDMARKER"):
-            continue
-        elif kind in ("INDENT", "DEDENT", "NEWLINE"):
-            kept.append(kind)
-        elif not (kind == "STRING" and token.start in docstrings):
-            kept.append(token.string)
-    return kept
-
-
-def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
-    if start[0] == end[0]:
-        return lines[start[0] - 1][start[1] : end[1]]
-    return "".join([lines[start[0] - 1][start[1] :], *lines[start[0] : end[0] - 1], lines[end[0] - 1][: end[1]]])
+def _meaning(node: object) -> str:
+    """A syntax tree as text, the same under every Python version: no comments, layout or docstrings."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_meaning, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            value = value[1:]
+        if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty pieces to f-strings
+            value = [piece for piece in value if not (isinstance(piece, ast.Constant) and piece.value == "")]
+        # Later versions have more fields, empty in code that earlier ones read; but a constant may be None.
+        if value not in (None, []) or name == "value":
+            parts.append(f"{name}={_meaning(value)}")
+    return f"{type(node).__name__}({','.join(parts)})"

@@ -42,6 +42,11 @@ def aggregate(plan) -> None:
     table = tables.accuracy_table(metrics, [cell.names for cell in plan.cells], study.seeds, confidence)
     shown = tables.tables(table, len(study.seeds), confidence)
 
+    # The tables have one name whatever the parameters, so only the index that they were made with may stand: when the
+    # parameters change back, Snakemake finds the index of then missing and makes the tables anew. They go before
+    # the first table is written, so that a killed job leaves none.
+    for old in RESULTS.glob("index-*.json"):
+        old.unlink()
     with files.whole(RESULTS / "metrics.parquet") as temporary:
         metrics.to_parquet(temporary, index=False)
     files.write_text(RESULTS / "tables" / "accuracy.csv", tables.csv(table))
@@ -53,11 +58,6 @@ def aggregate(plan) -> None:
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.
     target = UNFINISHED if missing else plan.index
     files.write_json(target, {"params": str(plan.file), "complete": not missing, "runs": index})
-    # The tables have one name whatever the parameters, so only the index that they were made with may stand: when the
-    # parameters change back, Snakemake finds the index of then missing and makes the tables anew.
-    for other in RESULTS.glob("index-*.json"):
-        if other != target:
-            other.unlink()
     say("aggregate", f"{len(records)} of {len(index)} runs in {RESULTS / 'report.html'}")
     if missing:
         say("aggregate", f"incomplete, not there yet: {listed(missing)}")

@@ -124,19 +124,19 @@ def benchmarks(folder: Path = Path("benchmarks")) -> pd.DataFrame:
     """Where the time went, by stage (the first folder below `folder`), longest first, from Snakemake's benchmark files.
 
     Columns: stage, jobs, seconds (wall clock, summed), share (of all seconds), cpu_seconds (summed), max_rss (MB, of
-    the largest job). A file without figures, as a killed job leaves it, counts as a job alone. The
-    aggregate stage is left out: its file is written after the report.
+    the largest job). A file without figures, as a killed job leaves it, counts as a job alone. The aggregate stage is
+    left out: its file is written after the report.
     """
     rows = []
     for file in sorted(folder.glob("*/**/*.tsv")):
         if file.relative_to(folder).parts[0] == "aggregate":
             continue
         try:
-            read = pd.read_csv(file, sep="\t", na_values=["-", "NA"])
+            found = pd.read_csv(file, sep="\t", na_values=["-", "NA"])
         except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
-            read = pd.DataFrame()
+            found = pd.DataFrame()
         columns = {
-            name: pd.to_numeric(read.get(name, pd.Series(dtype=float)), errors="coerce")
+            name: pd.to_numeric(found.get(name, pd.Series(dtype=float)), errors="coerce")
             for name in ("s", "cpu_time", "max_rss")
         }
         rows.append(

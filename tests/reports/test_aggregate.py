@@ -62,6 +62,20 @@ def test_index_is_last_and_lists_every_run(study):
     assert Path(entry["evaluation"], "metrics.json").exists()
 
 
+def test_killed_between_the_tables_leaves_no_index(study, monkeypatch):
+    aggregate(study)
+    old = Path("results/index-aaaaaaaaaa.json")
+    old.write_text("{}")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tables, "latex", killed)
+    with pytest.raises(KeyboardInterrupt):
+        aggregate(study)
+    assert not list(Path("results").glob("index-*.json"))
+
+
 def test_again_gives_the_same_bytes(study):
     def outputs():
         return {p: p.read_bytes() for p in Path("results").rglob("*") if p.is_file()}
