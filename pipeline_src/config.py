@@ -371,6 +371,14 @@ def _check_references(params: Params, mistakes: _Mistakes) -> None:
         for i, name in enumerate(getattr(params.study, axis)):
             if name not in registry:
                 mistakes.add(("study", axis, i), registry.unknown(name))
+    for method in params.study.methods:
+        for i, head in enumerate(params.study.fusions):
+            for name in params.study.datasets:
+                block = params.datasets.get(name)
+                if method in methods and head in heads and params.methods.get(method) and block is not None:
+                    count = len(datasets[block.kind].modalities)
+                    if why := methods[method].refuses(params.methods[method], head, count):
+                        mistakes.add(("study", "fusions", i), f"expected a head that {method!r} can work with: {why}")
     if not params.study.unimodal and not (params.study.fusions and params.study.methods):
         mistakes.add(("study",), "expected fusions and methods, or unimodal: true, found nothing to train")
     for i, name in enumerate(params.study.datasets):

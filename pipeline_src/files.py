@@ -29,7 +29,7 @@ def whole(target: Path) -> Iterator[Path]:
         if temporary.is_file():
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        elif target.is_dir():
+        elif temporary.is_dir() and target.is_dir():
             shutil.rmtree(target)
         temporary.replace(target)
     except BaseException:

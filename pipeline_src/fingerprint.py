@@ -38,7 +38,7 @@ def fingerprint(**parts: Any) -> str:
 
 
 def code_digest(modules: Iterable[str]) -> str:
-    """Hash of the modules and of every module of this package that they import, at any depth, wherever they import it."""
+    """Hash of the modules and of every module of this package that they import, at any depth."""
     pending, seen = list(modules), {}
     while pending:
         module = pending.pop()
@@ -58,7 +58,9 @@ def _module(module: str) -> tuple[str, tuple[str, ...]]:
         )
     tree = ast.parse(file.read_text(encoding="utf-8"))
     folder = module if file.stem == "__init__" else module.rpartition(".")[0]
-    return fingerprint(code=_meaning(tree)), tuple(sorted(_imports(tree, folder)))
+    # A template of the same name belongs to its module.
+    own = {f.name: f.read_text(encoding="utf-8") for f in sorted(file.parent.glob(f"{file.stem}.*.j2"))}
+    return fingerprint(code=_meaning(tree), templates=own), tuple(sorted(_imports(tree, folder)))
 
 
 def _imports(tree: ast.Module, folder: str) -> set[str]:

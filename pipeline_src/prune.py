@@ -2,12 +2,11 @@
 clash.
 """
 
+import re
 from pathlib import Path
 
 from pipeline_src import files
-from pipeline_src.plan import Plan
-
-DEPTH = {"data/raw": 1, "data/manifest": 1, "data/cache": 2, "results/runs": 5}  # of an address below each root
+from pipeline_src.plan import CACHE, HEX, MANIFEST, RAW, RUN, Plan
 
 
 def stale(plan: Plan) -> list[Path]:
@@ -15,10 +14,12 @@ def stale(plan: Plan) -> list[Path]:
     named = {data.raw for data in plan.data.values()} | {data.manifest for data in plan.data.values()}
     named |= {data.cache for data in plan.data.values()} | {run.folder for run in plan.runs}
     found = []
-    for root, depth in DEPTH.items():
-        found += [
-            path for path in sorted(Path(root).glob("/".join("*" * depth))) if path.is_dir() and path not in named
-        ]
+    for address in (RAW, MANIFEST, CACHE, RUN):
+        shape = re.compile(re.sub(r"{\w+}", "[^/]+", address.replace("{fp}", HEX)))
+        for path in sorted(Path().glob(re.sub(r"{\w+}", "*", address))):
+            # Whatever else lies there is no output of ours: a user's own folder, or what a running job writes.
+            if path.is_dir() and path not in named and shape.fullmatch(path.as_posix()):
+                found.append(path)
     for run in plan.runs:
         found += [path for path in sorted(run.folder.glob("evaluation-*")) if path != run.evaluation]
     return found

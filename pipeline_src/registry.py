@@ -29,43 +29,54 @@ class Registry:
         self.package, self.noun = package, noun
         self._loaded: dict[str, Any] = {}
 
-    def register(self, name: str) -> Callable:
-        """Class or function decorator. Raises ValueError if another definition has taken the name."""
+    def register(self, name: str, **facts: Any) -> Callable:
+        """Class decorator. Facts are constants that `facts` gives without an import; they become attributes.
+
+        Raises ValueError if another definition has taken the name.
+        """
 
         def decorate(plugin):
             taken = self._loaded.get(name)
             if taken is not None and taken.__module__ != plugin.__module__:
                 raise ValueError(f"{self.noun} {name!r} is defined in {taken.__module__} and in {plugin.__module__}")
-            plugin.name = name
+            for key, value in {"name": name, **facts}.items():
+                setattr(plugin, key, value)
             self._loaded[name] = plugin
             return plugin
 
         return decorate
 
     @cached_property
-    def modules(self) -> dict[str, str]:
-        """Name -> dotted module, read from the package's files. Raises UserError if two files register one name."""
-        found: dict[str, str] = {}
+    def entries(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Name -> (dotted module, facts), from the package's files. Raises UserError if two files register one name."""
+        found: dict[str, tuple[str, dict[str, Any]]] = {}
         for folder in importlib.util.find_spec(self.package).submodule_search_locations:
             for file in sorted(Path(folder).glob("*.py")):
                 module = f"{self.package}.{file.stem}"
-                for name in _registered_names(file):
+                for name, facts in _registrations(file):
                     if name in found:
                         raise UserError(
-                            f"{self.noun} {name!r} is registered in {found[name]} and in {module}; rename one"
+                            f"{self.noun} {name!r} is registered in {found[name][0]} and in {module}; rename one"
                         )
-                    found[name] = module
+                    found[name] = module, facts
         return dict(sorted(found.items()))
 
     def module(self, name: str) -> str:
         """Dotted module that defines `name`. Raises UserError, with the closest name, if there is none."""
-        if name not in self.modules:
+        return self._entry(name)[0]
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Facts that `name` was registered with."""
+        return self._entry(name)[1]
+
+    def _entry(self, name: str) -> tuple[str, dict[str, Any]]:
+        if name not in self.entries:
             raise UserError(self.unknown(name))
-        return self.modules[name]
+        return self.entries[name]
 
     def unknown(self, name: str) -> str:
         """What to say of a name that is not registered."""
-        return f"expected a registered {self.noun}, found {name!r}{closest(name, self.modules)}"
+        return f"expected a registered {self.noun}, found {name!r}{closest(name, self.entries)}"
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._loaded:
@@ -73,10 +84,10 @@ class Registry:
         return self._loaded[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.modules
+        return isinstance(name, str) and name in self.entries
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.modules)
+        return iter(self.entries)
 
 
 def closest(name: object, known) -> str:
@@ -86,7 +97,7 @@ def closest(name: object, known) -> str:
     return (f"; did you mean {match[0]!r}?" if match else ";") + f" (known: {', '.join(sorted(known)) or 'none'})"
 
 
-def _registered_names(file: Path) -> Iterator[str]:
+def _registrations(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
     except SyntaxError as error:
@@ -94,5 +105,7 @@ def _registered_names(file: Path) -> Iterator[str]:
     for node in tree.body:
         for decorator in getattr(node, "decorator_list", ()):
             match decorator:
-                case ast.Call(func=ast.Attribute(attr="register"), args=[ast.Constant(value=str(name))]):
-                    yield name
+                case ast.Call(
+                    func=ast.Attribute(attr="register"), args=[ast.Constant(value=str(name))], keywords=facts
+                ):
+                    yield name, {fact.arg: ast.literal_eval(fact.value) for fact in facts}

@@ -57,5 +57,5 @@ class Dataset:
         raise NotImplementedError
 
     def clips(self, folder: Path) -> Iterable[Clip]:
-        """List every clip that the data set's own lists name, present on disk or not. Raises UserError on a bad list."""
+        """Every clip that the data set's own lists name, present on disk or not. Raises UserError on a bad list."""
         raise NotImplementedError

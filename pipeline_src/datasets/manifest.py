@@ -65,7 +65,8 @@ def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
     labels = sorted({c.label for c in clips} - set(dataset.classes))
     if labels:
         hint = closest(labels[0], dataset.classes)
-        raise UserError(f"{name}: labels that are no class of the data set: {listed(labels)}{hint}")
+        first = next(c.id for c in clips if c.label == labels[0])
+        raise UserError(f"{name}: labels that are no class of the data set: {listed(labels)} (of {first}){hint}")
     splits = [f"{c.id} ({c.split})" for c in clips if c.split not in SPLITS]
     complain(splits, f"splits other than {' and '.join(SPLITS)}")
     missing = [c.id for c in clips if set(c.files) != set(dataset.modalities)]

@@ -30,7 +30,7 @@ FUSED = "fused"
 
 
 def evaluate(runs: list, params) -> None:
-    """Evaluate runs that share a cell: predictions.parquet and metrics.json beside each. Finished ones are left alone."""
+    """Evaluate runs that share a cell: predictions.parquet and metrics.json of each. Finished ones are left alone."""
     runs = [run for run in runs if not run.metrics.exists()]
     if not runs:
         return

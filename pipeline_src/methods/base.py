@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline_src.lazy import torch
 from pipeline_src.registry import Registry
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class Method:
 
     Params: ClassVar[type[MethodParams]] = MethodParams
 
+    @classmethod
+    def refuses(cls, params: MethodParams, head: str, modalities: int) -> str | None:
+        """Why the method cannot work with this head or number of modalities, or None; asked before any run starts."""
+        return None
+
     def __init__(self, params: MethodParams):
         self.params = params
 
@@ -51,14 +57,12 @@ class Method:
     def on_features(
         self, ctx: Context, features: dict[str, Tensor], batch: Batch
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Between encoders and head: features {m: (B, D_m)} in and out, and the rows kept (B,) bool, or None for all."""
+        """Between encoders and head: features {m: (B, D_m)} in and out; the rows kept (B,) bool, or None for all."""
         return features, None
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Named scalars; their sum is minimised and each is logged."""
-        from torch.nn.functional import cross_entropy
-
-        return {"loss": cross_entropy(output.logits, batch.label)}
+        return {"loss": torch.nn.functional.cross_entropy(output.logits, batch.label)}
 
     def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         """Gradients are there and may be scaled or added to, through `ctx.model.encoders[m]`."""

@@ -8,7 +8,7 @@ from pipeline_src.errors import UserError
 
 
 def pick(name: str) -> torch.device:
-    """The device of `training.device`; auto takes a GPU if there is one. Raises UserError if the named one is missing."""
+    """The device of `training.device`; auto takes a GPU if there is one. Raises UserError if it is missing."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, there in available.items() if there)

@@ -1,4 +1,4 @@
-"""Batches on the device, in a given order: from a cache that was moved there whole, or streamed when it does not fit."""
+"""Batches on the device, in a given order: from a cache moved there whole, or streamed when it does not fit."""
 
 import queue
 import threading

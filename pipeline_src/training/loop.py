@@ -18,16 +18,19 @@ from pipeline_src.training.transform import Transform
 
 
 class Context:
-    """What a method's hooks see of the run.
+    """What a method's hooks see of the run: model, optimiser, epoch (from 0), step, phase, and what follows.
 
-    `rng` is the method's own generator, new in each epoch; `log` collects values for the epoch's row of metrics.jsonl,
-    which is their mean over the epoch. Values may stay on the device: they are read once, at the end of the epoch.
+    `rng` is the method's own CPU generator, new in each epoch, so that no method shifts the order of batches; `classes`
+    the number C of classes. No hook can reach test data.
     """
 
-    def __init__(self, model, optimizer, train: Loader, transform: Transform, spec: dict[str, Any], seed: int):
-        self.model, self.optimizer, self.train, self.transform = model, optimizer, train, transform
-        self.spec, self.seed = spec, seed
+    def __init__(
+        self, model, optimizer, loaders: dict[str, Loader], transform: Transform, spec: dict, seed: int, classes: int
+    ):
+        self.model, self.optimizer, self.spec, self.seed, self.classes = model, optimizer, spec, seed, classes
+        self._loaders, self._transform = {split: loaders[split] for split in ("train", "val")}, transform
         self.epoch = self.step = 0
+        self.forwards = self.backwards = 0  # clips
         self.phase = None
         self.rng = generator(seed, "method", 0)
         self._sums: dict[str, Tensor] = {}
@@ -38,7 +41,28 @@ class Context:
         self.rng = generator(self.seed, "method", epoch)
         self._sums, self._counts = {}, {}
 
+    @torch.no_grad()
+    def collect(self, split: str = "train", rows: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        """Features {m: (N, D_m)} float32 and labels (N,) of `rows` (default: all) of train or val, on the device.
+
+        A pass of its own, without augmentation and in evaluation mode; its clips are counted in `forwards`.
+        """
+        training, loader = self.model.training, self._loaders[split]
+        self.model.eval()
+        parts: dict[str, list[Tensor]] = {m: [] for m in self.model.modalities}
+        labels = []
+        for batch in loader.batches(2 * self.spec["training"]["batch_size"], rows):
+            with devices.autocast(loader.device, self.spec["training"]["precision"]):
+                features = self.model.encode(self._transform(batch.inputs))
+            for m, f in features.items():
+                parts[m].append(f.float())
+            labels.append(batch.label)
+            self.forwards += len(batch.label)
+        self.model.train(training)
+        return {m: torch.cat(part) for m, part in parts.items()}, torch.cat(labels)
+
     def log(self, name: str, value: Tensor | float) -> None:
+        """Add a value to the epoch's row of metrics.jsonl, which holds the mean; a tensor stays on the device."""
         value = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
         self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._counts[name] = self._counts.get(name, 0) + 1
@@ -66,8 +90,7 @@ class Trainer:
         self.method = plugin(plugin.Params(**{k: v for k, v in spec["method"].items() if k != "name"}))
         own = {m: cache.modalities[m] for m in self.modalities}
         self.transform = Transform(own, spec["augmentation"], self.schedule["normalize"], device)
-        self.context = Context(self.model, self.optimizer, loaders["train"], self.transform, spec, seed)
-        self.forwards = self.backwards = 0  # clips
+        self.context = Context(self.model, self.optimizer, loaders, self.transform, spec, seed, len(cache.classes))
 
     def _optimizer(self) -> torch.optim.Optimizer:
         t = self.schedule
@@ -113,8 +136,8 @@ class Trainer:
         method.after_backward(ctx, output, batch)
         self.optimizer.step()
         ctx.step += 1
-        self.forwards += len(batch.index)
-        self.backwards += len(batch.index)
+        ctx.forwards += len(batch.index)
+        ctx.backwards += len(batch.index)
 
     @torch.no_grad()
     def score(self, split: str) -> dict[str, float]:
@@ -143,8 +166,8 @@ class Trainer:
                 if value is not None:
                     state[f"optimizer/{slot}/{names[id(parameter)]}"] = torch.as_tensor(value)
         state |= {f"method/{k}": v for k, v in self.method.state_dict().items()}
-        counts = [self.context.step, self.forwards, self.backwards]
-        return state | {"counts": torch.tensor(counts)}
+        ctx = self.context
+        return state | {"counts": torch.tensor([ctx.step, ctx.forwards, ctx.backwards])}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         part = {kind: {} for kind in ("model", "optimizer", "method")}
@@ -159,4 +182,5 @@ class Trainer:
             p = parameters[name]
             self.optimizer.state[p][slot] = value.to(p.device if value.dim() else value.device)
         self.method.load_state_dict(part["method"])
-        self.context.step, self.forwards, self.backwards = (int(n) for n in state["counts"])
+        ctx = self.context
+        ctx.step, ctx.forwards, ctx.backwards = (int(n) for n in state["counts"])

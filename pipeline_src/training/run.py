@@ -124,8 +124,8 @@ def _epochs(
         "seconds": spent,
         "fixed_seconds": fixed,  # process start to first epoch: imports, cache, model
         "resumed": resumed,
-        "forwards": trainer.forwards,
-        "backwards": trainer.backwards,
+        "forwards": trainer.context.forwards,
+        "backwards": trainer.context.backwards,
         "peak_memory_mb": devices.peak_mb(device),
         "parameters_count": sum(p.numel() for p in trainer.model.parameters()),
     }

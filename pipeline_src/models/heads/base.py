@@ -9,12 +9,12 @@ from torch import Tensor, nn
 class Head(nn.Module):
     """Maps features {m: (B, D_m)} to logits (B, C). `dims` is {m: D_m} in the order of the modalities.
 
-    `unimodal` gives logits (B, C) of each modality. Where a head is a sum over modalities (`additive`), it gives the
-    exact shares, which add up to the joint logits; otherwise they are the prediction with the other modalities
-    removed.
+    `unimodal` gives logits (B, C) of each modality. A head that is a sum over modalities is registered with
+    `additive=True` and gives the exact shares, which add up to the joint logits; from any other head they are the
+    prediction with the other modalities removed.
     """
 
-    additive: ClassVar[bool] = False
+    additive: ClassVar[bool]  # a fact of the registration
 
     def __init__(self, dims: dict[str, int], classes: int):
         super().__init__()

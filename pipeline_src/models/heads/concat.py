@@ -11,10 +11,8 @@ from pipeline_src.models.base import heads
 from pipeline_src.models.heads.base import Head, linear
 
 
-@heads.register("concat")
+@heads.register("concat", additive=True)
 class Concat(Head):
-    additive = True
-
     def __init__(self, dims: dict[str, int], classes: int):
         super().__init__(dims, classes)
         self.joint = linear(sum(dims.values()), classes)

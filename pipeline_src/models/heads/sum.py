@@ -6,10 +6,8 @@ from pipeline_src.models.base import heads
 from pipeline_src.models.heads.base import Head, linear
 
 
-@heads.register("sum")
+@heads.register("sum", additive=True)
 class Sum(Head):
-    additive = True
-
     def __init__(self, dims: dict[str, int], classes: int):
         super().__init__(dims, classes)
         self.terms = nn.ModuleDict({m: linear(dim, classes) for m, dim in dims.items()})

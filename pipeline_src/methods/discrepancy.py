@@ -1,0 +1,38 @@
+"""How far the modalities are apart: the scores and ratios that OGM, OPM and PMR balance by.
+
+    s_m   = sum_i softmax(z_m,i)[y_i]                       OGM Eq. 8, over the batch; z_m: logits of modality m
+    rho_m = 1 / (M - 1) sum_{j != m} s_m / s_j              OPM Eq. 6-7; for M = 2 OGM Eq. 9
+
+OGM is defined for two modalities; for more, the mean over the others is what OPM's paper states and OGM's authors
+advise
+(OGM-GE issue 16), the smallest other score is BalanceBenchmark's rule. Peng et al., CVPR 2022, arXiv:2203.15332; Wei et
+al., TPAMI 2024, arXiv:2410.11582.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pipeline_src.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Others = Literal["mean", "min"]
+
+
+def scores(logits: dict[str, Tensor], label: Tensor) -> dict[str, Tensor]:
+    """Each modality's probability of the true class, summed: logits {m: (B, C)}, label (B,) -> {m: ()}."""
+    picked = label[:, None]
+    return {m: torch.softmax(z.float(), dim=1).gather(1, picked).sum() for m, z in logits.items()}
+
+
+def ratios(scores: dict[str, Tensor], others: Others = "mean") -> dict[str, Tensor]:
+    """Discrepancy ratio of each modality to the others, {m: ()}: above 1 it is ahead of them. Needs two or more."""
+    if len(scores) < 2:
+        raise ValueError("a discrepancy ratio needs two modalities or more")
+    found = {}
+    for m, own in scores.items():
+        rest = torch.stack([other for name, other in scores.items() if name != m])
+        found[m] = (own / rest).mean() if others == "mean" else own / rest.min()
+    return found
