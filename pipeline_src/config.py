@@ -38,7 +38,7 @@ def _ascending(values: list) -> list:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Study(_Section):
@@ -170,20 +170,25 @@ def load(file: str | Path) -> Params:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{file}: expected a readable params file: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: expected UTF-8, found {error.reason} at byte {error.start}") from error
     try:
         root = yaml.compose(text, Loader=_Loader)
         values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
-        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        what = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{where}: not valid YAML: {what}") from error
     if not isinstance(values, dict):
         raise UserError(f"{file}: expected sections ({', '.join(Params.model_fields)}), found {_shown(values)}")
 
     mistakes = _Mistakes(file, root)
     params = mistakes.checked(Params, values, ())
+    blocks = _check_plugins(values, mistakes)
     if params is not None:
-        params = _check_plugins(params, mistakes)
+        model = params.model.model_copy(update={"encoders": blocks.pop("encoders")})
+        params = params.model_copy(update={**blocks, "model": model})
         _check_references(params, mistakes)
     mistakes.raise_if_any()
     return params
@@ -233,9 +238,9 @@ _Loader.add_implicit_resolver(
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
     seen = set()
     for key, _ in node.value:
-        if key.value in seen:
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
             raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
-        seen.add(key.value)
+        seen.add(str(key.value))
     return loader.construct_mapping(node, deep=True)
 
 
@@ -315,54 +320,54 @@ def _fields(model: type[BaseModel], loc: tuple) -> list[str]:
     return list(model.model_fields)
 
 
-def _check_plugins(params: Params, mistakes: _Mistakes) -> Params:
-    """Replace every plug-in's block by the plug-in's own, checked Params."""
+def _check_plugins(values: dict, mistakes: _Mistakes) -> dict[str, dict]:
+    """Every plug-in's block of the file, by section, as the plug-in's own, checked Params."""
 
-    def block(registry: Registry, values: Any, place: tuple, default_kind: str | None = None) -> Any:
-        if not isinstance(values, dict):
-            return mistakes.add(place, f"expected a block of keys, found {_shown(values)}")
-        kind = values.get("kind", default_kind)
+    def section(*place: str) -> dict:
+        found: Any = values
+        for part in place:
+            found = found.get(part) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}  # what is no block has been noted
+
+    def block(registry: Registry, found: Any, place: tuple, default_kind: str | None = None) -> Any:
+        if not isinstance(found, dict):
+            return mistakes.add(place, f"expected a block of keys, found {_shown(found)}")
+        kind = found.get("kind", default_kind)
         if kind is None:
             return mistakes.add(place, f"expected `kind`, a registered {registry.noun}{closest('', registry)}")
         if kind not in registry:
-            return mistakes.add((*place, "kind") if "kind" in values else place, registry.unknown(kind))
-        return mistakes.checked(registry[kind].Params, {**values, "kind": kind}, place)
+            return mistakes.add((*place, "kind") if "kind" in found else place, registry.unknown(kind))
+        return mistakes.checked(registry[kind].Params, {**found, "kind": kind}, place)
 
     def named(names, place: tuple) -> None:
         for name in names:
             if not NAME.fullmatch(str(name)):
                 mistakes.add((*place, name), "expected a name of small letters, digits, '.', '_' and '-'")
 
-    named(params.datasets, ("datasets",))
-    named(params.recipes, ("recipes",))
-    for recipe, modalities in params.recipes.items():
-        named(modalities, ("recipes", recipe))
+    named(section("datasets"), ("datasets",))
+    named(section("recipes"), ("recipes",))
+    for recipe in section("recipes"):
+        named(section("recipes", recipe), ("recipes", recipe))
     checked_methods = {}
-    for name in dict.fromkeys([*params.methods, *params.study.methods, "joint"]):
+    studied = section("study").get("methods")
+    studied = [name for name in studied if isinstance(name, str)] if isinstance(studied, list) else []
+    for name in dict.fromkeys([*section("methods"), *studied, "joint"]):
         if name in methods:
-            values = params.methods.get(name)
+            found = section("methods").get(name)
             checked_methods[name] = mistakes.checked(
-                methods[name].Params, {} if values is None else values, ("methods", name)
+                methods[name].Params, {} if found is None else found, ("methods", name)
             )
-        elif name in params.methods:
+        elif name in section("methods"):
             mistakes.add(("methods", name), methods.unknown(name))
-    return params.model_copy(
-        update={
-            "datasets": {name: block(datasets, v, ("datasets", name), name) for name, v in params.datasets.items()},
-            "recipes": {
-                recipe: {m: block(extractors, v, ("recipes", recipe, m)) for m, v in modalities.items()}
-                for recipe, modalities in params.recipes.items()
-            },
-            "model": params.model.model_copy(
-                update={
-                    "encoders": {
-                        m: block(encoders, v, ("model", "encoders", m)) for m, v in params.model.encoders.items()
-                    }
-                }
-            ),
-            "methods": checked_methods,
-        }
-    )
+    return {
+        "datasets": {name: block(datasets, v, ("datasets", name), name) for name, v in section("datasets").items()},
+        "recipes": {
+            recipe: {m: block(extractors, v, ("recipes", recipe, m)) for m, v in section("recipes", recipe).items()}
+            for recipe in section("recipes")
+        },
+        "encoders": {m: block(encoders, v, ("model", "encoders", m)) for m, v in section("model", "encoders").items()},
+        "methods": checked_methods,
+    }
 
 
 def _check_references(params: Params, mistakes: _Mistakes) -> None:
@@ -372,13 +377,16 @@ def _check_references(params: Params, mistakes: _Mistakes) -> None:
             if name not in registry:
                 mistakes.add(("study", axis, i), registry.unknown(name))
     for method in params.study.methods:
-        for i, head in enumerate(params.study.fusions):
+        refusals = {}  # one that holds for several heads or data sets is said once
+        for head in params.study.fusions:
             for name in params.study.datasets:
                 block = params.datasets.get(name)
                 if method in methods and head in heads and params.methods.get(method) and block is not None:
                     count = len(datasets[block.kind].modalities)
-                    if why := methods[method].refuses(params.methods[method], head, count):
-                        mistakes.add(("study", "fusions", i), f"expected a head that {method!r} can work with: {why}")
+                    why = methods[method].refuses(params.methods[method], head, count, params.training.epochs)
+                    refusals[why] = None
+        for why in filter(None, refusals):
+            mistakes.add(("methods", method), why)
     if not params.study.unimodal and not (params.study.fusions and params.study.methods):
         mistakes.add(("study",), "expected fusions and methods, or unimodal: true, found nothing to train")
     for i, name in enumerate(params.study.datasets):

@@ -17,6 +17,7 @@ from typing import Any
 from pipeline_src.errors import UserError
 
 LENGTH = 10  # hex digits: 40 bits, for the thousands of addresses that share a readable name
+HEX = f"[0-9a-f]{{{LENGTH}}}"  # pattern of a fingerprint
 
 # They find, name, check and report, but no number depends on them: an edit there must not retrain a thousand runs.
 NEUTRAL = {

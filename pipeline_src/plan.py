@@ -14,13 +14,12 @@ from typing import Any
 from pipeline_src import config, files
 from pipeline_src.datasets.base import Dataset, datasets
 from pipeline_src.errors import UserError
-from pipeline_src.fingerprint import LENGTH, code_digest, fingerprint
+from pipeline_src.fingerprint import HEX, code_digest, fingerprint
 from pipeline_src.media.base import Extractor, extractors
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, heads
 
 NO_FUSION = "none"  # the fusion of a unimodal model
-HEX = f"[0-9a-f]{{{LENGTH}}}"
 
 # Where outputs live, relative to the working directory; the same words are the wildcards of the rules.
 RAW = "data/raw/{dataset}-{fp}"
@@ -30,7 +29,7 @@ SHARD = CACHE + "/shard-{shard}"
 CELL = "results/runs/{dataset}/{recipe}/{fusion}/{method}-{fp}"
 RUN = CELL + "/seed{seed}"
 EVALUATION = RUN + "/evaluation-{evaluation}"
-INDEX = "results/index-{fp}.json"
+INDEX = "index-{fp}.json"  # below `Plan.results`
 
 
 STAGES = ("fetch", "manifest", "extract", "cache", "train", "evaluate", "aggregate")
@@ -223,6 +222,11 @@ class Plan:
         seeds, size = self.params.study.seeds, self.params.resources.seeds_per_job
         return [seeds[i : i + size] for i in range(0, len(seeds), size)]
 
+    @property
+    def results(self) -> Path:
+        """Where tables and report go: results/, or of another file than params.yaml the folder of its name in it."""
+        return Path("results") / ("" if self.file.stem == "params" else self.file.stem)
+
     @cached_property
     def index(self) -> Path:
         """The one output that stands for the whole study: the list of all addresses, written with the tables."""
@@ -232,7 +236,7 @@ class Plan:
             params=self.params.reporting.model_dump(),
             runs=[[run.names, run.cell.fp, run.cell.evaluation_fp] for run in self.runs],
         )
-        return Path(INDEX.format(fp=fp))
+        return self.results / INDEX.format(fp=fp)
 
     def at(self, stage: str, target: str) -> Any:
         """What lives at a path: a Data (fetch, manifest, cache), a (Data, shard index) (extract), or a Run.

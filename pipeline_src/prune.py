@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from pipeline_src import files
-from pipeline_src.plan import CACHE, HEX, MANIFEST, RAW, RUN, Plan
+from pipeline_src.fingerprint import HEX
+from pipeline_src.plan import CACHE, MANIFEST, RAW, RUN, Plan
 
 
 def stale(plan: Plan) -> list[Path]:

@@ -24,7 +24,7 @@ class Clip(NamedTuple):
 class DatasetParams(BaseModel):
     """Parameters that every data set has; a data set adds its own in a subclass."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     kind: str = Field(description="registered data set; the block's own name by default")
     recipe: str = Field(description="preprocessing recipe, a key of `recipes`")

@@ -102,13 +102,13 @@ def cut_val(manifest: pd.DataFrame, share: float, seed: int) -> pd.Series:
     from sklearn.model_selection import StratifiedGroupKFold
 
     train = manifest[manifest.split == "train"]
-    folds = round(1 / share)
-    groups = train.group.nunique()
-    if groups < folds:
-        raise UserError(
-            f"val_share: expected at least {1 / max(groups, 2):.2f}, as the training clips have {groups} groups, "
-            f"found {share}, which asks for {folds} folds of them"
-        )
+    folds = min(int(1 / share), int(1 / share) + 1, key=lambda n: abs(1 / n - share))
+    for what, most in (("groups", train.group.nunique()), ("of a label", train.label.value_counts().max())):
+        if not most >= folds:
+            raise UserError(
+                f"val_share: {share} asks for {folds} folds of the {len(train)} training clips, "
+                f"expected at least as many {what}, found {most}; raise val_share or add clips"
+            )
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(train, train.label, train.group)
     held_out = min((fold for _, fold in cut), key=lambda fold: abs(len(fold) / len(train) - share))
     splits = manifest.split.to_numpy(copy=True).astype(object)

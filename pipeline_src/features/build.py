@@ -101,16 +101,19 @@ def pack(data) -> None:
         bad.to_parquet(table)
     quarantine.check_share(data, bad, len(manifest) + int((bad.stage == "manifest").sum()))
 
-    digest = hashlib.sha256()
+    # A hash per column, so that it does not depend on how the rows are cut into shards and batches.
+    digests = {name: hashlib.sha256() for name in ("id", "label", "split", "group", *data.extractors)}
     moments = {m: _Moments(x.layout) for m, x in data.extractors.items()}
     splits = pd.Series(dtype=int)
     for stem in data.shards:
         for batch in tensors(stem.with_suffix(".arrow")):
             split = batch["split"]
             splits = splits.add(split.value_counts(), fill_value=0)
-            digest.update("\n".join(batch["id"]).encode() + batch["label"].to_numpy().tobytes())
+            for name, digest in digests.items():
+                values = batch[name]
+                tensor = name in data.extractors
+                digest.update(values.data if tensor else "".join(f"{value}\n" for value in values).encode())
             for m in data.extractors:
-                digest.update(np.ascontiguousarray(batch[m]).data)
                 moments[m].add(batch[m][(split == "train").to_numpy()])
     files.write_json(
         data.cache / CACHE_FILE,
@@ -125,16 +128,14 @@ def pack(data) -> None:
                 for m, x in data.extractors.items()
             },
             "shards": [f"{stem.name}.arrow" for stem in data.shards],
-            "sha256": digest.hexdigest(),
+            "sha256": hashlib.sha256("".join(digest.hexdigest() for digest in digests.values()).encode()).hexdigest(),
         },
     )
     say(f"cache {data.name}", f"{', '.join(f'{n:.0f} {s}' for s, n in splits.items())}, {len(bad)} quarantined")
 
 
 class _Moments:
-    """Running mean and deviation in float64, per channel of frames (N, T, C, H, W) or over all of spectrograms (N, F,
-    T).
-    """
+    """Running mean and deviation in float64: per channel of frames (N, T, C, H, W), of all values of spectrograms."""
 
     def __init__(self, layout: str):
         self.axes = (0, 1, 3, 4) if layout == "frames" else (0, 1, 2)
@@ -154,5 +155,5 @@ class _Moments:
             return {"mean": [0.0], "std": [1.0]}
         mean = np.atleast_1d(self.sum / self.count)
         std = np.sqrt(np.maximum(np.atleast_1d(self.square / self.count) - mean**2, 0))
-        # A constant modality keeps its scale rather than being divided by nothing.
-        return {"mean": mean.tolist(), "std": np.where(std > 1e-8, std, 1.0).tolist()}
+        # A constant modality keeps its scale rather than being divided by nothing, or by the rounding of the sums.
+        return {"mean": mean.tolist(), "std": np.where(std > 1e-8 + 1e-6 * np.abs(mean), std, 1.0).tolist()}

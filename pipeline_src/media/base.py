@@ -18,7 +18,7 @@ class MediaError(Exception):
 class ExtractorParams(BaseModel):
     """Parameters of one modality of a recipe; `kind` names the extractor."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     kind: str
 

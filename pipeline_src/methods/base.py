@@ -25,7 +25,7 @@ methods = Registry("pipeline_src.methods", "method")
 class MethodParams(BaseModel):
     """Parameters of a method: default, range, and the table of the paper that they come from."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Phase(NamedTuple):
@@ -40,8 +40,11 @@ class Method:
     Params: ClassVar[type[MethodParams]] = MethodParams
 
     @classmethod
-    def refuses(cls, params: MethodParams, head: str, modalities: int) -> str | None:
-        """Why the method cannot work with this head or number of modalities, or None; asked before any run starts."""
+    def refuses(cls, params: MethodParams, head: str, modalities: int, epochs: int) -> str | None:
+        """Why the method cannot work with this head, number of modalities or length of the run, or None.
+
+        Asked before any run starts; one line, "expected ..., found ...", reported at the method's block.
+        """
         return None
 
     def __init__(self, params: MethodParams):

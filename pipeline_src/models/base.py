@@ -20,7 +20,7 @@ heads = Registry("pipeline_src.models.heads", "fusion head")
 class EncoderParams(BaseModel):
     """Parameters of one modality's encoder; `kind` names it."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     kind: str
 

@@ -1,6 +1,6 @@
 """The aggregate stage: all runs' metrics gathered into one table, and what is made from it.
 
-Writes, below results/ in the working directory,
+Writes, below the plan's results folder,
     metrics.parquet                  every metric of every complete run, in long form
     tables/accuracy.csv, .md, .tex   over seeds
     report.html
@@ -18,10 +18,9 @@ from pipeline_src.progress import say
 from pipeline_src.reports import tables
 from pipeline_src.reports.report import render
 
-RESULTS = Path("results")
 ROW = {"split": str, "modality": str, "metric": str}
 RECORD = ("fingerprint", "cache", "machine", "versions", "seconds")  # what the report cannot be without
-UNFINISHED = RESULTS / "index-incomplete.json"
+UNFINISHED = "index-incomplete.json"
 
 
 def aggregate(plan) -> None:
@@ -29,7 +28,7 @@ def aggregate(plan) -> None:
 
     Runs that are missing are shown as missing. Raises UserError if a run's metrics.json or record.json is not valid.
     """
-    study, confidence = plan.params.study, plan.params.reporting.confidence
+    results, study, confidence = plan.results, plan.params.study, plan.params.reporting.confidence
     rows, records, index = [], {}, []
     for run in plan.runs:
         complete = run.metrics.exists() and run.record.exists()
@@ -45,20 +44,20 @@ def aggregate(plan) -> None:
     # The tables have one name whatever the parameters, so only the index that they were made with may stand: when the
     # parameters change back, Snakemake finds the index of then missing and makes the tables anew. They go before
     # the first table is written, so that a killed job leaves none.
-    for old in RESULTS.glob("index-*.json"):
+    for old in results.glob("index-*.json"):
         old.unlink()
-    with files.whole(RESULTS / "metrics.parquet") as temporary:
+    with files.whole(results / "metrics.parquet") as temporary:
         metrics.to_parquet(temporary, index=False)
-    files.write_text(RESULTS / "tables" / "accuracy.csv", tables.csv(table))
-    files.write_text(RESULTS / "tables" / "accuracy.md", tables.markdown(shown))
-    files.write_text(RESULTS / "tables" / "accuracy.tex", tables.latex(shown))
-    files.write_text(RESULTS / "report.html", render(plan, table, records))
+    files.write_text(results / "tables" / "accuracy.csv", tables.csv(table))
+    files.write_text(results / "tables" / "accuracy.md", tables.markdown(shown))
+    files.write_text(results / "tables" / "accuracy.tex", tables.latex(shown))
+    files.write_text(results / "report.html", render(plan, table, records))
 
     missing = [run.label for run, entry in zip(plan.runs, index, strict=True) if not entry["complete"]]
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.
-    target = UNFINISHED if missing else plan.index
+    target = results / UNFINISHED if missing else plan.index
     files.write_json(target, {"params": str(plan.file), "complete": not missing, "runs": index})
-    say("aggregate", f"{len(records)} of {len(index)} runs in {RESULTS / 'report.html'}")
+    say("aggregate", f"{len(records)} of {len(index)} runs in {results / 'report.html'}")
     if missing:
         say("aggregate", f"incomplete, not there yet: {listed(missing)}")
 

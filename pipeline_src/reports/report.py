@@ -1,6 +1,7 @@
 """The HTML report: one file that needs nothing else, with the tables, what they support, and the runs' provenance."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jinja2
 import pandas as pd
 
 from pipeline_src import files
+from pipeline_src.fingerprint import HEX
 from pipeline_src.reports.statistics import Summary
 from pipeline_src.reports.tables import BASELINE, CELL, NONE, interval, level, modalities_of, read, tables
 
@@ -51,7 +53,7 @@ def render(plan, table: pd.DataFrame, records: dict) -> str:
         tables=tables(table, len(study.seeds), confidence),
         conclusions=conclusions(table, len(study.seeds)),
         data=[_data(data) for data in plan.data.values()],
-        stages=benchmarks().to_dict("records"),
+        stages=benchmarks(_addresses(plan)).to_dict("records"),
         costs=costs(plan.cells, records),
         devices=sorted({record["machine"]["device"] for record in records.values()}),
         runs=runs,
@@ -76,6 +78,10 @@ def conclusions(table: pd.DataFrame, seeds: int) -> list[Conclusion]:
             if not math.isnan(probe.mean) and not _alone(row, modalities_of(table)):
                 what = f"linear probe on the {m} encoder", f"that on the model trained on {m} alone"
                 found.append(_conclusion(f"{where}: {m}", *what, one, row["complete"], seeds))
+            gain = read(row, f"{m}/probe_gain")
+            if not math.isnan(gain.mean):
+                what = f"linear probe on the {m} encoder", f"that of {BASELINE}"
+                found.append(_conclusion(f"{where}: {m}", *what, gain, row["complete"], seeds))
         if not math.isnan(row["accuracy_gain_mean"]):
             what = f"accuracy of {row['method']}", f"that of {BASELINE}"
             found.append(_conclusion(where, *what, read(row, "accuracy_gain"), row["complete"], seeds))
@@ -120,16 +126,23 @@ def _data(data) -> dict[str, Any]:
     }
 
 
-def benchmarks(folder: Path = Path("benchmarks")) -> pd.DataFrame:
+def _addresses(plan) -> set[str]:
+    """Fingerprints of all that the plan names, as they stand in paths."""
+    paths = [path for data in plan.data.values() for path in (data.raw, data.manifest, data.cache)]
+    return {str(path).rpartition("-")[2] for path in [*paths, *(cell.folder for cell in plan.cells)]}
+
+
+def benchmarks(addresses: set[str], folder: Path = Path("benchmarks")) -> pd.DataFrame:
     """Where the time went, by stage (the first folder below `folder`), longest first, from Snakemake's benchmark files.
 
+    Only files with one of `addresses` (fingerprints) in their path count: others are of earlier parameters or studies.
     Columns: stage, jobs, seconds (wall clock, summed), share (of all seconds), cpu_seconds (summed), max_rss (MB, of
     the largest job). A file without figures, as a killed job leaves it, counts as a job alone. The aggregate stage is
     left out: its file is written after the report.
     """
     rows = []
     for file in sorted(folder.glob("*/**/*.tsv")):
-        if file.relative_to(folder).parts[0] == "aggregate":
+        if not addresses & set(re.findall(HEX, str(file.relative_to(folder)))):
             continue
         try:
             found = pd.read_csv(file, sep="\t", na_values=["-", "NA"])

@@ -26,6 +26,7 @@ WHOLE = {
     "map": "mAP",
     "accuracy_best_test_epoch": "best test epoch (papers' rule, chooses on test)",
 }
+COST = ("seconds", "forwards", "backwards")  # of training
 VIEWS = {"accuracy_share": "share", "accuracy_removal": "removal", "accuracy_probe": "probe"}
 STATISTICS = ("mean", "sd", "ci_low", "ci_high")
 
@@ -40,7 +41,10 @@ def accuracy_table(
         <what>_mean, _sd, _ci_low, _ci_high    what: accuracy, macro_f1, map, accuracy_best_test_epoch; per modality
                                                m/accuracy_share, m/accuracy_removal, m/accuracy_probe
         m/probe_gap_*     m/accuracy_probe less that of the model trained on m alone, paired by seed
+        m/probe_gain_*    m/accuracy_probe less that of BASELINE with the same fusion, paired by seed
         accuracy_gain_*   accuracy less that of BASELINE with the same fusion, paired by seed
+        seconds_*         training time of a run
+        passes_*          forward and backward passes of clips over those of BASELINE with the same fusion
     Where seeds are missing, the mean is of those that are there, and there is no deviation, interval, gap or gain. In
     the row of a unimodal model its modality stands for the whole.
     """
@@ -49,10 +53,10 @@ def accuracy_table(
     for *cell, seed, split, modality, metric, value in metrics[COLUMNS].itertuples(index=False):
         cell = tuple(cell)
         done[cell].add(seed)
-        if split == "test":
+        if split == "test" or metric in COST:
             found[cell, modality, metric][seed] = value
-            if modality != FUSED:
-                own[cell][modality] = None
+        if split == "test" and modality != FUSED:
+            own[cell][modality] = None
 
     cells = [tuple(cell[name] for name in CELL) for cell in cells]
     modalities = list(dict.fromkeys(m for cell in cells for m in own[cell]))
@@ -72,6 +76,13 @@ def accuracy_table(
             return Summary(0)
         return paired(*([values[s] for s in seeds] for values in both), confidence)
 
+    def passes(cell: tuple, other: tuple) -> Summary:
+        counts = [
+            [sum(found[one, FUSED, metric].get(s, math.nan) for metric in ("forwards", "backwards")) for s in seeds]
+            for one in (cell, other)
+        ]
+        return summary([a / b for a, b in zip(*counts, strict=True) if not math.isnan(a / b)], confidence)
+
     rows = []
     for cell in cells:
         count = len(done[cell] & set(seeds))
@@ -80,12 +91,15 @@ def accuracy_table(
             "seeds": f"{count} of {len(seeds)}",
             "complete": count == len(seeds),
         }
+        reference = (*cell[:3], BASELINE)
         sums = {metric: over_seeds(cell, FUSED, metric) for metric in WHOLE}
         for m in modalities:
             sums |= {f"{m}/{metric}": over_seeds(cell, m, metric) for metric in VIEWS}
             sums[f"{m}/probe_gap"] = difference(cell, alone.get((*cell[:2], m)), m, "accuracy_probe")
-        reference = (*cell[:3], BASELINE)
+            sums[f"{m}/probe_gain"] = difference(cell, reference, m, "accuracy_probe")
         sums["accuracy_gain"] = difference(cell, reference, FUSED, "accuracy")
+        sums["seconds"] = over_seeds(cell, FUSED, "seconds")
+        sums["passes"] = passes(cell, reference)
         for what, one in sums.items():
             row |= {f"{what}_{name}": getattr(one, name) for name in STATISTICS}
         rows.append(row)
@@ -181,33 +195,48 @@ def _whole(part: pd.DataFrame, where: str, common: str, seeds: int) -> Table:
     for row in part.to_dict("records"):
         figures = [figure(read(row, what), seeds) for what in shown]
         if gains:
-            figures.append(figure(read(row, "accuracy_gain"), seeds, sign=True))
+            figures.insert(1, figure(read(row, "accuracy_gain"), seeds, sign=True))
+        figures += [plain(row["seconds_mean"], 0), plain(row["passes_mean"], 2)]
         rows.append([*map(Figure, (row["fusion"], row["method"], row["seeds"])), *figures])
-    columns = ["fusion", "method", "seeds", *shown.values(), *([f"accuracy {MINUS} {BASELINE}"] if gains else [])]
+    columns = ["fusion", "method", "seeds", *shown.values(), "training, s", f"passes / {BASELINE}"]
     caption = common
     if gains:
-        caption += (
-            f" Accuracy {MINUS} {BASELINE}: points, same fusion, paired by seed ({NONE}: nothing to compare with)."
-        )
+        columns.insert(4, f"{MINUS} {BASELINE}")
+        caption += f" {MINUS} {BASELINE}: accuracy less that of {BASELINE}, points, same fusion, paired by seed."
+    caption += (
+        " Training: mean seconds of a run, on a machine that ran others beside it; passes: clips taken forward and"
+        f" backward over those of {BASELINE}. {NONE}: nothing to compare with."
+    )
     return Table(f"Accuracy: {where}", caption, columns, rows, 3)
 
 
 def _each(part: pd.DataFrame, where: str, common: str, seeds: int) -> Table:
+    gains = any(part[f"{m}/probe_gain_mean"].notna().any() for m in modalities_of(part))
     rows = []
     for row in part.to_dict("records"):
         for m in modalities_of(part):
             views = [read(row, f"{m}/{what}") for what in VIEWS]
             if all(math.isnan(view.mean) for view in views):
                 continue  # a modality that this model does not have
-            gap = figure(read(row, f"{m}/probe_gap"), seeds, sign=True)
-            rows.append([*map(Figure, (row["fusion"], row["method"], m)), *(figure(v, seeds) for v in views), gap])
+            differences = ["probe_gap", "probe_gain"] if gains else ["probe_gap"]
+            figures = [figure(view, seeds) for view in views]
+            figures += [figure(read(row, f"{m}/{what}"), seeds, sign=True) for what in differences]
+            rows.append([*map(Figure, (row["fusion"], row["method"], m)), *figures])
     caption = (
         f"{common} Share: the modality's part of the head's logits; removal: the head with the other modalities taken"
         f" out; probe: a linear classifier on the encoder's features. Probe {MINUS} alone: that probe less the probe"
         f" of the model trained on this modality alone, in points, paired by seed ({NONE}: nothing to compare with)."
     )
     columns = ["fusion", "method", "modality", *VIEWS.values(), f"probe {MINUS} alone"]
+    if gains:
+        columns.append(f"probe {MINUS} {BASELINE}")
+        caption += f" Probe {MINUS} {BASELINE}: less the probe of {BASELINE} with the same fusion."
     return Table(f"Each modality: {where}", caption, columns, rows, 3)
+
+
+def plain(value: float, digits: int) -> Figure:
+    """A number that has no interval to show."""
+    return Figure(NONE if math.isnan(value) else f"{value:.{digits}f}")
 
 
 def csv(table: pd.DataFrame) -> str:

@@ -61,3 +61,64 @@ def test_removal_sets_the_others_to_zero():
     kept = only(features, ["b"])
     assert kept["b"] is features["b"]
     assert not kept["a"].any() and not kept["c"].any() and features["a"].any()
+
+
+@pytest.mark.parametrize("name", list(heads))
+def test_a_fresh_head_predicts_from_every_modality_alone(name):
+    features = some_features(3)
+    for z in heads[name]({m: DIMS[m] for m in features}, 6).unimodal(features).values():
+        assert (z.std(dim=0) > 1e-3).all()  # over the samples: removing the others leaves no constant
+
+
+@pytest.mark.parametrize("name", list(heads))
+def test_one_modality_is_a_linear_classifier(name):
+    head = heads[name]({"a": 5}, 3)
+    f = some_features(1)["a"]
+    (weight,) = (p for p in head.parameters() if p.dim() == 2)
+    (bias,) = (p for p in head.parameters() if p.dim() == 1)
+    assert head({"a": f}).tolist() == (f @ weight.T + bias).tolist()
+
+
+def constant_(layer: torch.nn.Linear, weight: list, bias: list) -> None:
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weight))
+        layer.bias.copy_(torch.tensor(bias))
+
+
+@pytest.mark.parametrize("name", ["film", "film_reversed"])
+def test_film_by_hand(name):
+    by, on = ("a", "b") if name == "film" else ("b", "a")
+    head = heads[name]({"a": 1, "b": 1}, 2)
+    constant_(head.film, [[2.0], [-1.0]], [0.5, 3.0])  # gamma = 2 f + 0.5, beta = -f + 3
+    constant_(head.out, [[1.0], [-2.0]], [0.0, 1.0])
+    features = {by: torch.tensor([[1.0]]), on: torch.tensor([[4.0]])}
+    features = {m: features[m] for m in ("a", "b")}
+    assert head(features).tolist() == [[16.0, -31.0]]  # (1 + 2.5) 4 + 2 = 16
+    assert head.unimodal(features)[by].tolist() == [[2.0, -3.0]]  # the shift beta(1) = 2
+    assert head.unimodal(features)[on].tolist() == [[9.0, -17.0]]  # (1 + 0.5) 4 + 3 = 9
+
+
+@pytest.mark.parametrize("name", ["gated", "gated_reversed"])
+def test_gated_by_hand(name):
+    by, on = ("a", "b") if name == "gated" else ("b", "a")
+    head = heads[name]({"a": 1, "b": 1}, 2)
+    third = float(torch.tensor(3.0).log())  # sigmoid(log 3) = 3/4
+    constant_(head.gate, [[third]], [0.0])
+    constant_(head.content, [[2.0]], [-0.5])
+    constant_(head.out, [[4.0], [-4.0]], [0.0, 1.0])
+    features = {by: torch.tensor([[1.0]]), on: torch.tensor([[3.75]])}
+    features = {m: features[m] for m in ("a", "b")}
+    near = pytest.approx
+    assert head(features)[0].tolist() == near([24.0, -23.0])  # 3/4 (1 + 7) = 6
+    assert head.unimodal(features)[by][0].tolist() == near([1.5, -0.5])  # 3/4 (1 - 0.5) = 3/8
+    assert head.unimodal(features)[on][0].tolist() == near([16.0, -15.0])  # 1/2 (1 + 7) = 4
+
+
+@pytest.mark.parametrize("name", ["film", "film_reversed", "gated", "gated_reversed"])
+def test_the_direction_names_the_modulating_modality(name):
+    head = heads[name](DIMS, 6)
+    assert head.by == ("d" if name.endswith("reversed") else "a")
+    if name.startswith("film"):
+        assert head.film.weight.shape == (2 * (sum(DIMS.values()) - DIMS[head.by]), DIMS[head.by])
+    else:
+        assert head.content.weight.shape == (5, sum(DIMS.values()) - DIMS[head.by])

@@ -15,7 +15,8 @@ class Study:
 
     def __init__(self, modalities=("audio", "visual"), methods=("joint",), seeds=(0, 1, 2), confidence=0.95):
         self.file = Path("params.yaml")
-        self.index = Path("results/index-0123456789.json")
+        self.results = Path("results")
+        self.index = self.results / "index-0123456789.json"
         training = config.Training(
             epochs=12,
             batch_size=32,

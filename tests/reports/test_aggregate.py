@@ -50,7 +50,7 @@ def test_long_form_holds_every_metric(study):
 
 def test_index_is_last_and_lists_every_run(study):
     Path("results/index-aaaaaaaaaa.json").write_text("{}")
-    UNFINISHED.write_text("{}")
+    Path("results", UNFINISHED).write_text("{}")
     aggregate(study)
     assert list(Path("results").glob("index-*.json")) == [study.index]
     index = json.loads(study.index.read_text())
@@ -93,7 +93,7 @@ def test_incomplete_grid_shows_as_incomplete(study, gone, capsys):
     getattr(study.run("joint", 2), gone).unlink()
     aggregate(study)
     assert not study.index.exists(), "its address promises the whole study"
-    index = json.loads(UNFINISHED.read_text())
+    index = json.loads(Path("results", UNFINISHED).read_text())
     assert index["complete"] is False
     assert [(run["method"], run["seed"]) for run in index["runs"] if not run["complete"]] == [("joint", 2)]
     assert parquet().query("method == 'joint'").seed.unique().tolist() == [0, 1]
@@ -258,27 +258,29 @@ def test_quarantine_is_counted_and_cut(study):
 
 def test_benchmarks(tmp_path):
     for name, body in {
-        "train/a/b/c.tsv": "30.5\t0:00:30\t900.5\t0\t0\t0\t0\t0\t99\t28\n",
-        "train/a/d.tsv": "9.5\t0:00:09\t1200\t0\t0\t0\t0\t0\t99\t9\n",
-        "aggregate/e.tsv": "5\t0:00:05\t100\t0\t0\t0\t0\t0\t99\t5\n",
-        "train/killed.tsv": None,
-        "extract/x.tsv": "60\t0:01:00\t-\tNA\t0\t0\t0\t0\t0\tNA\n" * 2,
+        "train/a/b-aaaaaaaaaa/c.tsv": "30.5\t0:00:30\t900.5\t0\t0\t0\t0\t0\t99\t28\n",
+        "train/a-aaaaaaaaaa/d.tsv": "9.5\t0:00:09\t1200\t0\t0\t0\t0\t0\t99\t9\n",
+        "train/other-bbbbbbbbbb/e.tsv": "5\t0:00:05\t100\t0\t0\t0\t0\t0\t99\t5\n",
+        "train/killed-aaaaaaaaaa.tsv": None,
+        "extract/x-cccccccccc.tsv": "60\t0:01:00\t-\tNA\t0\t0\t0\t0\t0\tNA\n" * 2,
     }.items():
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("" if body is None else BENCHMARK + body)
-    found = report.benchmarks(tmp_path).set_index("stage")
+    found = report.benchmarks({"aaaaaaaaaa", "cccccccccc"}, tmp_path).set_index("stage")
     assert found.index.tolist() == ["extract", "train"]
     assert found.jobs.tolist() == [1, 3]
     assert found.seconds.tolist() == [120, 40]
     assert found.share.tolist() == [0.75, 0.25]
     assert found.max_rss["train"] == 1200
     assert found.cpu_seconds.tolist() == [0, 37]
-    assert len(report.benchmarks(tmp_path / "nowhere")) == 0
+    assert len(report.benchmarks({"aaaaaaaaaa"}, tmp_path / "nowhere")) == 0
 
 
 def test_benchmarks_are_in_the_report(study):
-    files.write_text(Path("benchmarks/train/x.tsv"), BENCHMARK + "200\t0:03:20\t-\t0\t0\t0\t0\t0\t99\t28\n")
+    files.write_text(
+        Path("benchmarks/train/joint-0000000000/x.tsv"), BENCHMARK + "200\t0:03:20\t-\t0\t0\t0\t0\t0\t99\t28\n"
+    )
     aggregate(study)
     assert f"train 1 3 min 20 s 100.0 % 28.0 s {tables.NONE}" in text()
 

@@ -26,6 +26,9 @@ def rows(one, seed, fused, **probes):
 
     found = [row("fused", metric, fused) for metric in ("accuracy", "macro_f1", "map")]
     found.append(row("fused", "accuracy", 0.111, "val"))
+    extra = 300 if one["method"] == "a_new|one" else 0
+    cost = {"seconds": 30.0 + seed, "forwards": 1000 + extra, "backwards": 1000}
+    found += [row("fused", metric, value, "train") for metric, value in cost.items()]
     for m, value in probes.items():
         found += [row(m, f"accuracy_{view}", value) for view in ("share", "removal", "probe")]
     return found
@@ -89,6 +92,22 @@ def test_gain_over_the_baseline_is_paired():
     assert table.accuracy_gain_mean[:3].isna().all()
 
 
+def test_what_a_method_does_to_a_modality_is_paired_with_the_baseline():
+    table = made()
+    expected = stats.ttest_rel([0.55] * 3, [0.50, 0.511, 0.533]).confidence_interval(0.95)
+    found = table["touch/probe_gain_ci_low"][3], table["touch/probe_gain_ci_high"][3]
+    assert found == pytest.approx(tuple(expected))
+    assert table["touch/probe_gain_mean"][:3].isna().all()
+
+
+def test_cost():
+    table = made()
+    assert table.seconds_mean.tolist() == [31.0] * 4
+    assert table.passes_mean[2:].tolist() == [1.0, 1.15]
+    assert table.passes_mean[:2].isna().all(), "a unimodal model has no joint one with the same fusion"
+    assert texts(tables.tables(table, 3, 0.95)[0])[3][-2:] == ["31", "1.15"]
+
+
 def test_missing_seed_is_marked_and_never_averaged_in_silence():
     table = made({("joint", 1), ("smell-only", 2)})
     assert table.seeds.tolist() == ["3 of 3", "2 of 3", "2 of 3", "3 of 3"]
@@ -110,7 +129,7 @@ def test_missing_seed_is_marked_and_never_averaged_in_silence():
 def test_row_without_runs():
     table = made({("smell-only", s) for s in SEEDS})
     assert table.seeds[1] == "0 of 3"
-    assert texts(tables.tables(table, 3, 0.95)[0])[1] == ["none", "smell-only", "0 of 3", *[NONE] * 4]
+    assert texts(tables.tables(table, 3, 0.95)[0])[1] == ["none", "smell-only", "0 of 3", *[NONE] * 6]
     assert math.isnan(table["smell/probe_gap_mean"][2])
 
 
@@ -129,14 +148,23 @@ def test_a_metric_that_some_seeds_lack_has_no_interval():
     assert row.complete
     assert row[["map_sd", "map_ci_low"]].isna().all()
     shown = texts(tables.tables(tables.accuracy_table(metrics, CELLS, SEEDS, 0.95), 3, 0.95)[0])
-    assert shown[2][5] == "85.0 (incomplete)"
+    assert shown[2][6] == "85.0 (incomplete)"
 
 
 def test_one_seed_supports_no_conclusion():
     table = made(seeds=[0])
     whole, each = tables.tables(table, 1, 0.95)
-    assert texts(whole)[0] == ["none", "touch-only", "1 of 1", *[f"60.0 [{NONE}]"] * 3, NONE]
-    assert texts(each)[2][-1] == f"{MINUS}10.0 [{NONE}]"
+    assert texts(whole)[0] == [
+        "none",
+        "touch-only",
+        "1 of 1",
+        f"60.0 [{NONE}]",
+        NONE,
+        *[f"60.0 [{NONE}]"] * 2,
+        "30",
+        NONE,
+    ]
+    assert texts(each)[2][-2] == f"{MINUS}10.0 [{NONE}]"
     assert "One seed supports no conclusion" in whole.caption
 
 
@@ -196,7 +224,7 @@ def test_latex():
     assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
     for line in text.splitlines():
         if line.endswith(r" \\"):
-            assert line.replace(r"\&", "").count("&") in (6, 7)
+            assert line.replace(r"\&", "").count("&") in (7, 8)
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
 
 

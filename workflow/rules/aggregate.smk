@@ -3,13 +3,13 @@ rule aggregate:
         ancient([run.metrics for run in plan.runs]),
     output:
         index=plan.index,
-        metrics="results/metrics.parquet",
-        tables=expand("results/tables/accuracy.{kind}", kind=["csv", "md", "tex"]),
-        report=report("results/report.html", caption="../report/report.rst", category="Results"),
+        metrics=plan.results / "metrics.parquet",
+        tables=expand(plan.results / "tables/accuracy.{kind}", kind=["csv", "md", "tex"]),
+        report=report(plan.results / "report.html", caption="../report/report.rst", category="Results"),
     log:
-        "logs/aggregate/tables.log",
+        f"logs/aggregate/{plan.results.name}.log",
     benchmark:
-        "benchmarks/aggregate/tables.tsv"
+        f"benchmarks/aggregate/{plan.results.name}.tsv"
     conda:
         "../../envs/counterpoise.yaml"
     threads: asked.aggregate.threads

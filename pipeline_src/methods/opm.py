@@ -1,0 +1,186 @@
+"""OPM: on-the-fly prediction modulation, and OPM with OGM (Wei et al., TPAMI 2024, arXiv:2410.11582).
+
+    Eq. 6-7  s_m, rho_m   scores and ratios of the batch, see `discrepancy`; z_m: logits (B, C) of modality m, from the head
+    Eq. 8    q_m = q_base (1 + lambda z(rho_m)) if rho_m > 1 else 0,    z(rho) = tanh(rho - 1)
+             each sample's feature f_m is set to zero with probability q_m, independently of the others
+
+Between encoders and head, modalities that are ahead are dropped from some samples, which must then be learnt from the
+others. The weakest modality has rho <= 1 by either rule of `others`, so q = 0 and no sample loses every modality.
+q_base = 0 is joint training.
+
+The authors' code (BML_TPAMI2024) adds to this. The defaults are the paper's equations; the released variant is:
+- probability: same. It drops with the q of the same batch; the paper with that of the batch before (q_{t+1} from rho_t),
+  hence nothing in the first.
+- execute_probability: 0.7. It drops in 0.7 of the batches, drawn at random; the others stay whole.
+- rescale: true. Every kept feature, of every modality, is multiplied by 1 / (1 - theta), where theta = sum_m D_m q_m /
+  sum_m D_m is the share of the values that is dropped on average.
+- warmup_epochs: 6. It does nothing in the first six epochs; nor does its OGM (first_epoch: 6).
+
+Ours: scores are taken before anything is dropped, as in the code, also those for the next batch and those of OGM where
+both run; q is cut at 1; a score counts as 1e-8 at least in a ratio, so that ratios are finite. Equations and Sec. 4.3.7
+(scores by removal, with a head that is no sum over modalities) are known here second-hand.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from pipeline_src.lazy import torch
+from pipeline_src.methods import discrepancy
+from pipeline_src.methods.base import Method, MethodParams, Phase, methods
+from pipeline_src.methods.ogm import OGM, SCORE_FLOOR, OGMParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline_src.models.multimodal import Output
+    from pipeline_src.training.loader import Batch
+    from pipeline_src.training.loop import Context
+
+
+def drop_probabilities(ratio: Tensor, q_base: float, lam: float) -> Tensor:
+    """Eq. 8 for every modality at once: ratios (M,) -> q (M,) in [0, 1]. A ratio that is NaN drops nothing."""
+    q = (q_base * (1 + lam * torch.tanh(ratio - 1))).clamp(max=1)
+    return torch.where(ratio > 1, q, 0)
+
+
+def drop(features: dict[str, Tensor], q: Tensor, uniform: Tensor, rescale: bool) -> dict[str, Tensor]:
+    """Features {m: (B, D_m)} with a sample's m set to zero where `uniform` (B, M), from [0, 1), is below q (M,).
+
+    `rescale` divides the rest by 1 - theta, which is above 0 as long as one q is below 1: Eq. 8 leaves one at 0.
+    """
+    factor = (uniform >= q).to(q.dtype)
+    if rescale:
+        sizes = [f.shape[1] for f in features.values()]
+        theta = sum(size * q_m for size, q_m in zip(sizes, q.unbind(), strict=True)) / sum(sizes)
+        factor = factor / (1 - theta)
+    columns = factor.split(1, dim=1)  # (B, 1) each
+    return {m: f * column.to(f.dtype) for (m, f), column in zip(features.items(), columns, strict=True)}
+
+
+class OPMParams(MethodParams):
+    q_base: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="drop probability at a ratio just above 1; 0 is joint training. Published: Kinetics-Sounds 0.5 "
+        "(TPAMI 2024, script), otherwise 0.4 (its configuration, BalanceBenchmark)",
+    )
+    lam: float = Field(
+        default=0.5,
+        ge=0,
+        allow_inf_nan=False,
+        description="lambda, how far the probability grows with the ratio: up to q_base (1 + lambda), cut at 1. "
+        "Published: 0.5 (TPAMI 2024, script; BalanceBenchmark)",
+    )
+    probability: Literal["previous", "same"] = Field(
+        default="previous",
+        description="batch whose scores give the probability. previous: the one before, as the paper writes; same: the "
+        "one that is dropped from, as released",
+    )
+    execute_probability: float = Field(
+        default=1.0, ge=0, le=1, description="share of batches that drop; 1: as the paper writes; released: 0.7"
+    )
+    rescale: bool = Field(
+        default=False, description="divide kept features by 1 - theta; false: as the paper writes; released: true"
+    )
+    warmup_epochs: int = Field(
+        default=0, ge=0, description="epochs that drop nothing; 0: as the paper writes; released: 6 (Kinetics-Sounds)"
+    )
+    others: discrepancy.Others = Field(
+        default="mean",
+        description="more than two modalities: mean of the ratios to the others (TPAMI 2024, Eq. 6), or ratio to the "
+        "min of their scores (an extension)",
+    )
+
+
+class OPMOGMParams(MethodParams):
+    opm: OPMParams = Field(default=OPMParams(), description="of OPM")
+    ogm: OGMParams = Field(default=OGMParams(), description="of OGM")
+
+
+@methods.register("opm")
+class OPM(Method):
+    """Drops features of the modalities that are ahead. `drop_probability/m` is logged as 0 where a batch stays whole."""
+
+    Params = OPMParams
+
+    def __init__(self, params: OPMParams):
+        super().__init__(params)
+        self.next_q: Tensor | None = None  # (M,), from the scores of the batch before
+
+    @classmethod
+    def refuses(cls, params: OPMParams, head: str, modalities: int, epochs: int) -> str | None:
+        if modalities < 2:
+            return f"expected two modalities or more, found {modalities}"
+        if params.warmup_epochs >= epochs:
+            return f"expected warmup_epochs below training.epochs = {epochs}, found {params.warmup_epochs}"
+        return None
+
+    def on_features(
+        self, ctx: Context, features: dict[str, Tensor], batch: Batch
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        p = self.params
+        with torch.no_grad(), torch.autocast(batch.label.device.type, enabled=False):
+            # In float32, as the head's weights are, whatever the precision of the pass is.
+            logits = ctx.model.head.unimodal({m: f.float() for m, f in features.items()})
+            score = discrepancy.scores(logits, batch.label)
+            ratio = discrepancy.ratios({m: s.clamp(min=SCORE_FLOOR) for m, s in score.items()}, p.others)
+            found = drop_probabilities(torch.stack(list(ratio.values())), p.q_base, p.lam)
+        before = torch.zeros_like(found) if self.next_q is None else self.next_q.to(found.device)
+        self.next_q = found
+        # Decided and drawn on the CPU, so that nothing waits for the device.
+        execute = ctx.epoch >= p.warmup_epochs and float(torch.rand((), generator=ctx.rng)) < p.execute_probability
+        q = (found if p.probability == "same" else before) if execute else torch.zeros_like(found)
+        for m, q_m in zip(features, q.unbind(), strict=True):
+            ctx.log(f"score/{m}", score[m])
+            ctx.log(f"ratio/{m}", ratio[m])
+            ctx.log(f"drop_probability/{m}", q_m)
+        if execute:
+            uniform = torch.rand(len(batch.label), len(features), generator=ctx.rng)
+            features = drop(features, q, uniform.to(q.device, non_blocking=True), p.rescale)
+        return features, None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {} if self.next_q is None else {"next_q": self.next_q}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.next_q = state.get("next_q")
+
+
+@methods.register("opm_ogm")
+class OPMOGM(Method):
+    """OPM in the forward pass, then OGM in the backward pass, by the same scores."""
+
+    Params = OPMOGMParams
+
+    def __init__(self, params: OPMOGMParams):
+        super().__init__(params)
+        self.opm, self.ogm = OPM(params.opm), OGM(params.ogm)
+        self.ogm.name = f"{self.name}.ogm"  # where its messages point to in params.yaml
+
+    @classmethod
+    def refuses(cls, params: OPMOGMParams, head: str, modalities: int, epochs: int) -> str | None:
+        run = head, modalities, epochs
+        return OPM.refuses(params.opm, *run) or OGM.refuses(params.ogm, *run)
+
+    def before_epoch(self, ctx: Context) -> list[Phase]:
+        return self.ogm.before_epoch(ctx)
+
+    def on_features(
+        self, ctx: Context, features: dict[str, Tensor], batch: Batch
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        # A dropped feature says nothing of its encoder, so OGM too is to see what was there before.
+        self.whole = {m: f.detach() for m, f in features.items()}
+        return self.opm.on_features(ctx, features, batch)
+
+    def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
+        self.ogm.after_backward(ctx, output._replace(features=self.whole), batch)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.opm.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.opm.load_state_dict(state)

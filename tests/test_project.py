@@ -1,0 +1,57 @@
+"""What must stay in step: pins and environments, the schema, the README's picture, and the first command's checks."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+LOCK = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", (ROOT / "envs/requirements.txt").read_text(), re.MULTILINE))
+
+
+def test_the_conda_environment_has_the_pins_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.match(r"[a-z0-9-]+", line).group() for line in project["dependencies"]}
+    environment = yaml.safe_load((ROOT / "envs/counterpoise.yaml").read_text())["dependencies"]
+    pinned = dict(line.split("==") for line in environment[-1]["pip"])
+    assert set(pinned) == needed
+    assert {name: LOCK[name] for name in needed} == pinned
+
+
+def test_every_pin_has_hashes_and_none_an_address():
+    text = (ROOT / "envs/requirements.txt").read_text()
+    entries = [entry for entry in re.split(r"\n(?=[a-z0-9])", text.strip()) if not entry.startswith("#")]
+    assert len(entries) > 50
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert "://" not in text
+
+
+def test_too_old_or_no_python_is_one_clear_message(tmp_path):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs/requirements.txt").write_text("")
+    done = subprocess.run(["make", "run", "PYTHON="], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "expected Python 3.11 or later" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_readme_draws_the_stages_as_they_are():
+    readme = (ROOT / "README.md").read_text()
+    drawn = set(re.findall(r"^ +(\w+)\[", readme.split("```mermaid")[1].split("```")[0], re.MULTILINE))
+    rules = set()
+    for file in (ROOT / "workflow/rules").glob("*.smk"):
+        rules |= set(re.findall(r"pipeline_src (\w+) --params", file.read_text()))
+    assert rules <= drawn
+
+
+def test_every_file_that_the_readme_names_is_there():
+    readme = (ROOT / "README.md").read_text()
+    named = re.findall(r"`((?:pipeline_src|workflow|tests|envs|profiles)/[\w/.-]+)`", readme)
+    assert len(named) > 10
+    made = ("results/", "data/")
+    assert [path for path in named if not path.startswith(made) and not (ROOT / path).exists()] == []
