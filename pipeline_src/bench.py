@@ -71,6 +71,110 @@ def loader(plan: Plan) -> None:
         print(f"{name:12}{epoch:10.3f}{step:10.3f}{ratio:8.3f}{parts[0]:8.3f}{parts[1]:9.3f}")
 
 
+def methods(plan: Plan) -> None:
+    """Time of every method's step over joint training's, on ResNet-18-size encoders and random clips.
+
+    Batch 64, one frame of 224 x 224 and a spectrogram of 257 x 188 (OGM-GE's CREMA-D), 6, 31 and 309 classes. In a
+    round every method takes a step in turn. What a method does once per epoch is given apart, for the clips stated.
+    """
+    import torch
+
+    from pipeline_src.methods.base import methods as registry
+    from pipeline_src.training import device as devices
+    from pipeline_src.training.loader import Loader
+    from pipeline_src.training.loop import Trainer
+
+    device = devices.pick(plan.params.training.device)
+    torch.set_num_threads(os.cpu_count() or 1)
+    names = ["joint", *(name for name in registry if name != "joint")]
+    print(f"{device}, {torch.get_num_threads()} threads, batch {BATCH}, median of {STEP_ROUNDS} rounds", flush=True)
+    print(f"{'classes':>8}  {'method':12}{'step s':>9}{'/ joint':>9}{'epoch s':>9}  (of {2 * BATCH} clips)", flush=True)
+    for classes in (6, 31, 309):
+        cache = _Noise(classes)
+        loaders = {split: Loader(cache, split, list(cache.modalities), device, True) for split in ("train", "val")}
+        trainers, once, times = {}, {}, {name: [] for name in names}
+        batch = next(loaders["train"].batches(BATCH))
+        for name in names:
+            trainer = trainers[name] = Trainer(_resnet18(cache, name, registry), 0, cache, loaders, device)
+            ctx = trainer.context
+            batch = batch._replace(inputs=trainer.transform(batch.inputs)) if name == "joint" else batch
+            trainer.method.on_train_start(ctx)
+            ctx.start_epoch(MIDDLE)
+            started = time.perf_counter()
+            trainer.method.before_epoch(ctx)
+            trainer.method.after_epoch(ctx)
+            devices.synchronize(device)
+            once[name] = time.perf_counter() - started
+            trainer.model.train()
+            trainer.step(batch)  # the first one is slower, and some methods act from the second on
+        for _ in range(STEP_ROUNDS):
+            for name, trainer in trainers.items():
+                devices.synchronize(device)
+                started = time.perf_counter()
+                trainer.step(batch)
+                devices.synchronize(device)
+                times[name].append(time.perf_counter() - started)
+        for name in names:
+            ratio = statistics.median(a / b for a, b in zip(times[name], times["joint"], strict=True))
+            step = statistics.median(times[name])
+            print(f"{classes:8}  {name:12}{step:9.3f}{ratio:9.3f}{once[name]:9.3f}", flush=True)
+
+
+BATCH, STEP_ROUNDS, MIDDLE = 64, 5, 20  # MIDDLE: an epoch in which every method acts with its defaults
+
+
+def _resnet18(cache, method: str, registry) -> dict:
+    """A cell's spec: ResNet-18 for both modalities, concatenated, no augmentation."""
+    still = {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": 0.0, "roll": 0}
+    return {
+        "modalities": list(cache.modalities),
+        "encoders": {m: {"kind": "resnet", "width": 64, "depth": [2, 2, 2, 2]} for m in cache.modalities},
+        "head": "concat",
+        "method": {"name": method, **registry[method].Params().model_dump()},
+        "training": {
+            "epochs": 100,
+            "batch_size": BATCH,
+            "optimizer": "sgd",
+            "lr": 1e-3,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "lr_step": 70,
+            "lr_gamma": 0.1,
+            "normalize": "none",
+            "precision": "auto",
+        },
+        "augmentation": dict.fromkeys(cache.modalities, still),
+    }
+
+
+class _Noise:
+    """A cache of random clips, two batches for train and one for val, in the shapes of OGM-GE's CREMA-D."""
+
+    def __init__(self, classes: int):
+        import numpy as np
+        import pandas as pd
+
+        self.classes, count = list(map(str, range(classes))), 3 * BATCH
+        splits = np.repeat(["train", "val"], [2 * BATCH, BATCH])
+        self.clips = pd.DataFrame({"label": np.arange(count) % classes, "split": splits})
+        rng = np.random.default_rng(0)
+        self.values = {
+            "audio": rng.normal(size=(count, 257, 188)).astype("float16"),
+            "visual": rng.integers(0, 256, (count, 1, 3, 224, 224)).astype("uint8"),
+        }
+        layouts = {"audio": "spectrogram", "visual": "frames"}
+        self.modalities = {
+            m: {"layout": layouts[m], "shape": x.shape[1:], "dtype": x.dtype.name, "mean": [0.0], "std": [1.0]}
+            for m, x in self.values.items()
+        }
+
+    def rows(self, split: str):
+        return (self.clips.split == split).to_numpy().nonzero()[0]
+
+    def gather(self, modality: str, rows):
+        return self.values[modality][rows]
+
+
 def start(plan: Plan) -> None:
     """The fixed cost of a run, from the start of the process to the end of its first step, and where it goes."""
     for label in ("cold", "warm"):

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     prune = command("prune", _prune)
     prune.add_argument("--yes", action="store_true", help="remove; without it, only list")
     bench = command("bench", _bench)
-    bench.add_argument("what", choices=["loader", "start", "first_step"])
+    bench.add_argument("what", choices=["loader", "methods", "start", "first_step"])
     return parser
 
 
@@ -153,7 +153,7 @@ def _prune(options) -> None:
 
 
 def _bench(options) -> None:
-    """Measure the loader against bare compute, or the fixed cost of a run."""
+    """Measure the loader against bare compute, methods against joint training, or the fixed cost of a run."""
     from pipeline_src import bench
     from pipeline_src.plan import Plan
 

@@ -1,8 +1,10 @@
 """Files that are whole or not there, and the state of folders of raw media."""
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +18,15 @@ FILES = "files.json"  # index of a raw folder: {path: [bytes, mtime in ns, sha25
 def whole(target: Path) -> Iterator[Path]:
     """A temporary name beside `target`, for a file or a folder; renamed to `target` if the block ends without an error.
 
-    The name is this process's own, so two processes cannot spoil each other's; what a killed one left is removed.
+    The name is this process's own, so two processes cannot spoil each other's; what one left that was killed on
+    this machine is removed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.tmp-*"):
-        if not _alive(left.name.rpartition("-")[2]):
+    ours = f".{target.name}.tmp-{platform.node()}-"
+    for left in target.parent.glob(f"{glob.escape(ours)}*"):
+        if not _alive(left.name.removeprefix(ours)):
             remove(left)
-    temporary = target.parent / f".{target.name}.tmp-{os.getpid()}"
+    temporary = target.parent / f"{ours}{os.getpid()}"
     remove(temporary)
     try:
         yield temporary

@@ -102,7 +102,7 @@ def _meaning(node: object) -> str:
             value = value[1:]
         if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty pieces to f-strings
             value = [piece for piece in value if not (isinstance(piece, ast.Constant) and piece.value == "")]
-        # Later versions have more fields, empty in code that earlier ones read; but a constant may be None.
-        if value not in (None, []) or name == "value":
+        # Later versions have more fields, empty in code that earlier ones read.
+        if value not in (None, []):
             parts.append(f"{name}={_meaning(value)}")
     return f"{type(node).__name__}({','.join(parts)})"

@@ -75,6 +75,7 @@ class Cell:
     fp: str
     evaluation: dict[str, Any]
     evaluation_fp: str
+    extension: str | None  # what no paper gives about the method here
 
     @property
     def names(self) -> dict[str, str]:
@@ -210,7 +211,8 @@ class Plan:
         evaluation_fp = fingerprint(
             stage="evaluate", code=code_digest(["pipeline_src.evaluation.run", *network]), params=evaluation, run=fp
         )
-        return Cell(data, fusion, label, spec, fp, evaluation, evaluation_fp)
+        extension = methods[method].extension(params.methods[method], len(modalities))
+        return Cell(data, fusion, label, spec, fp, evaluation, evaluation_fp, extension)
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -234,6 +236,7 @@ class Plan:
             stage="aggregate",
             code=code_digest(["pipeline_src.reports.aggregate"]),
             params=self.params.reporting.model_dump(),
+            quarantine=[data.max_quarantine for data in self.data.values()],
             runs=[[run.names, run.cell.fp, run.cell.evaluation_fp] for run in self.runs],
         )
         return self.results / INDEX.format(fp=fp)

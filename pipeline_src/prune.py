@@ -16,7 +16,7 @@ def stale(plan: Plan) -> list[Path]:
     named |= {data.cache for data in plan.data.values()} | {run.folder for run in plan.runs}
     found = []
     for address in (RAW, MANIFEST, CACHE, RUN):
-        shape = re.compile(re.sub(r"{\w+}", "[^/]+", address.replace("{fp}", HEX)))
+        shape = re.compile(re.sub(r"{\w+}", lambda part: HEX if part[0] == "{fp}" else "[^/.][^/]*", address))
         for path in sorted(Path().glob(re.sub(r"{\w+}", "*", address))):
             # Whatever else lies there is no output of ours: a user's own folder, or what a running job writes.
             if path.is_dir() and path not in named and shape.fullmatch(path.as_posix()):

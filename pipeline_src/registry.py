@@ -91,10 +91,10 @@ class Registry:
 
 
 def closest(name: object, known) -> str:
-    """`; did you mean 'x'? (known: ...)` for a message about an unknown name."""
+    """`; did you mean 'x'? (known: ...)`, or ` (known: ...)`, for a message about an unknown name."""
     known = [str(item) for item in known]
     match = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return (f"; did you mean {match[0]!r}?" if match else ";") + f" (known: {', '.join(sorted(known)) or 'none'})"
+    return (f"; did you mean {match[0]!r}?" if match else "") + f" (known: {', '.join(sorted(known)) or 'none'})"
 
 
 def _registrations(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -71,6 +71,9 @@ def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
     complain(splits, f"splits other than {' and '.join(SPLITS)}")
     missing = [c.id for c in clips if set(c.files) != set(dataset.modalities)]
     complain(missing, f"clips without a file for each of {', '.join(dataset.modalities)}")
+    for split in SPLITS:
+        if all(clip.split != split for clip in clips):
+            raise UserError(f"{name}: expected clips of both splits in the data set's lists, found none of {split}")
 
 
 def _look(clip: Clip, folder: Path, extractors: dict[str, Extractor]) -> tuple[dict | None, tuple | None]:

@@ -47,6 +47,11 @@ class Method:
         """
         return None
 
+    @classmethod
+    def extension(cls, params: MethodParams, modalities: int) -> str | None:
+        """What no paper gives about the method with this many modalities, for the tables; None where a paper does."""
+        return None
+
     def __init__(self, params: MethodParams):
         self.params = params
 

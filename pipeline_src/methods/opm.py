@@ -1,6 +1,6 @@
 """OPM: on-the-fly prediction modulation, and OPM with OGM (Wei et al., TPAMI 2024, arXiv:2410.11582).
 
-    Eq. 6-7  s_m, rho_m   scores and ratios of the batch, see `discrepancy`; z_m: logits (B, C) of modality m, from the head
+    Eq. 6-7  s_m, rho_m   scores and ratios of the batch, see `discrepancy`, from the logits that the head gives of m
     Eq. 8    q_m = q_base (1 + lambda z(rho_m)) if rho_m > 1 else 0,    z(rho) = tanh(rho - 1)
              each sample's feature f_m is set to zero with probability q_m, independently of the others
 
@@ -9,16 +9,17 @@ others. The weakest modality has rho <= 1 by either rule of `others`, so q = 0 a
 q_base = 0 is joint training.
 
 The authors' code (BML_TPAMI2024) adds to this. The defaults are the paper's equations; the released variant is:
-- probability: same. It drops with the q of the same batch; the paper with that of the batch before (q_{t+1} from rho_t),
-  hence nothing in the first.
+- probability: same. It drops with the q of the same batch; the paper with that of the batch before (q_{t+1} from
+  rho_t), hence nothing in the first.
 - execute_probability: 0.7. It drops in 0.7 of the batches, drawn at random; the others stay whole.
 - rescale: true. Every kept feature, of every modality, is multiplied by 1 / (1 - theta), where theta = sum_m D_m q_m /
   sum_m D_m is the share of the values that is dropped on average.
 - warmup_epochs: 6. It does nothing in the first six epochs; nor does its OGM (first_epoch: 6).
 
-Ours: scores are taken before anything is dropped, as in the code, also those for the next batch and those of OGM where
-both run; q is cut at 1; a score counts as 1e-8 at least in a ratio, so that ratios are finite. Equations and Sec. 4.3.7
-(scores by removal, with a head that is no sum over modalities) are known here second-hand.
+As in the code, scores are taken before anything is dropped, those for the next batch and those of OGM too, which
+follows in the backward pass where both run, and q is cut at 1. Ours: a score counts as 1e-8 at least in a ratio, so
+that ratios are finite. The paper's equations and Sec. 4.3.7 (scores by removal, with a head that is no sum over
+modalities) are known here second-hand.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class OPMOGMParams(MethodParams):
 
 @methods.register("opm")
 class OPM(Method):
-    """Drops features of the modalities that are ahead. `drop_probability/m` is logged as 0 where a batch stays whole."""
+    """Drops features of the modalities that are ahead; a batch that stays whole logs a drop probability of 0."""
 
     Params = OPMParams
 
@@ -172,7 +173,7 @@ class OPMOGM(Method):
     def on_features(
         self, ctx: Context, features: dict[str, Tensor], batch: Batch
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        # A dropped feature says nothing of its encoder, so OGM too is to see what was there before.
+        # A dropped feature says nothing of its encoder, so OGM too sees what was there before, as in the released code.
         self.whole = {m: f.detach() for m, f in features.items()}
         return self.opm.on_features(ctx, features, batch)
 

@@ -7,8 +7,8 @@
     Eq. 11  beta_m = clip(1 / rho_m - 1, 0, 1)               the paper's beta and gamma: 0 but for the slower modality
     Eq. 10  L      = CE + alpha sum_m beta_m PCE_m
     Eq. 12  c_m,k <- eps c_m,k + (1 - eps) (class mean)      from one epoch to the next
-    Eq. 13  L      - mu sum_m gamma_m H(p_m)                 PER, in the first few epochs: gamma_m = clip(rho_m - 1, 0, 1),
-                                                             Eq. 11 with the roles swapped; H: mean entropy in nats
+    Eq. 13  L      - mu sum_m gamma_m H(p_m)                 PER, in the first few epochs; H: mean entropy in nats,
+                                                             gamma_m = clip(rho_m - 1, 0, 1), Eq. 11 with roles swapped
 
 PCE speeds the slower modality up; PER keeps the entropy of the faster one's posterior high, which slows it down. No
 gradient flows through prototypes, ratios and weights. The head takes no part in either term, so every head serves.
@@ -31,16 +31,15 @@ those of two scores of 0 are 1. Prototypes are computed in the epochs that use t
 More than two modalities [extension]: rho_m compares with the mean over, or the smallest of, the others (`others`, see
 `discrepancy`); everything else stands as above. The paper and its code have two.
 
-In metrics.jsonl, means over the steps: prototype_score/m (Eq. 8's sum divided by the clips of the batch), ratio/m,
-prototype_loss/m, weight/m (beta), entropy/m, entropy_weight/m (gamma); pce and per, the terms of the loss; and
-classes_without_prototype.
+In metrics.jsonl, means over the steps: prototype_score/m (the sum of Eq. 8), ratio/m, prototype_loss/m, weight/m
+(beta), entropy/m, entropy_weight/m (gamma); pce and per, the terms of the loss; and classes_without_prototype.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline_src.lazy import torch
 from pipeline_src.methods.base import Method, MethodParams, Phase, methods
@@ -91,12 +90,13 @@ def carried(old: Tensor, has_old: Tensor, new: Tensor, count: Tensor, momentum: 
 def similarity(features: Tensor, prototypes: Tensor, has: Tensor) -> Tensor:
     """Logits of the prototype classifier, minus the Euclidean distances: (B, D), (C, D), (C,) bool -> (B, C) float32.
 
-    Classes without a prototype get no probability. The gradient is finite everywhere, and 0 at distance 0.
+    Classes without a prototype get no probability. The gradient is finite everywhere, also on a prototype.
     """
     with torch.autocast(features.device.type, enabled=False):
         # Distances by a matrix product are fast, but lose the digits that all vectors share: these are taken off.
-        centre = prototypes.mean(dim=0)
-        distance = torch.cdist(features.float() - centre, prototypes - centre, compute_mode="use_mm_for_euclid_dist")
+        features = features.float()
+        centre = features.detach().mean(dim=0)
+        distance = torch.cdist(features - centre, prototypes - centre, compute_mode="use_mm_for_euclid_dist")
     return (-distance).masked_fill(~has, LEFT_OUT)
 
 
@@ -129,13 +129,21 @@ class PMRParams(MethodParams):
     """Values of the authors are those of their paper or of bash.sh in their repository."""
 
     alpha: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="weight of the prototype losses; paper 1 or 2, CREMA-D 2, AVE 1 or 2"
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="weight of the prototype losses; paper 1 or 2, CREMA-D 2, AVE 1 or 2",
     )
     weights: Weights = Field(
         "proportional", description="beta: the paper's clipped ratio, or the released 1 for the slower modality"
     )
     first_epoch: int = Field(0, ge=0, description="first epoch with prototype losses, from 0; released 0")
-    last_epoch: int = Field(70, ge=0, description="last epoch with prototype losses; released 70, CG-MNIST 60")
+    last_epoch: int | None = Field(
+        None,
+        ge=0,
+        description="last epoch with prototype losses, from 0 and included; null: the run's last. Released, of 100 to "
+        "150: 70, CG-MNIST 60",
+    )
     share: float = Field(
         0.1, gt=0, le=1, description="of the training clips, for the prototypes; paper 0.1, 0.01 harms (Table 5)"
     )
@@ -148,10 +156,18 @@ class PMRParams(MethodParams):
     mu: float = Field(
         0.01, ge=0, allow_inf_nan=False, description="weight of PER; paper 0.001 or 0.01, 0 for none as released"
     )
-    per_epochs: int = Field(5, ge=0, description="epochs with PER; the paper says the first few, not how many")
+    per_epochs: int = Field(
+        5, ge=0, description="first epochs with PER, of a shorter run all; the paper says few, not how many"
+    )
     others: Others = Field(
         "mean", description="more than two modalities: what a ratio compares with [extension, of no paper]"
     )
+
+    @model_validator(mode="after")
+    def _window(self) -> PMRParams:
+        if self.last_epoch is not None and self.last_epoch < self.first_epoch:
+            raise ValueError(f"expected last_epoch of at least first_epoch = {self.first_epoch}")
+        return self
 
 
 @methods.register("pmr")
@@ -162,10 +178,10 @@ class PMR(Method):
     def refuses(cls, params: PMRParams, head: str, modalities: int, epochs: int) -> str | None:
         if modalities < 2:
             return f"expected two modalities or more, found {modalities}"
-        if params.last_epoch < params.first_epoch:
-            return f"expected last_epoch not below first_epoch {params.first_epoch}, found {params.last_epoch}"
-        if params.first_epoch >= epochs:
-            return f"expected first_epoch below the {epochs} epochs of the run, found {params.first_epoch}"
+        for name in ("first_epoch", "last_epoch"):
+            epoch = getattr(params, name)
+            if epoch is not None and epoch >= epochs:
+                return f"expected {name} below training.epochs = {epochs}, found {epoch}"
         return None
 
     def __init__(self, params: PMRParams):
@@ -176,7 +192,8 @@ class PMR(Method):
     def terms(self, epoch: int) -> tuple[float, float]:
         """alpha and mu in an epoch: 0 where its term is off."""
         p = self.params
-        return p.alpha * (p.first_epoch <= epoch <= p.last_epoch), p.mu * (epoch < p.per_epochs)
+        last = epoch if p.last_epoch is None else p.last_epoch
+        return p.alpha * (p.first_epoch <= epoch <= last), p.mu * (epoch < p.per_epochs)
 
     def before_epoch(self, ctx):
         if any(self.terms(ctx.epoch)):
@@ -213,7 +230,7 @@ class PMR(Method):
         pce = torch.stack([prototypical_cross_entropy(x, batch.label, self.has) for x in log_p])
         spread = torch.stack([entropy(x) for x in log_p])
         for i, m in enumerate(logits):
-            ctx.log(f"prototype_score/{m}", score[m] / len(batch.label))
+            ctx.log(f"prototype_score/{m}", score[m])
             ctx.log(f"ratio/{m}", ratio[i])
             ctx.log(f"prototype_loss/{m}", pce[i])
             ctx.log(f"weight/{m}", beta[i])

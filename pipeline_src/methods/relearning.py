@@ -13,13 +13,13 @@ narrow gap and is kept. The rule is one modality's alone, so that any number of 
 D and V are `train` and `val`: the manifest cuts val from the training clips, as the authors cut 744 of CREMA-D's 6,698,
 and joint training has the same clips and batches. Test data is never read. Note that val also chooses the epoch.
 
-The defaults are those of the authors' code, the only complete statement of the settings. What it fixes or leaves open:
+The defaults are those of the authors' code, as we have no other source that states them all. It
 
     every, times    re-initialises after the epochs numbered 20, 40 and 60 from 0, hence after 21, 41 and 61 epochs
     features        clusters features scaled to [-1, 1] per dimension, D and V each by their own range
-    starts          asks for no number of k-means++ starts: scikit-learn's own was 10 before version 1.4, 1 since. It
-                    matters: purities of the golden cases differ by up to 0.2 between the two, so strengths do
-    buffers         leaves normalisation's running statistics as they are
+    starts          names no number of k-means++ starts: scikit-learn's own was 10 before version 1.4, 1 since. It
+                    matters: one of the golden cases' purities is 0.58 with 1 start and 0.81 with 10
+    buffers         leaves the running statistics of normalisation as they are
     optimizer       leaves the momentum of the weights that it moved as it is
 
 As in that code an epoch is scored before its weights are re-initialised, which is why this happens at the start of the
@@ -47,6 +47,9 @@ from pipeline_src.methods.base import Method, MethodParams, methods
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from pipeline_src.methods.base import Phase
+    from pipeline_src.training.loop import Context
 
 Scale = Literal["minmax", "none"]
 
@@ -96,6 +99,7 @@ class RelearningParams(MethodParams):
     strength: float = Field(
         default=3.0,
         ge=0,
+        allow_inf_nan=True,
         description="lambda, from purity gap to re-initialisation; published 3 (CREMA-D); 0 is joint training, .inf "
         "gives the initial encoders",
     )
@@ -128,7 +132,14 @@ class RelearningParams(MethodParams):
 
 @methods.register("relearning")
 class Relearning(Method):
+    """Logs purity_train/m, purity_val/m, reset_strength/m and diagnosis_seconds, in the epochs that begin with it."""
+
     Params = RelearningParams
+    params: RelearningParams
+
+    def __init__(self, params: RelearningParams):
+        super().__init__(params)
+        self.initial: dict[str, Tensor] = {}  # {"m/name": weights before the first step}
 
     @classmethod
     def refuses(cls, params: RelearningParams, head: str, modalities: int, epochs: int) -> str | None:
@@ -137,16 +148,12 @@ class Relearning(Method):
             return f"expected training.epochs of {least} or more with every: {params.every}, found {epochs}"
         return None
 
-    def __init__(self, params: RelearningParams):
-        super().__init__(params)
-        self.initial: dict[str, Tensor] = {}  # {"m/name": weights before the first step}
-
-    def on_train_start(self, ctx) -> None:
+    def on_train_start(self, ctx: Context) -> None:
         for m, encoder in ctx.model.encoders.items():
             for name, tensor in self._affected(encoder).items():
                 self.initial[f"{m}/{name}"] = tensor.detach().clone()
 
-    def before_epoch(self, ctx):
+    def before_epoch(self, ctx: Context) -> list[Phase]:
         if due(ctx.epoch - 1, self.params.every, self.params.times):
             started = time.perf_counter()
             for m, alpha in self._diagnose(ctx).items():
@@ -154,7 +161,7 @@ class Relearning(Method):
             ctx.log("diagnosis_seconds", time.perf_counter() - started)
         return super().before_epoch(ctx)
 
-    def _diagnose(self, ctx) -> dict[str, float]:
+    def _diagnose(self, ctx: Context) -> dict[str, float]:
         """Re-initialisation strength of every modality."""
         p = self.params
         purities = {m: {} for m in ctx.model.modalities}
@@ -173,7 +180,7 @@ class Relearning(Method):
             ctx.log(f"reset_strength/{m}", alpha)
         return strengths
 
-    def _relearn(self, ctx, m: str, alpha: float) -> None:
+    def _relearn(self, ctx: Context, m: str, alpha: float) -> None:
         if alpha == 0:
             return  # nothing is re-initialised, so momentum stays too
         encoder = ctx.model.encoders[m]

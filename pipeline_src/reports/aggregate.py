@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_src import files
+from pipeline_src import files, quarantine
 from pipeline_src.errors import UserError, listed
 from pipeline_src.progress import say
 from pipeline_src.reports import tables
@@ -26,7 +26,8 @@ UNFINISHED = "index-incomplete.json"
 def aggregate(plan) -> None:
     """Write the tables, the report and the index of every run that `plan` (a Plan) names, from those that are there.
 
-    Runs that are missing are shown as missing. Raises UserError if a run's metrics.json or record.json is not valid.
+    Runs that are missing are shown as missing. Raises UserError if a run's metrics.json or record.json is not valid,
+    or if more clips are quarantined than the parameters allow.
     """
     results, study, confidence = plan.results, plan.params.study, plan.params.reporting.confidence
     rows, records, index = [], {}, []
@@ -36,10 +37,15 @@ def aggregate(plan) -> None:
         if complete:
             records[tuple(run.names.values())] = _record(run)
             rows += _metrics(run)
+    for data in plan.data.values():  # the allowed share may have been lowered since the cache was made
+        if (data.cache / "cache.json").exists():
+            bad = pd.read_parquet(data.cache / "quarantine.parquet")
+            clips = sum(files.read_json(data.cache / "cache.json")["splits"].values()) + len(bad)
+            quarantine.check_share(data, bad, clips)
     metrics = pd.DataFrame(rows, columns=tables.COLUMNS).astype({"seed": "int64", "value": "float64"})
     metrics = metrics.astype({name: "str" for name in tables.COLUMNS if name not in ("seed", "value")})
     table = tables.accuracy_table(metrics, [cell.names for cell in plan.cells], study.seeds, confidence)
-    shown = tables.tables(table, len(study.seeds), confidence)
+    shown = tables.tables(table, len(study.seeds), confidence, extensions(plan.cells))
 
     # The tables have one name whatever the parameters, so only the index that they were made with may stand: when the
     # parameters change back, Snakemake finds the index of then missing and makes the tables anew. They go before
@@ -51,7 +57,7 @@ def aggregate(plan) -> None:
     files.write_text(results / "tables" / "accuracy.csv", tables.csv(table))
     files.write_text(results / "tables" / "accuracy.md", tables.markdown(shown))
     files.write_text(results / "tables" / "accuracy.tex", tables.latex(shown))
-    files.write_text(results / "report.html", render(plan, table, records))
+    files.write_text(results / "report.html", render(plan, table, shown, records))
 
     missing = [run.label for run, entry in zip(plan.runs, index, strict=True) if not entry["complete"]]
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.
@@ -60,6 +66,11 @@ def aggregate(plan) -> None:
     say("aggregate", f"{len(records)} of {len(index)} runs in {results / 'report.html'}")
     if missing:
         say("aggregate", f"incomplete, not there yet: {listed(missing)}")
+
+
+def extensions(cells) -> dict[tuple[str, str], str]:
+    """(data set, method) -> what no paper gives about it, for the tables to say."""
+    return {(cell.data.name, cell.method): cell.extension for cell in cells if cell.extension}
 
 
 def _read(file: Path, mend: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline_src import files
 from pipeline_src.fingerprint import HEX
 from pipeline_src.reports.statistics import Summary
-from pipeline_src.reports.tables import BASELINE, CELL, NONE, interval, level, modalities_of, read, tables
+from pipeline_src.reports.tables import BASELINE, CELL, NONE, Table, interval, level, modalities_of, read
 
 TEMPLATE = "report.html.j2"
 QUARANTINE_ROWS = 50  # shown; the rest is counted
@@ -27,11 +27,12 @@ class Conclusion:
     supported: bool
 
 
-def render(plan, table: pd.DataFrame, records: dict) -> str:
+def render(plan, table: pd.DataFrame, shown: list[Table], records: dict) -> str:
     """The report as one HTML text.
 
-    `plan` is the plan, `table` its accuracy table, `records` the record.json (a dict) of every complete run by
-    (dataset, recipe, fusion, method, seed). The same inputs give the same text: it bears no date of its own.
+    `plan` is the plan, `table` its accuracy table, `shown` the tables made from it, `records` the record.json (a dict)
+    of every complete run by (dataset, recipe, fusion, method, seed). The same inputs give the same text: it bears no
+    date of its own.
     """
     study, confidence = plan.params.study, plan.params.reporting.confidence
     environment = jinja2.Environment(
@@ -50,7 +51,7 @@ def render(plan, table: pd.DataFrame, records: dict) -> str:
         confidence=level(confidence),
         complete=bool(table.complete.all()),
         done=len(records),
-        tables=tables(table, len(study.seeds), confidence),
+        tables=shown,
         conclusions=conclusions(table, len(study.seeds)),
         data=[_data(data) for data in plan.data.values()],
         stages=benchmarks(_addresses(plan)).to_dict("records"),

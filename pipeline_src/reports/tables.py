@@ -7,7 +7,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ BASELINE = "joint"  # the method that all others are compared with
 
 NONE = "\u2013"  # no figure
 MINUS = "\u2212"
+MARK = "\u2020"  # dagger
 WHOLE = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
@@ -178,14 +179,30 @@ def level(confidence: float) -> str:
     return f"{100 * confidence:g} %"
 
 
-def tables(table: pd.DataFrame, seeds: int, confidence: float) -> list[Table]:
-    """Two tables per data set: the whole model, and each of its modalities."""
+def tables(
+    table: pd.DataFrame, seeds: int, confidence: float, extensions: dict[tuple[str, str], str] | None = None
+) -> list[Table]:
+    """Two tables per data set: the whole model, and each of its modalities.
+
+    `extensions` {(data set, method): text} says of a method what no paper gives; it is marked and the text shown.
+    """
     made = []
     common = captions(table, seeds, confidence)
     for (dataset, recipe), part in table.groupby(CELL[:2], sort=False):
         where = f"{dataset} (recipe {recipe})"
-        made += [_whole(part, where, common, seeds), _each(part, where, common, seeds)]
+        notes = {method: text for (name, method), text in (extensions or {}).items() if name == dataset}
+        for one in (_whole(part, where, common, seeds), _each(part, where, common, seeds)):
+            made.append(_marked(one, notes))
     return made
+
+
+def _marked(table: Table, notes: dict[str, str]) -> Table:
+    """The table with a mark at the methods that have a note, and the notes in its caption."""
+    if not notes:
+        return table
+    rows = [[r[0], Figure(f"{r[1]} {MARK}") if r[1].value in notes else r[1], *r[2:]] for r in table.rows]
+    text = " ".join(f"{method}: {note}." for method, note in notes.items())
+    return replace(table, rows=rows, caption=f"{table.caption} {MARK} Extension that no paper gives. {text}")
 
 
 def _whole(part: pd.DataFrame, where: str, common: str, seeds: int) -> Table:
@@ -281,6 +298,7 @@ _LATEX = str.maketrans(
         "±": r"$\pm$",
         MINUS: "$-$",
         NONE: "--",
+        MARK: r"\dag{}",
     }
 )
 

@@ -42,7 +42,9 @@ class Study:
             "av_digits": Data(
                 name="av_digits",
                 recipe="av-digits-1",
-                dataset=SimpleNamespace(classes=[str(i) for i in range(10)]),
+                dataset=SimpleNamespace(
+                    classes=[str(i) for i in range(10)], params=SimpleNamespace(max_quarantine=0.5)
+                ),
                 extractors=dict.fromkeys(modalities),
                 raw=Path("data/raw/av_digits-0"),
                 fetched=True,
@@ -57,7 +59,10 @@ class Study:
         (data,) = self.data.values()
         names = [(NO_FUSION, f"{m}-only", [m]) for m in data.extractors]
         names += [("concat", method, list(data.extractors)) for method in self.params.study.methods]
-        return [Cell(data, f, m, {"modalities": own}, f"{i:010x}", {}, "e" * 10) for i, (f, m, own) in enumerate(names)]
+        return [
+            Cell(data, f, m, {"modalities": own}, f"{i:010x}", {}, "e" * 10, None)
+            for i, (f, m, own) in enumerate(names)
+        ]
 
     @cached_property
     def runs(self):

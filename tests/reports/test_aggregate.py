@@ -244,6 +244,14 @@ def test_setting_and_data(study):
     assert "1 234 567" in shown
 
 
+def test_a_lowered_quarantine_share_stops_here_too(study):
+    study.write_cache([(f"c{i}", "audio", f"c{i}.mp4", "no sound", "extract") for i in range(60)])
+    study.data["av_digits"].dataset.params.max_quarantine = 0.01
+    with pytest.raises(UserError, match=r"60 of 1760 clips \(3.4%\) are quarantined, more than"):
+        aggregate(study)
+    assert not Path("results/metrics.parquet").exists()
+
+
 def test_quarantine_is_counted_and_cut(study):
     study.write_cache([(f"c{i}", "audio", f"c{i}.mp4", "no sound" if i else "empty", "extract") for i in range(60)])
     aggregate(study)

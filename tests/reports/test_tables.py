@@ -100,6 +100,14 @@ def test_what_a_method_does_to_a_modality_is_paired_with_the_baseline():
     assert table["touch/probe_gain_mean"][:3].isna().all()
 
 
+def test_an_extension_is_marked_and_explained():
+    whole, each = tables.tables(made(), 3, 0.95, {("toy_set", "a_new|one"): "the mean over the others"})
+    assert [row[1] for row in texts(whole)] == ["touch-only", "smell-only", "joint", "a_new|one \u2020"]
+    for table in (whole, each):
+        assert "\u2020 Extension that no paper gives. a_new|one: the mean over the others." in table.caption
+    assert tables.latex([whole]).isascii()
+
+
 def test_cost():
     table = made()
     assert table.seconds_mean.tolist() == [31.0] * 4

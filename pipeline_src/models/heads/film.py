@@ -13,8 +13,8 @@ Unimodal logits are the prediction with the other modalities' features set to ze
     modulated j alone    linear in f_j, scaled by 1 + gamma and shifted by beta of the biases b_film alone
 
 The 1 keeps the second informative. OGM-GE's code scales by gamma itself: with the zero biases that training starts
-from, removing the modulating modality would make the prediction of every other one the constant b. Perez et al. let
-their network predict the difference of the scale from 1 too, so that a scale near zero cannot shut the features off.
+from, removing the modulating modality would make the prediction of every other one the constant b. Perez et al. predict
+the scale's difference from 1 as well (Eq. 3), lest a scale near zero shut the features off.
 """
 
 import torch
