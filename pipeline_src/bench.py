@@ -32,7 +32,7 @@ def loader(plan: Plan) -> None:
     print(f"medians of {ROUNDS} rounds; read and prepare as shares of the steps")
     print(f"{'cache':12}{'epoch s':>10}{'steps s':>10}{'ratio':>8}{'read':>8}{'prepare':>9}")
     for name, resident in (("on device", True), ("streamed", False)):
-        loaders = {"train": Loader(cache, "train", modalities, device, resident)}
+        loaders = {split: Loader(cache, split, modalities, device, resident) for split in ("train", "val")}
         trainer = Trainer(cell.spec, 0, cache, loaders, device)
         order = torch.arange(len(loaders["train"]))
         augment = {m: generator(0, "bench", m) for m in modalities}

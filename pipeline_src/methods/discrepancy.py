@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Others = Literal["mean", "min"]
+SCORE_FLOOR = 1e-8
 
 
 def scores(logits: dict[str, Tensor], label: Tensor) -> dict[str, Tensor]:
@@ -28,9 +29,13 @@ def scores(logits: dict[str, Tensor], label: Tensor) -> dict[str, Tensor]:
 
 
 def ratios(scores: dict[str, Tensor], others: Others = "mean") -> dict[str, Tensor]:
-    """Discrepancy ratio of each modality to the others, {m: ()}: above 1 it is ahead of them. Needs two or more."""
+    """Discrepancy ratio of each modality to the others, {m: ()}: above 1 it is ahead of them. Needs two or more.
+
+    A score counts as SCORE_FLOOR at least, so that ratios stay finite; two scores of nothing have a ratio of 1.
+    """
     if len(scores) < 2:
         raise ValueError("a discrepancy ratio needs two modalities or more")
+    scores = {m: s.clamp(min=SCORE_FLOOR) for m, s in scores.items()}
     found = {}
     for m, own in scores.items():
         rest = torch.stack([other for name, other in scores.items() if name != m])

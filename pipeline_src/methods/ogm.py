@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from pipeline_src.training.loader import Batch
     from pipeline_src.training.loop import Context
 
-SCORE_FLOOR = 1e-8
 NOISE_FLOOR = 1e-8  # of the released code
 
 Scale = Literal["cvpr", "tpami"]
@@ -179,7 +178,7 @@ class OGM(Method):
             # In float32, as the head's weights are, whatever the precision of the pass was.
             logits = ctx.model.head.unimodal({m: f.float() for m, f in output.features.items()})
             score = discrepancy.scores(logits, batch.label)
-            ratio = discrepancy.ratios({m: s.clamp(min=SCORE_FLOOR) for m, s in score.items()}, self.params.others)
+            ratio = discrepancy.ratios(score, self.params.others)
             k = coefficients(ratio, self.params.alpha if self.active else 0.0, self.params.scale)
             for m in score:
                 ctx.log(f"score/{m}", score[m])

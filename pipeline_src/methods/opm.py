@@ -31,7 +31,7 @@ from pydantic import Field
 from pipeline_src.lazy import torch
 from pipeline_src.methods import discrepancy
 from pipeline_src.methods.base import Method, MethodParams, Phase, methods
-from pipeline_src.methods.ogm import OGM, SCORE_FLOOR, OGMParams
+from pipeline_src.methods.ogm import OGM, OGMParams
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,6 +120,12 @@ class OPM(Method):
             return f"expected warmup_epochs below training.epochs = {epochs}, found {params.warmup_epochs}"
         return None
 
+    @classmethod
+    def extension(cls, params: OPMParams, modalities: int) -> str | None:
+        if modalities > 2 and params.others == "min":
+            return "OPM for more than two modalities by the ratio to the smallest of the other scores"
+        return None
+
     def on_features(
         self, ctx: Context, features: dict[str, Tensor], batch: Batch
     ) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -128,7 +134,7 @@ class OPM(Method):
             # In float32, as the head's weights are, whatever the precision of the pass is.
             logits = ctx.model.head.unimodal({m: f.float() for m, f in features.items()})
             score = discrepancy.scores(logits, batch.label)
-            ratio = discrepancy.ratios({m: s.clamp(min=SCORE_FLOOR) for m, s in score.items()}, p.others)
+            ratio = discrepancy.ratios(score, p.others)
             found = drop_probabilities(torch.stack(list(ratio.values())), p.q_base, p.lam)
         before = torch.zeros_like(found) if self.next_q is None else self.next_q.to(found.device)
         self.next_q = found
@@ -166,6 +172,10 @@ class OPMOGM(Method):
     def refuses(cls, params: OPMOGMParams, head: str, modalities: int, epochs: int) -> str | None:
         run = head, modalities, epochs
         return OPM.refuses(params.opm, *run) or OGM.refuses(params.ogm, *run)
+
+    @classmethod
+    def extension(cls, params: OPMOGMParams, modalities: int) -> str | None:
+        return OPM.extension(params.opm, modalities) or OGM.extension(params.ogm, modalities)
 
     def before_epoch(self, ctx: Context) -> list[Phase]:
         return self.ogm.before_epoch(ctx)

@@ -48,7 +48,6 @@ from pipeline_src.methods.discrepancy import Others, ratios, scores
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-LEAST_SCORE = 1e-12
 LEFT_OUT = -1e30  # a logit whose probability is 0; not -inf, which makes 0 log 0 a NaN
 IGNORED = -100
 
@@ -184,6 +183,10 @@ class PMR(Method):
                 return f"expected {name} below training.epochs = {epochs}, found {epoch}"
         return None
 
+    @classmethod
+    def extension(cls, params: PMRParams, modalities: int) -> str | None:
+        return "PMR is defined for two modalities; here each is compared with the others" if modalities > 2 else None
+
     def __init__(self, params: PMRParams):
         super().__init__(params)
         self.prototypes: dict[str, Tensor] = {}  # {m: (C, D_m)} float32
@@ -199,7 +202,7 @@ class PMR(Method):
         if any(self.terms(ctx.epoch)):
             p, rows = self.params, None
             if p.share < 1:
-                label = ctx._loaders["train"].label.cpu()
+                label = ctx.labels("train").cpu()
                 rows = draw(label, p.share, p.draw == "stratified", ctx.rng)
             self.update(*ctx.collect("train", rows), ctx.classes, p.momentum if ctx.epoch > 1 else 0.0)
             ctx.log("classes_without_prototype", (~self.has).sum())
@@ -223,7 +226,7 @@ class PMR(Method):
         p = self.params
         logits = {m: similarity(f, self.prototypes[m], self.has) for m, f in output.features.items()}
         with torch.no_grad():
-            score = {m: s.clamp(min=LEAST_SCORE) for m, s in scores(logits, batch.label).items()}
+            score = scores(logits, batch.label)
             ratio = torch.stack(list(ratios(score, p.others).values()))
             beta, gamma = speed_up(ratio, p.weights), slow_down(ratio, p.weights)
         log_p = [z.log_softmax(dim=1) for z in logits.values()]

@@ -41,6 +41,10 @@ class Context:
         self.rng = generator(self.seed, "method", epoch)
         self._sums, self._counts = {}, {}
 
+    def labels(self, split: str = "train") -> Tensor:
+        """Labels (N,) of train or val, on the device."""
+        return self._loaders[split].label
+
     @torch.no_grad()
     def collect(self, split: str = "train", rows: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """Features {m: (N, D_m)} float32 and labels (N,) of `rows` (default: all) of train or val, on the device.

@@ -21,9 +21,9 @@ def trainer(method: str, head: str, modalities: int, seed: int = 0, **training) 
 
 
 def batches_seen(run: Trainer) -> list[torch.Tensor]:
-    """Train an epoch and note the inputs that reached the encoders."""
+    """Train an epoch and note the inputs that the encoders learned from."""
     seen, encode = [], run.model.encode
-    run.model.encode = lambda inputs: (seen.extend(inputs.values()), encode(inputs))[1]
+    run.model.encode = lambda inputs: (seen.extend(inputs.values() if run.model.training else []), encode(inputs))[1]
     run.method.on_train_start(run.context)
     run.epoch(0)
     run.model.encode = encode
