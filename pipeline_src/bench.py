@@ -29,46 +29,44 @@ def loader(plan: Plan) -> None:
     cell, device, cache = _cell(plan), *_ready(plan)
     size, modalities = cell.spec["training"]["batch_size"], cell.spec["modalities"]
     print(f"{cell.data.name}/{cell.fusion}/{cell.method} on {device}, {torch.get_num_threads()} threads, batch {size}")
-    print(f"medians of {ROUNDS} rounds; read and prepare as shares of the steps")
+    print(f"medians of {ROUNDS} epochs; read and prepare as shares of the steps")
     print(f"{'cache':12}{'epoch s':>10}{'steps s':>10}{'ratio':>8}{'read':>8}{'prepare':>9}")
+
+    def timed(call):
+        devices.synchronize(device)
+        started = time.perf_counter()
+        value = call()
+        devices.synchronize(device)
+        return value, time.perf_counter() - started
+
     for name, resident in (("on device", True), ("streamed", False)):
         loaders = {split: Loader(cache, split, modalities, device, resident) for split in ("train", "val")}
         trainer = Trainer(cell.spec, 0, cache, loaders, device)
-        order = torch.arange(len(loaders["train"]))
         augment = {m: generator(0, "bench", m) for m in modalities}
 
-        def read(loaders=loaders, order=order) -> list:
-            return list(loaders["train"].batches(size, order))
+        def prepare(batch, trainer=trainer, augment=augment):
+            return batch._replace(inputs=trainer.transform(batch.inputs, augment))
 
-        def prepare(batches, trainer=trainer, augment=augment) -> list:
-            return [b._replace(inputs=trainer.transform(b.inputs, augment)) for b in batches]
-
-        def steps(batches, trainer=trainer) -> None:
-            trainer.model.train()
-            for batch in batches:
-                trainer.step(batch)
-
-        raw = read()
-        ready = prepare(raw)
+        ready = [prepare(batch) for batch in loaders["train"].batches(size)]
         trainer.epoch(0)
-        times = {"epoch": [], "steps": [], "read": [], "prepare": []}
+        rows = []
         for _ in range(ROUNDS):
-            for part, call in (
-                ("epoch", lambda trainer=trainer: trainer.epoch(0)),
-                ("steps", lambda steps=steps, ready=ready: steps(ready)),
-                ("read", read),
-                ("prepare", lambda prepare=prepare, raw=raw: prepare(raw)),
-            ):
-                devices.synchronize(device)
-                started = time.perf_counter()
-                call()
-                devices.synchronize(device)
-                times[part].append(time.perf_counter() - started)
-        epoch, step = (statistics.median(times[part]) for part in ("epoch", "steps"))
-        # The ratio of each round, then the median: a slow minute of the machine slows both sides of a round alike.
-        ratio = statistics.median(e / s for e, s in zip(times["epoch"], times["steps"], strict=True))
-        parts = [statistics.median(times[part]) / step for part in ("read", "prepare")]
-        print(f"{name:12}{epoch:10.3f}{step:10.3f}{ratio:8.3f}{parts[0]:8.3f}{parts[1]:9.3f}")
+            trainer.model.train()
+            spent = dict.fromkeys(("read", "prepare", "step", "ready"), 0.0)
+            batches = loaders["train"].batches(size)
+            # Both sides take each step in turn, so that a slow minute of the machine slows them alike.
+            for same in ready:
+                batch, read = timed(lambda batches=batches: next(batches))
+                batch, prepared = timed(lambda batch=batch: prepare(batch))
+                _, step = timed(lambda batch=batch, trainer=trainer: trainer.step(batch))
+                _, bare = timed(lambda same=same, trainer=trainer: trainer.step(same))
+                for part, seconds in zip(spent, (read, prepared, step, bare), strict=True):
+                    spent[part] += seconds
+            batches.close()
+            rows.append((spent["read"] + spent["prepare"] + spent["step"], *spent.values()))
+        epoch, read, prepared, _, bare = (statistics.median(column) for column in zip(*rows, strict=True))
+        ratio = statistics.median(row[0] / row[-1] for row in rows)
+        print(f"{name:12}{epoch:10.3f}{bare:10.3f}{ratio:8.3f}{read / bare:8.3f}{prepared / bare:9.3f}", flush=True)
 
 
 def methods(plan: Plan) -> None:

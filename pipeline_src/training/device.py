@@ -27,6 +27,8 @@ def deterministic(device: torch.device, threads: int) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+    # Nothing here reads memory that it has not written, so there is no need to fill it first.
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

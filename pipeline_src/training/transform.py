@@ -34,23 +34,24 @@ class Transform:
         """Every modality has its own generator, so that a modality is augmented alike whatever the others are."""
         out = {}
         for m, x in inputs.items():
-            x = x.to(torch.float32)
-            if generators is not None:
-                x = self._augment(x, self.layouts[m], self.augmentation[m], generators[m])
+            how, frames = self.augmentation[m], self.layouts[m] == "frames"
+            augment = generators is not None
+            if augment and not frames and how["roll"]:
+                x = roll(x, how["roll"], generators[m])  # first, as the cache's type is half as large
             factor, offset = self.scale[m]
-            out[m] = torch.addcmul(offset, x, factor)
+            x = (x * factor).add_(offset)  # float32, from any type
+            out[m] = crop_and_flip(x, how, generators[m]) if augment and frames else x
         return out
 
-    @staticmethod
-    def _augment(x: Tensor, layout: str, how: dict[str, Any], generator: Generator) -> Tensor:
-        if layout == "spectrogram":
-            return roll(x, how["roll"], generator) if how["roll"] else x
-        if how["crop_scale"] != [1.0, 1.0] or how["crop_ratio"] != [1.0, 1.0]:
-            x = crop(x, crop_boxes(len(x), *x.shape[-2:], how["crop_scale"], how["crop_ratio"], generator))
-        if how["flip"]:
-            flipped = torch.rand(len(x), generator=generator) < how["flip"]
-            x = torch.where(flipped.to(x.device).view(-1, 1, 1, 1, 1), x.flip(-1), x)
-        return x
+
+def crop_and_flip(x: Tensor, how: dict[str, Any], generator: Generator) -> Tensor:
+    """Frames (B, T, C, H, W), each clip cropped and flipped by its own draw from `how` (an Augmentation's fields)."""
+    if how["crop_scale"] != [1.0, 1.0] or how["crop_ratio"] != [1.0, 1.0]:
+        x = crop(x, crop_boxes(len(x), *x.shape[-2:], how["crop_scale"], how["crop_ratio"], generator))
+    if how["flip"]:
+        flipped = torch.rand(len(x), generator=generator) < how["flip"]
+        x = torch.where(flipped.to(x.device).view(-1, 1, 1, 1, 1), x.flip(-1), x)
+    return x
 
 
 def crop_boxes(

@@ -15,6 +15,7 @@ SMALL = {
     "recipes": {"av-digits-1": {"visual": {"size": 32, "count": 2}}},
     "model": {"encoders": {m: {"width": 4, "depth": [1, 1]} for m in ("audio", "visual")}},
     "training": {"epochs": 2},
+    "methods": {"relearning": {"every": 20}},  # not in this study
     "resources": {"seeds_per_job": 2},
 }
 
