@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     command("schema", _schema)
     prune = command("prune", _prune)
     prune.add_argument("--yes", action="store_true", help="remove; without it, only list")
+    prune.add_argument("--also", nargs="+", default=[], metavar="FILE", help="params files of other studies that stay")
     bench = command("bench", _bench)
     bench.add_argument("what", choices=["loader", "methods", "start", "first_step"])
     return parser
@@ -145,11 +146,11 @@ def _schema(options) -> None:
 
 
 def _prune(options) -> None:
-    """List, and with --yes remove, caches and runs that the params file no longer names."""
+    """List, and with --yes remove, caches and runs that no given params file names."""
     from pipeline_src.plan import Plan
     from pipeline_src.prune import prune
 
-    prune(Plan(options.params), options.yes)
+    prune([Plan(file) for file in (options.params, *options.also)], options.yes)
 
 
 def _bench(options) -> None:

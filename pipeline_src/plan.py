@@ -72,6 +72,7 @@ class Cell:
     fusion: str
     method: str
     spec: dict[str, Any]  # all that determines a run but the seed and the cache; the training stage sees nothing else
+    code: str  # hash of the code that trains it
     fp: str
     evaluation: dict[str, Any]
     evaluation_fp: str
@@ -201,18 +202,14 @@ class Plan:
             "augmentation": {m: params.training.augmentation[m].model_dump() for m in modalities},
         }
         network = [encoders.module(params.model.encoders[m].kind) for m in modalities] + [heads.module(head)]
-        fp = fingerprint(
-            stage="train",
-            code=code_digest(["pipeline_src.training.run", methods.module(method), *network]),
-            spec=spec,
-            cache=data.cache_fp,
-        )
+        code = code_digest(["pipeline_src.training.run", methods.module(method), *network])
+        fp = fingerprint(stage="train", code=code, spec=spec, cache=data.cache_fp)
         evaluation = params.evaluation.model_dump()
         evaluation_fp = fingerprint(
             stage="evaluate", code=code_digest(["pipeline_src.evaluation.run", *network]), params=evaluation, run=fp
         )
         extension = methods[method].extension(params.methods[method], len(modalities))
-        return Cell(data, fusion, label, spec, fp, evaluation, evaluation_fp, extension)
+        return Cell(data, fusion, label, spec, code, fp, evaluation, evaluation_fp, extension)
 
     @cached_property
     def runs(self) -> list[Run]:

@@ -10,10 +10,12 @@ from pipeline_src.fingerprint import HEX
 from pipeline_src.plan import CACHE, MANIFEST, RAW, RUN, Plan
 
 
-def stale(plan: Plan) -> list[Path]:
-    """Folders of addresses that the plan does not name, of all data sets."""
-    named = {data.raw for data in plan.data.values()} | {data.manifest for data in plan.data.values()}
-    named |= {data.cache for data in plan.data.values()} | {run.folder for run in plan.runs}
+def stale(*plans: Plan) -> list[Path]:
+    """Folders of addresses that none of the plans names, of all data sets."""
+    data = [one for plan in plans for one in plan.data.values()]
+    runs = [run for plan in plans for run in plan.runs]
+    named = {path for one in data for path in (one.raw, one.manifest, one.cache)} | {run.folder for run in runs}
+    evaluations = {run.evaluation for run in runs}
     found = []
     for address in (RAW, MANIFEST, CACHE, RUN):
         shape = re.compile(re.sub(r"{\w+}", lambda part: HEX if part[0] == "{fp}" else "[^/.][^/]*", address))
@@ -21,15 +23,15 @@ def stale(plan: Plan) -> list[Path]:
             # Whatever else lies there is no output of ours: a user's own folder, or what a running job writes.
             if path.is_dir() and path not in named and shape.fullmatch(path.as_posix()):
                 found.append(path)
-    for run in plan.runs:
-        found += [path for path in sorted(run.folder.glob("evaluation-*")) if path != run.evaluation]
+    for folder in sorted({run.folder for run in runs}):
+        found += [path for path in sorted(folder.glob("evaluation-*")) if path not in evaluations]
     return found
 
 
-def prune(plan: Plan, yes: bool) -> None:
+def prune(plans: list[Plan], yes: bool) -> None:
     """Print what is stale and its size; remove it if `yes`."""
     total = 0
-    for path in stale(plan):
+    for path in stale(*plans):
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         total += size
         print(f"{size / 2**20:10.1f} MB  {path}")

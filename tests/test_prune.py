@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline_src.plan import Plan
 from pipeline_src.prune import prune, stale
@@ -54,15 +55,25 @@ def test_stale_addresses_are_listed_then_removed_and_all_else_stays(plan, capsys
     )
     assert sorted(stale(plan)) == sorted(outdated)
 
-    prune(plan, yes=False)
+    prune([plan], yes=False)
     said = capsys.readouterr().out.splitlines()
     assert sorted(line.split()[-1] for line in said[:-1]) == sorted(map(str, outdated))
     assert all(line.split()[:2] == ["1.0", "MB"] for line in said[:-1])
     assert said[-1].split()[:2] == ["6.0", "MB"] and "--yes" in said[-1]
     assert all(path.exists() for path in outdated)
 
-    prune(plan, yes=True)
+    prune([plan], yes=True)
     assert "6.0 MB  removed" in capsys.readouterr().out
     assert not any(path.exists() for path in outdated)
     assert all((path / "file").exists() for path in named + unaddressed)
     assert stale(plan) == []
+
+
+def test_the_runs_of_another_study_stay_if_it_is_named(plan):
+    values = yaml.safe_load(SHIPPED.read_text())
+    values["training"]["lr"] = 0.5
+    Path("other.yaml").write_text(yaml.safe_dump(values))
+    other = Plan("other.yaml")
+    make(*(run.evaluation for run in (*plan.runs, *other.runs)))
+    assert set(stale(plan)) == {run.folder for run in other.runs}
+    assert stale(plan, other) == []

@@ -61,6 +61,7 @@ def _train(run, cache: Cache, loaders: dict[str, Loader], device: torch.device, 
     attempt = {
         **run.names,
         "fingerprint": run.cell.fp,
+        "code": run.cell.code,
         "parameters": spec,
         "cache": {"folder": str(cache.folder), "fingerprint": run.cell.data.cache_fp, "sha256": cache.info["sha256"]},
         "machine": _machine(device, params.resources.train.threads),

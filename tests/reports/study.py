@@ -60,7 +60,7 @@ class Study:
         names = [(NO_FUSION, f"{m}-only", [m]) for m in data.extractors]
         names += [("concat", method, list(data.extractors)) for method in self.params.study.methods]
         return [
-            Cell(data, f, m, {"modalities": own}, f"{i:010x}", {}, "e" * 10, None)
+            Cell(data, f, m, {"modalities": own}, "c" * 10, f"{i:010x}", {}, "e" * 10, None)
             for i, (f, m, own) in enumerate(names)
         ]
 

@@ -22,7 +22,7 @@ def make_run(folder, cache=None, **training):
     """A run of a synthetic cell whose outputs lie in `folder`."""
     cache = cache or SyntheticCache(2)
     data = SimpleNamespace(cache_fp="cafe")
-    cell = SimpleNamespace(spec=spec(cache, **training), fp="beef", data=data)
+    cell = SimpleNamespace(spec=spec(cache, **training), code="c0de", fp="beef", data=data)
     names = {"dataset": "d", "recipe": "r", "fusion": "concat", "method": "joint", "seed": 0}
     return SimpleNamespace(cell=cell, seed=0, names=names, label="d", folder=folder, record=folder / "record.json")
 
@@ -56,7 +56,8 @@ def test_a_finished_run_says_what_it_was(tmp_path):
     record = json.loads(one.record.read_text())
     assert record["status"] == "complete"
     assert record["parameters"] == one.cell.spec
-    assert (record["fingerprint"], record["cache"]["sha256"], record["seed"]) == ("beef", "feed", 0)
+    assert (record["fingerprint"], record["code"], record["cache"]["sha256"]) == ("beef", "c0de", "feed")
+    assert record["seed"] == 0
     assert record["versions"]["torch"] == torch.__version__
     assert record["forwards"] == 3 * SPLITS["train"]
     assert {p.name for p in tmp_path.iterdir()} == {"record.json", "metrics.jsonl", "weights.safetensors"}
