@@ -125,9 +125,20 @@ class Trainer:
 
     def step(self, batch: Batch) -> None:
         """One optimiser step on a batch whose inputs are ready for the model."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with devices.autocast(self.device, self.schedule["precision"]):
+            features = self.model.encode(batch.inputs)
+        self.learn(features, batch)
+        self.optimizer.step()
+        self.context.step += 1
+        self.context.forwards += len(batch.index)
+        self.context.backwards += len(batch.index)
+
+    def learn(self, features: dict[str, Tensor], batch: Batch) -> None:
+        """All of a step that a method can change: from the encoders' features {m: (B, D_m)} to the gradients."""
         ctx, model, method = self.context, self.model, self.method
         with devices.autocast(self.device, self.schedule["precision"]):
-            features, kept = method.on_features(ctx, model.encode(batch.inputs), batch)
+            features, kept = method.on_features(ctx, features, batch)
             if kept is not None:
                 features = {m: f[kept] for m, f in features.items()}
                 batch = Batch({m: x[kept] for m, x in batch.inputs.items()}, batch.label[kept], batch.index[kept])
@@ -135,13 +146,8 @@ class Trainer:
             losses = method.loss(ctx, output, batch)
         for name, value in losses.items():
             ctx.log(name, value)
-        self.optimizer.zero_grad(set_to_none=True)
         sum(losses.values()).backward()
         method.after_backward(ctx, output, batch)
-        self.optimizer.step()
-        ctx.step += 1
-        ctx.forwards += len(batch.index)
-        ctx.backwards += len(batch.index)
 
     @torch.no_grad()
     def score(self, split: str) -> dict[str, float]:
