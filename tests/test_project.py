@@ -6,7 +6,10 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
+
+from pipeline_src.plan import Plan
 
 ROOT = Path(__file__).parents[1]
 LOCK = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", (ROOT / "envs/requirements.txt").read_text(), re.MULTILINE))
@@ -42,11 +45,17 @@ def test_too_old_or_no_python_is_one_clear_message(tmp_path):
 
 def test_the_readme_draws_the_stages_as_they_are():
     readme = (ROOT / "README.md").read_text()
-    drawn = set(re.findall(r"^ +(\w+)\[", readme.split("```mermaid")[1].split("```")[0], re.MULTILINE))
+    drawn = set(re.findall(r"(\w+)\[", readme.split("```mermaid")[1].split("```")[0]))
     rules = set()
     for file in (ROOT / "workflow/rules").glob("*.smk"):
         rules |= set(re.findall(r"pipeline_src (\w+) --params", file.read_text()))
     assert rules <= drawn
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_study_can_be_planned(file):
+    plan = Plan(file)
+    assert len(plan.runs) == len(plan.cells) * len(plan.params.study.seeds) > 0
 
 
 def test_every_file_that_the_readme_names_is_there():
