@@ -1,0 +1,125 @@
+"""How every figure looks: colours that stay apart for colour-blind readers, thin axes, no ornament.
+
+Series are told apart by colour and by dashes or marker. In the HTML report each colour here becomes a variable of the
+page, so that figures follow its light or dark scheme; everywhere else they are as written here, on paper.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PAPER, INK, SOFT, LINE = "#fdfdfb", "#1d2021", "#5d6266", "#d9dad5"
+# Okabe and Ito's colours without yellow and black, then two more; the baseline is drawn in INK.
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#8f8a00")
+MODALITIES = ("#0b6e80", "#b5541d", "#74539c", "#5f7a1f", "#a33b5e")
+DASHES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1)), (0, (8, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+PANEL = 3.15, 2.45  # inches of one set of axes with its labels
+
+RC = {
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "savefig.facecolor": PAPER,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "none",  # text as text: small, searchable, in the reader's own font
+    "svg.hashsalt": "counterpoise",  # the same figure gives the same bytes
+    "axes.unicode_minus": True,
+}
+
+
+class Look(NamedTuple):
+    """How one series is drawn."""
+
+    color: str
+    dashes: object = "solid"
+    marker: str = "o"
+
+
+def looks(names: list[str], baseline: str | None = None) -> dict[str, Look]:
+    """A look for each name, the same for the same list; `baseline`, where it is among them, in ink and solid."""
+    found, i = {}, 0
+    for name in names:
+        if name == baseline:
+            found[name] = Look(INK)
+            continue
+        found[name] = Look(SERIES[i % len(SERIES)], DASHES[(i + 1) % len(DASHES)], MARKERS[(i + 1) % len(MARKERS)])
+        i += 1
+    return found
+
+
+def modality_looks(names: list[str]) -> dict[str, Look]:
+    """The same for modalities, in colours that no method has."""
+    return {
+        name: Look(MODALITIES[i % len(MODALITIES)], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
+        for i, name in enumerate(names)
+    }
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Matplotlib's settings for drawing and saving, for the length of the block."""
+    import matplotlib
+
+    with matplotlib.rc_context(RC):
+        yield
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG text, the same for the same figure: no date, no random names."""
+    text = io.StringIO()
+    with styled():
+        figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def panels(count: int, columns: int = 3, size: tuple[float, float] = PANEL) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` axes, each of `size` inches with its labels, at most `columns` beside each other."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    return figure, axes
+
+
+def whole_epochs(axes: Axes, epochs: int) -> None:
+    """Epochs from 1 on the horizontal axis, ticks on whole ones."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, max(epochs, 1) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
