@@ -2,6 +2,7 @@
 
     snakemake --cores all                                  the study of params.yaml
     snakemake --cores all --config params=other.yaml       another one
+    snakemake --cores all --profile slurm                  on a cluster; resources=other.yaml: with other requests
 
 Paths come from pipeline_src.plan: each holds a fingerprint of all that determines the output, so what exists is right.
 """
@@ -13,6 +14,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from pipeline_src import plan as places
+from pipeline_src.config import RESOURCES
 from pipeline_src.errors import UserError
 from pipeline_src.plan import Plan
 
@@ -21,6 +23,8 @@ min_version("9.27")
 # The jobs' `python` is the one that runs snakemake, activated or not; a conda environment still goes before it.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]))
 
+if "resources" in config:
+    os.environ[RESOURCES] = config["resources"]  # jobs find the same file
 params_file = config.get("params", "params.yaml")
 try:
     plan = Plan(params_file)

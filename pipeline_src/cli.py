@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     command("evaluate", _evaluate, "+")
     command("aggregate", _aggregate, "?")
     command("plan", _plan)
-    command("schema", _schema)
+    schema = command("schema", _schema)
+    schema.add_argument("name", nargs="?", choices=["params", "resources"], default="params")
     prune = command("prune", _prune)
     prune.add_argument("--yes", action="store_true", help="remove; without it, only list")
     prune.add_argument("--also", nargs="+", default=[], metavar="FILE", help="params files of other studies that stay")
@@ -139,10 +140,10 @@ def _plan(options) -> None:
 
 
 def _schema(options) -> None:
-    """Print the JSON schema of params.yaml, as it stands in workflow/schemas."""
+    """Print the JSON schema of params.yaml or of resources.yaml, as it stands in workflow/schemas."""
     from pipeline_src.config import schema_text
 
-    print(schema_text(), end="")
+    print(schema_text(options.name), end="")
 
 
 def _prune(options) -> None:

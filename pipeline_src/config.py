@@ -1,13 +1,16 @@
-"""The parameters: types, ranges, units and sources. The values stand in params.yaml and nowhere else.
+"""The parameters: types, ranges, units and sources. The values stand in params.yaml and, for what jobs ask of the
+scheduler, in workflow/resources.yaml, and nowhere else.
 
-`load` reads and checks the whole file before the first job and reports every mistake in one line each: where it stands,
+`load` reads and checks both files before the first job and reports every mistake in one line each: where it stands,
 what was expected, what was found, and the closest name. Blocks of plug-ins (a data set, a recipe's modality, an
 encoder, a method) are checked by the `Params` of the plug-in that they name, so a plug-in brings its parameters with
 it.
 """
 
 import json
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +24,9 @@ from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, heads
 from pipeline_src.registry import Registry, closest
 
-SCHEMA_FILE = Path(__file__).parent.parent / "workflow" / "schemas" / "params.schema.json"
+WORKFLOW = Path(__file__).parent.parent / "workflow"
+SCHEMAS = {name: WORKFLOW / "schemas" / f"{name}.schema.json" for name in ("params", "resources")}
+RESOURCES = "COUNTERPOISE_RESOURCES"  # environment variable: a file to take the place of workflow/resources.yaml
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of data sets, recipes and modalities: they become parts of paths
 
 
@@ -122,27 +127,75 @@ class Reporting(_Section):
 
 
 class Stage(_Section):
-    """What the scheduler is asked for, per job of one stage."""
+    """What a job of one stage asks for; what is not said is `default`'s."""
 
-    threads: int = Field(
-        ge=1, description="CPU cores; of train: also fixes the order of sums, so keep it to repeat a run bit for bit"
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU cores; of train: also fixes the order of sums, so keep it to repeat a run bit for bit",
     )
-    mem_mb: int = Field(ge=1, description="MB of memory")
-    runtime: int = Field(ge=1, description="minutes")
-    gpu: int = Field(ge=0, default=0, description="GPUs; honoured where the executor or --resources gpu=N knows them")
+    mem_mb: int | None = Field(None, ge=1, description="MB of memory; a retry asks for twice, then three times as much")
+    max_mem_mb: int | None = Field(None, ge=1, description="what a retry asks for at most")
+    runtime: int | None = Field(None, ge=1, description="minutes; a retry asks for twice, then three times as much")
+    max_runtime: int | None = Field(None, ge=1, description="what a retry asks for at most: the partition's limit")
+    gpu: int | None = Field(
+        None, ge=0, description="GPUs; honoured where the executor or --resources gpu=N knows them; none if not said"
+    )
+    gpu_model: str | None = Field(None, min_length=1, description="Slurm: kind of GPU, as in --gpus=MODEL:N")
+    partition: str | None = Field(None, min_length=1, description="Slurm: the cluster's own default if not said")
+    account: str | None = Field(None, min_length=1, description="Slurm: whom to charge")
+    constraint: str | None = Field(None, min_length=1, description="Slurm: features of nodes")
+    qos: str | None = Field(None, min_length=1, description="Slurm: quality of service")
+    sbatch: str | None = Field(None, min_length=1, description="Slurm: further options of sbatch, as typed")
+
+    def job(self) -> dict[str, int | str | Callable]:
+        """Snakemake's `resources` of a job, as its Slurm executor names them; memory and time grow with retries."""
+
+        def growing(value: int, most: int | None) -> Callable:
+            return lambda wildcards, attempt: min(attempt * value, max(value, most) if most else attempt * value)
+
+        asked = {
+            "mem_mb": growing(self.mem_mb, self.max_mem_mb),
+            "runtime": growing(self.runtime, self.max_runtime),
+            "gpu": self.gpu or 0,
+            "gpu_model": self.gpu_model if self.gpu else None,
+            "slurm_partition": self.partition,
+            "slurm_account": self.account,
+            "constraint": self.constraint,
+            "qos": self.qos,
+            "slurm_extra": self.sbatch,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
+
+
+def _complete(default: Stage) -> Stage:
+    if None in (default.threads, default.mem_mb, default.runtime):
+        raise ValueError("expected at least threads, mem_mb and runtime")
+    return default
 
 
 class Resources(_Section):
-    """Per stage, for the scheduler; changes no result and reruns nothing."""
+    """workflow/resources.yaml: per stage, what jobs ask of the machine or the cluster; changes no result."""
 
     seeds_per_job: int = Field(ge=1, description="seeds of one cell that share a process, which pays the imports once")
-    fetch: Stage
-    manifest: Stage
-    extract: Stage
-    cache: Stage
-    train: Stage
-    evaluate: Stage
-    aggregate: Stage
+    default: Annotated[Stage, AfterValidator(_complete)] = Field(
+        description="of every stage that does not say otherwise"
+    )
+    fetch: Stage = Stage()
+    manifest: Stage = Stage()
+    extract: Stage = Stage()
+    cache: Stage = Stage()
+    train: Stage = Stage()
+    evaluate: Stage = Stage()
+    aggregate: Stage = Stage()
+
+    def resolved(self) -> "Resources":
+        """Every stage complete, with `default` where it says nothing."""
+        default = self.default.model_dump()
+        stages = (name for name, field in type(self).model_fields.items() if field.annotation is Stage)
+        return self.model_copy(
+            update={name: Stage(**default | getattr(self, name).model_dump(exclude_none=True)) for name in stages}
+        )
 
 
 class Params(_Section):
@@ -160,16 +213,44 @@ class Params(_Section):
     )
     evaluation: Evaluation
     reporting: Reporting
+
+
+class Settings(Params):
+    """params.yaml, and beside it what changes no result."""
+
     resources: Resources
 
 
-def load(file: str | Path) -> Params:
-    """Read and check a params file. Raises UserError with one line per mistake."""
-    file = Path(file)
+def load(file: str | Path, resources: str | Path | None = None) -> Settings:
+    """Read and check a params file and a resources file (if none is given, the one that the environment variable
+    COUNTERPOISE_RESOURCES names, else workflow/resources.yaml). Raises UserError with one line per mistake.
+    """
+    values, mistakes = _read(Path(file), Params, "params")
+    params = mistakes.checked(Params, values, ())
+    blocks = _check_plugins(values, mistakes)
+    if params is not None:
+        model = params.model.model_copy(update={"encoders": blocks.pop("encoders")})
+        params = params.model_copy(update={**blocks, "model": model})
+        _check_references(params, mistakes)
+    mistakes.raise_if_any()
+    return Settings.model_construct(**dict(params), resources=load_resources(resources))
+
+
+def load_resources(file: str | Path | None = None) -> Resources:
+    """Read and check a resources file, as `load` does; every stage is complete."""
+    file = Path(file or os.environ.get(RESOURCES) or WORKFLOW / "resources.yaml")
+    values, mistakes = _read(file, Resources, "resources")
+    resources = mistakes.checked(Resources, values, ())
+    mistakes.raise_if_any()
+    return resources.resolved()
+
+
+def _read(file: Path, model: type[BaseModel], noun: str) -> tuple[dict, "_Mistakes"]:
+    """A YAML file's values, and where to note mistakes in them."""
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{file}: expected a readable params file: {error.strerror}") from error
+        raise UserError(f"{file}: expected a readable {noun} file: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: expected UTF-8, found {error.reason} at byte {error.start}") from error
     try:
@@ -181,17 +262,8 @@ def load(file: str | Path) -> Params:
         what = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{where}: not valid YAML: {what}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{file}: expected sections ({', '.join(Params.model_fields)}), found {_shown(values)}")
-
-    mistakes = _Mistakes(file, root)
-    params = mistakes.checked(Params, values, ())
-    blocks = _check_plugins(values, mistakes)
-    if params is not None:
-        model = params.model.model_copy(update={"encoders": blocks.pop("encoders")})
-        params = params.model_copy(update={**blocks, "model": model})
-        _check_references(params, mistakes)
-    mistakes.raise_if_any()
-    return params
+        raise UserError(f"{file}: expected sections ({', '.join(model.model_fields)}), found {_shown(values)}")
+    return values, _Mistakes(file, root)
 
 
 def schema() -> dict:
@@ -222,8 +294,9 @@ def schema() -> dict:
     return schema
 
 
-def schema_text() -> str:
-    return json.dumps(schema(), indent=2) + "\n"
+def schema_text(name: str = "params") -> str:
+    """A file of workflow/schemas."""
+    return json.dumps(schema() if name == "params" else Resources.model_json_schema(), indent=2) + "\n"
 
 
 class _Loader(yaml.SafeLoader):

@@ -70,15 +70,6 @@ training:
 methods: {}
 evaluation: {batch_size: 64, probe_c: 1.0, probe_iterations: 1000}
 reporting: {confidence: 0.95}
-resources:
-  seeds_per_job: 3
-  fetch: {threads: 2, mem_mb: 4000, runtime: 60}
-  manifest: {threads: 1, mem_mb: 4000, runtime: 60}
-  extract: {threads: 1, mem_mb: 4000, runtime: 240}
-  cache: {threads: 1, mem_mb: 4000, runtime: 60}
-  train: {threads: 1, mem_mb: 4000, runtime: 720, gpu: 1}
-  evaluate: {threads: 1, mem_mb: 4000, runtime: 60}
-  aggregate: {threads: 1, mem_mb: 4000, runtime: 60}
 """
 
 
@@ -452,13 +443,14 @@ def test_command_line_prints_the_mistakes_and_exits_with_2(tmp_path):
 
 
 def test_schema_is_in_step():
-    same = config.SCHEMA_FILE.exists() and config.SCHEMA_FILE.read_text() == config.schema_text()
-    assert same, "run: python -m pipeline_src schema > workflow/schemas/params.schema.json"
+    for name, file in config.SCHEMAS.items():
+        same = file.exists() and file.read_text() == config.schema_text(name)
+        assert same, f"run: python -m pipeline_src schema {name} > {file.relative_to(ROOT)}"
 
 
 def test_schema_accepts_what_is_valid_and_refuses_what_is_not():
     jsonschema = pytest.importorskip("jsonschema")
-    schema = json.loads(config.SCHEMA_FILE.read_text())
+    schema = json.loads(config.SCHEMAS["params"].read_text())
     validator = jsonschema.validators.validator_for(schema)
     validator.check_schema(schema)
     assert validator(schema).is_valid(yaml.load(VALID, config._Loader))

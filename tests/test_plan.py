@@ -25,9 +25,11 @@ NOTHING = set()
 def plan(tmp_path, monkeypatch):
     """A function: changes {place: value} of the shipped file, cut to one method -> its plan, in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(config.RESOURCES, "resources.yaml")
 
     def of(changes: dict | None = None) -> Plan:
         values = yaml.load(SHIPPED.read_text(), config._Loader)
+        values["resources"] = yaml.safe_load(SHIPPED.with_name("workflow").joinpath("resources.yaml").read_text())
         values["study"] |= {"methods": ["joint"], "fusions": ["concat", "sum"], "seeds": [0, 1], "unimodal": True}
         for place, value in (changes or {}).items():
             block, *path = values, *place.split("/")
@@ -35,6 +37,7 @@ def plan(tmp_path, monkeypatch):
                 block = block[part]
             assert path[-1] in block or place.startswith(("methods/", "resources/")), place
             block[path[-1]] = value
+        Path("resources.yaml").write_text(yaml.safe_dump(values.pop("resources")))
         Path("params.yaml").write_text(yaml.safe_dump(values))
         return Plan()
 

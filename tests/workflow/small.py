@@ -29,17 +29,19 @@ def merged(base: dict, change: dict) -> dict:
 
 
 def write_params(folder: Path, *changes: dict) -> None:
-    """params.yaml of the small study, with changes, in `folder`."""
+    """params.yaml and resources.yaml of the small study, with changes (of resources: below that key), in `folder`."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["resources"] = yaml.safe_load((ROOT / "workflow/resources.yaml").read_text())
     for change in (SMALL, *changes):
         values = merged(values, change)
+    (folder / "resources.yaml").write_text(yaml.safe_dump(values.pop("resources"), sort_keys=False))
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     """Snakemake in `folder`, in a process group of its own."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COUNTERPOISE_RESOURCES": str(folder / "resources.yaml")}
     return subprocess.Popen(
         [*command, "--cores", "2", *arguments],
         cwd=folder,

@@ -14,9 +14,7 @@ rule aggregate:
         "../../envs/counterpoise.yaml"
     threads: asked.aggregate.threads
     resources:
-        mem_mb=asked.aggregate.mem_mb,
-        runtime=asked.aggregate.runtime,
-        gpu=asked.aggregate.gpu,
+        **asked.aggregate.job(),
     params:
         file=params_file,
     shell:

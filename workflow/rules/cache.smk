@@ -12,9 +12,7 @@ rule extract:
         "../../envs/counterpoise.yaml"
     threads: asked.extract.threads
     resources:
-        mem_mb=asked.extract.mem_mb,
-        runtime=asked.extract.runtime,
-        gpu=asked.extract.gpu,
+        **asked.extract.job(),
     params:
         file=params_file,
     shell:
@@ -35,9 +33,7 @@ rule cache:
         "../../envs/counterpoise.yaml"
     threads: asked.cache.threads
     resources:
-        mem_mb=asked.cache.mem_mb,
-        runtime=asked.cache.runtime,
-        gpu=asked.cache.gpu,
+        **asked.cache.job(),
     params:
         file=params_file,
     shell:

@@ -16,9 +16,7 @@ for seeds in plan.seed_batches:
             "../../envs/counterpoise.yaml"
         threads: asked.evaluate.threads
         resources:
-            mem_mb=asked.evaluate.mem_mb,
-            runtime=asked.evaluate.runtime,
-            gpu=asked.evaluate.gpu,
+            **asked.evaluate.job(),
         params:
             file=params_file,
         shell:

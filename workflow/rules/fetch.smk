@@ -9,9 +9,7 @@ rule fetch:
         "../../envs/counterpoise.yaml"
     threads: asked.fetch.threads
     resources:
-        mem_mb=asked.fetch.mem_mb,
-        runtime=asked.fetch.runtime,
-        gpu=asked.fetch.gpu,
+        **asked.fetch.job(),
     params:
         file=params_file,
     shell:

@@ -12,9 +12,7 @@ rule manifest:
         "../../envs/counterpoise.yaml"
     threads: asked.manifest.threads
     resources:
-        mem_mb=asked.manifest.mem_mb,
-        runtime=asked.manifest.runtime,
-        gpu=asked.manifest.gpu,
+        **asked.manifest.job(),
     params:
         file=params_file,
     shell:

@@ -17,9 +17,7 @@ for seeds in plan.seed_batches:
             "../../envs/counterpoise.yaml"
         threads: asked.train.threads
         resources:
-            mem_mb=asked.train.mem_mb,
-            runtime=asked.train.runtime,
-            gpu=asked.train.gpu,
+            **asked.train.job(),
         params:
             file=params_file,
         shell:
