@@ -4,12 +4,15 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
 
-.PHONY: run test lint clean
+.PHONY: run ui test lint clean
 
 run: .venv/ready ## the study of params.yaml, from raw media to results/
 	$(BIN)/snakemake --cores all
 	@cat results/tables/accuracy.md
 	@echo "The whole report: results/report.html"
+
+ui: .venv/ready ## the runs in MLflow's UI, on this machine alone; PORT=5001: at another port
+	$(BIN)/python -m pipeline_src ui $(if $(PORT),--port $(PORT))
 
 test: .venv/ready lint ## every check there is
 	$(BIN)/python -m pytest

@@ -17,6 +17,7 @@ from pipeline_src import plan as places
 from pipeline_src.config import RESOURCES
 from pipeline_src.errors import UserError
 from pipeline_src.plan import Plan
+from pipeline_src.tracking.follow import Follower
 
 min_version("9.27")
 
@@ -32,6 +33,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 asked = plan.params.resources
+follower = Follower(plan)  # mirrors the runs in MLflow, from a process of its own
 
 
 wildcard_constraints:
@@ -43,6 +45,18 @@ wildcard_constraints:
     shard=r"\d{4}-of-\d{4}",
     fp=places.HEX,
     evaluation=places.HEX,
+
+
+onstart:
+    follower.start()
+
+
+onsuccess:
+    follower.end()
+
+
+onerror:
+    follower.end()
 
 
 localrules:

@@ -51,6 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     prune = command("prune", _prune)
     prune.add_argument("--yes", action="store_true", help="remove; without it, only list")
     prune.add_argument("--also", nargs="+", default=[], metavar="FILE", help="params files of other studies that stay")
+    track = command("track", _track)
+    track.add_argument("--follow", action="store_true", help="go on, while the process that started this one lives")
+    track.add_argument("--parent", type=int, default=os.getppid(), help=argparse.SUPPRESS)
+    ui = command("ui", _ui)
+    ui.add_argument("--port", type=int, help="default: the first free one from 5000 on")
     bench = command("bench", _bench)
     bench.add_argument("what", choices=["loader", "methods", "start", "first_step"])
     return parser
@@ -152,6 +157,25 @@ def _prune(options) -> None:
     from pipeline_src.prune import prune
 
     prune([Plan(file) for file in (options.params, *options.also)], options.yes)
+
+
+def _track(options) -> None:
+    """Bring MLflow up to date with the runs that are there."""
+    from pipeline_src.plan import Plan
+    from pipeline_src.tracking import follow
+
+    plan = Plan(options.params)
+    if options.follow:
+        sys.exit(follow.follow(plan, options.parent))
+    follow.track(plan)
+
+
+def _ui(options) -> None:
+    """Open MLflow's UI, on this machine alone, at a view in which the study can be read."""
+    from pipeline_src.plan import Plan
+    from pipeline_src.tracking.ui import serve
+
+    serve(Plan(options.params), options.port)
 
 
 def _bench(options) -> None:

@@ -126,6 +126,13 @@ class Reporting(_Section):
     confidence: float = Field(gt=0.5, lt=1, description="level of the intervals (Student's t over seeds)")
 
 
+class Tracking(_Section):
+    """What becomes of runs in MLflow; changes no result. The store: environment variable MLFLOW_TRACKING_URI."""
+
+    enabled: bool = Field(True, description="mirror runs in MLflow while Snakemake works")
+    experiment: str = Field("counterpoise", pattern=r"^[\w .:-]+$", description="MLflow's experiment")
+
+
 class Stage(_Section):
     """What a job of one stage asks for; what is not said is `default`'s."""
 
@@ -213,6 +220,7 @@ class Params(_Section):
     )
     evaluation: Evaluation
     reporting: Reporting
+    tracking: Tracking = Tracking()
 
 
 class Settings(Params):

@@ -17,6 +17,7 @@ SMALL = {
     "training": {"epochs": 2},
     "methods": {"relearning": {"every": 20}},  # not in this study
     "resources": {"seeds_per_job": 2},
+    "tracking": {"enabled": False},  # but in its own tests
 }
 
 

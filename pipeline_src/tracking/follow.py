@@ -1,0 +1,194 @@
+"""Syncs: one, of all that is there, for a person; or one after the other while Snakemake works.
+
+Training knows nothing of this. A `Follower` is a process of its own beside Snakemake's; whatever happens to it or to
+MLflow, the workflow ends as it would without.
+"""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from pipeline_src.errors import UserError
+from pipeline_src.progress import say
+from pipeline_src.tracking import store, view
+
+LOG = Path("logs/track.log")
+MEND = "`python -m pipeline_src track` brings it up to date"
+BEHIND = 3  # exit status of a follower that could not mirror all
+INTERVAL = 2.0  # seconds between two looks at the folders, at least
+PAUSE = 60.0  # seconds before the next try after two failures in a row
+LAST, UNPROVEN = 20.0, 5.0  # seconds that the last sync may take, of a store that has answered and of another
+FEW = 8  # runs that are looked up one by one; more are found in one listing
+
+
+class UnreadableError(UserError):
+    """Files of runs that could not be read; all others were mirrored."""
+
+
+class _Ended(BaseException):
+    """The time of the last sync is over. No `except Exception` of a library holds it up."""
+
+
+def opened(plan) -> store.Store:
+    """The store of the plan's experiment. Raises what MLflow raises, or UserError."""
+    return store.Store(store.uri(), plan.params.tracking.experiment)
+
+
+def sync(plan, runs: list, at: store.Store, ended: bool = False) -> Counter:
+    """Mirror `runs` and, of a complete study, its results; how many were new, brought up to date, already right.
+
+    `ended`: none of them is being trained any more. Raises UnreadableError at the end, and whatever MLflow raises.
+    """
+    from pipeline_src.tracking.mirror import Mirror
+
+    views, wrong = [], []
+    for run in runs:
+        try:
+            found = view.read(run)
+        except (UserError, OSError) as error:
+            wrong.append(str(error))
+            continue
+        if found:
+            views.append(view.stopped(found) if ended and found.status == view.RUNNING else found)
+    at.check_unlocked()
+    mirror = Mirror(at)
+    known = mirror.everything() if len(views) > FEW else None
+    done = Counter(mirror.push(one, None if known is None else known.get(one.address, [])) for one in views)
+    if plan.index.exists():
+        mirror.summary(plan)
+    if wrong:
+        raise UnreadableError("\n".join(wrong))
+    return done
+
+
+def track(plan) -> None:
+    """One sync of everything that the plan names. Raises UserError if the store cannot be reached."""
+    try:
+        done = sync(plan, plan.runs, opened(plan))
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{store.uri()}: expected an MLflow store that answers, found {said(error)}; "
+            "start it or name another in MLFLOW_TRACKING_URI, and run `python -m pipeline_src track` again"
+        ) from error
+    from pipeline_src.tracking.mirror import NEW, SAME, UPDATED
+
+    print(f"{store.uri()}: {', '.join(f'{done[what]} {what}' for what in (NEW, UPDATED, SAME))}")
+
+
+def said(error: Exception) -> str:
+    """What went wrong, in a few words on one line."""
+    while error.__cause__ and not isinstance(error, UserError):
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    for sign, words in (
+        ("Connection refused", "connection refused"),
+        ("timed out", "no answer in time"),
+        ("database is locked", "a database that another program has locked"),
+    ):
+        if sign in text:
+            return words
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def follow(plan, parent: int) -> int:
+    """Mirror what changes until the process `parent` ends or SIGTERM comes; then once more, for seconds at most.
+
+    Returns 0, or BEHIND if the last sync did not succeed.
+    """
+    at, asked, failures, pause = None, False, 0, 0.0
+    seen: dict[Path, tuple] = {}  # the folders' state as it was mirrored
+    moved: set[Path] = set()  # what has changed while we looked
+
+    def end(*_):
+        nonlocal asked
+        if not asked:  # a store that failed a moment ago gets no second chance: the workflow is waiting
+            signal.setitimer(signal.ITIMER_REAL, 0.01 if failures else LAST if at else UNPROVEN)
+        asked = True
+
+    def over(*_):
+        raise _Ended
+
+    signal.signal(signal.SIGALRM, over)
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to us too; the parent's end is what counts
+    say("track", f"{store.uri()}, experiment {plan.params.tracking.experiment}")
+    try:
+        while True:
+            if os.getppid() != parent:
+                end()
+            last, started = asked, time.monotonic()
+            now = {run.folder: view.state(run) for run in plan.runs}
+            changed = {folder for folder, state in now.items() if any(state) and state != seen.get(folder)}
+            moved |= changed if seen else set()
+            wanted = changed | moved if last else changed  # at the end nobody is at them any more
+            if (wanted or last or at is None) and started >= pause:
+                try:
+                    at = at or opened(plan)
+                    sync(plan, [run for run in plan.runs if run.folder in wanted], at, ended=last)
+                    failures, seen = 0, now
+                except UnreadableError as error:  # said again when the file changes
+                    say("track", str(error))
+                    failures, seen = 0, now
+                except Exception as error:
+                    failures, at = failures + 1, None
+                    say("track", f"{store.uri()}: {said(error)}; will try again")
+                    pause = time.monotonic() + PAUSE if failures > 1 else 0.0
+            if last:
+                break
+            cost = time.monotonic() - started
+            _sleep(INTERVAL if failures else max(INTERVAL, 10 * cost), lambda: asked or os.getppid() != parent)
+    except _Ended:
+        failures += 1
+    if failures:
+        say("track", f"MLflow is behind; {MEND}")
+    return BEHIND if failures else 0
+
+
+def _sleep(seconds: float, disturbed) -> None:
+    until = time.monotonic() + seconds
+    while not disturbed() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(0.5, left))
+
+
+class Follower:
+    """The process that follows a run of Snakemake."""
+
+    def __init__(self, plan):
+        self.plan, self.process = plan, None
+
+    def start(self) -> None:
+        """Start it, if params.yaml wants it and MLflow is installed."""
+        if not self.plan.params.tracking.enabled or importlib.util.find_spec("mlflow") is None:
+            return
+        command = [sys.executable, "-m", "pipeline_src", "track", "--params", str(self.plan.file)]
+        try:
+            LOG.parent.mkdir(exist_ok=True)
+            with LOG.open("a", encoding="utf-8") as log:
+                self.process = subprocess.Popen(
+                    [*command, "--follow", "--parent", str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+        except OSError as error:
+            say("track", f"not followed: {error}; {MEND}")
+
+    def end(self) -> None:
+        """Let it finish, for a few seconds at most; one line if MLflow is behind."""
+        if self.process is None:
+            return
+        try:
+            self.process.terminate()
+            status = self.process.wait(LAST + 5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = BEHIND
+        if status:
+            say("track", f"MLflow is behind ({LOG} says why); {MEND}")

@@ -1,0 +1,221 @@
+"""From views of runs to MLflow's runs: what is missing there is added, what is there is left alone.
+
+However often and by however many processes it is done, a run of the grid is one MLflow run:
+- it is found again by its tags `address` (the run's folder) and `attempt` (its first epoch);
+- on one host, looking and making stand under a lock; from several hosts two may be made, of which all keep the one
+  with the smaller id and delete the other;
+- an epoch's values have a time that follows from the run's files alone, and MLflow stores equal points once.
+A run that was trained again from scratch has another attempt, and so an MLflow run of its own, because MLflow can
+change no value; the earlier one gets the tag kind = superseded.
+"""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline_src.tracking.store import Store
+from pipeline_src.tracking.view import FINISHED, RUNNING, View
+
+NEW, UPDATED, SAME = "new", "brought up to date", "already right"
+MIRRORED = "mirrored"  # tag: digest of what a finished MLflow run was made from
+BATCH, FEW = 1000, 100  # metrics, and parameters or tags, that MLflow takes at once
+MARK = "train/seconds"  # every epoch has it
+
+
+class Mirror:
+    """Brings views and a study's results into an open store. Raises what MLflow raises."""
+
+    def __init__(self, store: Store):
+        self.store, self.client = store, store.client
+
+    def everything(self) -> dict[str, list]:
+        """All MLflow runs of the experiment by address: one query per thousand."""
+        found: dict[str, list] = {}
+        token = None
+        while True:
+            page = self.client.search_runs([self.store.experiment], max_results=1000, page_token=token)
+            for run in page:
+                found.setdefault(run.data.tags.get("address", ""), []).append(run)
+            token = page.token
+            if not token:
+                return found
+
+    def at(self, address: str) -> list:
+        """The MLflow runs of an address."""
+        return self.client.search_runs([self.store.experiment], f"tags.address = '{address}'")
+
+    def push(self, view: View, known: list | None = None) -> str:
+        """Bring one run up to date; NEW, UPDATED or SAME. `known` is what `at` gave a moment ago."""
+        siblings = self.at(view.address) if known is None else known
+        run, made = self._find(view, siblings), False
+        if run is None:
+            with self.store.alone():
+                siblings = self.at(view.address)
+                run = self._find(view, siblings)
+                if run is None:
+                    self._create(view.name, view.started, {**view.tags, **self._attempt(view)})
+                    made = True
+            if made:  # who was as fast on another host?
+                siblings = self.at(view.address)
+                run = self._find(view, siblings)
+        changed = self._supersede(view, run, siblings)
+        changed |= self._fill(view, run)
+        return NEW if made else UPDATED if changed else SAME
+
+    def _create(self, name: str, started: int, tags: dict[str, str]):
+        source = {"mlflow.source.name": "python -m pipeline_src track", "mlflow.source.type": "PROJECT"}
+        return self.client.create_run(self.store.experiment, started, {**source, **tags}, name)
+
+    @staticmethod
+    def _attempt(view: View) -> dict[str, str]:
+        return {"attempt": view.attempt} if view.attempt else {}
+
+    def _find(self, view: View, siblings: list) -> Any | None:
+        """The view's own MLflow run among those of its address; doubles of it are deleted."""
+        same = [run for run in siblings if run.data.tags.get("attempt") == view.attempt]
+        if not same and view.attempt:  # it was made before its first epoch ended
+            same = [run for run in siblings if "attempt" not in run.data.tags]
+        same.sort(key=lambda run: run.info.run_id)
+        for double in same[1:]:
+            self.client.delete_run(double.info.run_id)
+            siblings.remove(double)
+        return same[0] if same else None
+
+    def _supersede(self, view: View, run, siblings: list) -> bool:
+        """Of several attempts at one address the latest is the run; true if that was news."""
+        *earlier, latest = sorted(siblings, key=lambda one: (one.info.start_time, one.info.run_id))
+        changed = False
+        for one in earlier:
+            if one.data.tags.get("kind") != "superseded":
+                self.client.set_tag(one.info.run_id, "kind", "superseded")
+                changed = True
+        if run.info.run_id != latest.info.run_id:
+            view.tags["kind"] = "superseded"
+        return changed
+
+    def _fill(self, view: View, run) -> bool:
+        """Add what the MLflow run lacks; false if that was nothing."""
+        have, run_id = run.data, run.info.run_id
+        params = {k: v for k, v in view.params.items() if k not in have.params}
+        wanted = {**view.tags, **self._attempt(view)}
+        tags = {k: v for k, v in wanted.items() if have.tags.get(k) != v}
+        complete = view.digest is not None and have.tags.get(MIRRORED) == view.digest
+        rows = [] if complete else self._missing(view, run)
+        final = {} if complete else view.final
+        status = view.status != run.info.status
+        inputs = bool(view.dataset) and not (run.inputs and run.inputs.dataset_inputs)
+        if not (params or tags or rows or final or status or inputs):
+            return False
+        self._log(run_id, params, tags, rows, [self._final(view)] if final else [])
+        if inputs:
+            self.client.log_inputs(run_id, datasets=[_dataset(view)])
+        if status and view.status == RUNNING:
+            self.client.update_run(run_id, status=RUNNING)
+        elif status:
+            self.client.set_terminated(run_id, view.status, view.ended)
+        if view.digest and not complete:
+            self._artifacts(view, run)
+            self.client.set_tag(run_id, MIRRORED, view.digest)  # last: all of it is there
+        return True
+
+    def _missing(self, view: View, run) -> list[list]:
+        """The metrics of the epochs that are not there, an epoch each."""
+        from mlflow.entities import Metric
+
+        there = {m.step for m in self.client.get_metric_history(run.info.run_id, MARK)} if run.data.metrics else set()
+        start = run.info.start_time  # not the view's, which moves when the run is resumed
+        return [
+            [Metric(name, value, start + int(1000 * clock), epoch) for name, value in metrics.items()]
+            for epoch, clock, metrics in view.epochs
+            if epoch not in there
+        ]
+
+    @staticmethod
+    def _final(view: View) -> list:
+        from mlflow.entities import Metric
+
+        return [Metric(name, value, view.final_time, 0) for name, value in view.final.items()]
+
+    def _log(self, run_id: str, params: dict, tags: dict, *groups: list[list]) -> None:
+        """In as few calls as MLflow allows; the metrics of an epoch stay in one call, so in one transaction."""
+        from mlflow.entities import Param, RunTag
+
+        pending: list = []
+        for metrics in [group for some in groups for group in some]:
+            if len(pending) + len(metrics) > BATCH:
+                self.client.log_batch(run_id, metrics=pending)
+                pending = []
+            pending = pending + metrics
+        if pending:
+            self.client.log_batch(run_id, metrics=pending)
+        every = [Param(k, v) for k, v in params.items()]
+        for i in range(0, len(every), FEW):
+            self.client.log_batch(run_id, params=every[i : i + FEW])
+        every = [RunTag(k, v) for k, v in tags.items()]
+        for i in range(0, len(every), FEW):
+            self.client.log_batch(run_id, tags=every[i : i + FEW])
+
+    def _artifacts(self, view: View, run) -> None:
+        for file in view.artifacts:
+            self.store.upload(run, file)
+        try:
+            from pipeline_src.reports.figures import history
+        except ImportError:  # Matplotlib is an extra
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = Path(folder) / "history.png"
+            history(view.rows, view.name).savefig(drawn, dpi=100)
+            self.store.upload(run, drawn)
+
+    def summary(self, plan) -> str:
+        """Bring the results of a complete study (tables, figures, report, metrics) to a run of their own."""
+        results = sorted(
+            path
+            for pattern in ("*.html", "*.parquet", "*.json", "*.csv", "tables/*", "figures/*")
+            for path in plan.results.glob(pattern)
+            if path.is_file()
+        )
+        digest = hashlib.sha256()
+        for path in results:
+            digest.update(path.name.encode() + path.read_bytes())
+        address, digest = plan.results.as_posix(), digest.hexdigest()[:16]
+        with self.store.alone():
+            found, made = self.at(address), False
+            if not found:
+                tags = {"kind": "summary", "address": address, "study": str(plan.file)}
+                found = [self._create(f"summary of {address}", int(plan.index.stat().st_mtime * 1000), tags)]
+                made = True
+        run = min(found, key=lambda one: one.info.run_id)
+        if run.data.tags.get(MIRRORED) == digest:
+            return SAME
+        for path in results:
+            folder = path.parent.relative_to(plan.results).as_posix()
+            self.store.upload(run, path, "" if folder == "." else folder)
+        table = plan.results / "tables" / "accuracy.md"
+        if table.exists():  # the UI shows it on the run's first page
+            self.client.set_tag(run.info.run_id, "mlflow.note.content", table.read_text(encoding="utf-8")[:7000])
+        self.client.set_terminated(run.info.run_id, FINISHED, int(plan.index.stat().st_mtime * 1000))
+        self.client.set_tag(run.info.run_id, MIRRORED, digest)
+        return NEW if made else UPDATED
+
+
+def _dataset(view: View):
+    """The feature cache as an MLflow data set: a digest of its content, the shape of each modality, sizes of splits."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    found = view.dataset
+    schema = [
+        {"name": m, "type": "tensor", "tensor-spec": {"dtype": one["dtype"], "shape": [-1, *one["shape"]]}}
+        for m, one in found["modalities"].items()
+    ]
+    dataset = Dataset(
+        name=f"{found['dataset']}, {found['recipe']}",
+        digest=found["sha256"][:36],  # all that MLflow stores; the whole is the tag `data`
+        source_type="local",
+        source=json.dumps({"uri": found["folder"]}),
+        schema=json.dumps({"mlflow_tensorspec": {"features": json.dumps(schema), "targets": None}}),
+        profile=json.dumps({**found["splits"], "classes": len(found["classes"]), "quarantined": found["quarantined"]}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

@@ -1,0 +1,130 @@
+"""MLflow's own UI, on this machine alone, with a view of the study that is prepared here.
+
+MLflow keeps shared views as tags of the experiment, `mlflow.sharedViewState.<key>`, and its UI shows the one that the
+address names as `viewStateShareKey`.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from pipeline_src.errors import UserError
+from pipeline_src.tracking import follow, store
+
+HOST = "127.0.0.1"
+PORTS = range(5000, 5100)
+KEY = "grid"
+SHOWN = 20  # groups in a chart
+START = 120.0  # seconds that the server may take to answer
+
+
+def view_state(plan) -> dict[str, Any]:
+    """The state of MLflow's page of runs: cells (seeds folded), their test accuracies, and charts."""
+    modalities = list(dict.fromkeys(m for data in plan.data.values() for m in data.extractors))
+    columns = ["test/accuracy", *(f"test/accuracy_probe_{m}" for m in modalities), "val/accuracy", "run/seconds"]
+    sections = {
+        "Test accuracy of the selected epoch": [
+            ("BAR", "test/accuracy", "the whole"),
+            *(("BAR", f"test/accuracy_probe_{m}", f"{m}: linear probe") for m in modalities),
+        ],
+        "Accuracy on val by epoch": [
+            ("LINE", "val/accuracy", "the whole"),
+            *(("LINE", f"val/accuracy_{m}", f"{m}: share of the head") for m in modalities),
+        ],
+        "Ratios between the modalities by epoch": [("LINE", f"ratio/{m}", f"ratio of {m}") for m in modalities],
+    }
+    return {
+        "searchFilter": "tags.kind = 'run'",
+        "orderByKey": "metrics.`test/accuracy`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [f"metrics.`{name}`" for name in columns] + ["params.`seed`"],
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "group"}]},
+        "runsHiddenMode": "SHOW_ALL",
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "compareRunSections": [
+            {"uuid": f"section{i}", "name": name, "display": True, "isReordered": False, "deleted": False}
+            | {"isGenerated": False, "columns": len(charts)}
+            for i, (name, charts) in enumerate(sections.items())
+        ],
+        "compareRunCharts": [
+            {"uuid": f"chart{i}-{j}", "type": kind, "metricSectionId": f"section{i}", "metricKey": key}
+            | {"displayName": title, "runsCountToCompare": SHOWN, "deleted": False, "isGenerated": False}
+            | ({"selectedMetricKeys": [key], "xAxisKey": "step"} if kind == "LINE" else {})
+            for i, charts in enumerate(sections.values())
+            for j, (kind, key, title) in enumerate(charts)
+        ],
+    }
+
+
+def prepare(plan) -> str:
+    """Bring MLflow up to date, store the view, and return its address after that of the server."""
+    follow.track(plan)
+    opened = store.Store(store.uri(), plan.params.tracking.experiment)
+    tag = f"mlflow.sharedViewState.{KEY}"
+    opened.client.set_experiment_tag(opened.experiment, tag, json.dumps(view_state(plan), separators=(",", ":")))
+    return f"#/experiments/{opened.experiment}/runs?workflowType=machine_learning&viewStateShareKey={KEY}"
+
+
+def serve(plan, port: int | None) -> None:
+    """Run MLflow's server until Ctrl-C, and print the addresses of the view; only those if a server runs already."""
+    view, uri = prepare(plan), store.uri()
+    if uri.startswith(("http://", "https://")):
+        _print(uri.rstrip("/"), view)
+        return
+    port = _port(port)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    if uri.startswith(store.SQLITE):
+        folder = Path(uri.removeprefix(store.SQLITE)).parent
+        command += ["--artifacts-destination", str(folder / store.ARTIFACTS)]
+    environment = {**store.settings(), **os.environ}
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        _wait(server, port)
+        _print(f"http://{HOST}:{port}", view)
+        server.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:  # the server has workers; all of them are in its session
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+
+
+def _print(server: str, view: str) -> None:
+    print(f"table:  {server}/{view}")
+    print(f"charts: {server}/{view}&compareRunsMode=CHART", flush=True)
+
+
+def _port(wanted: int | None) -> int:
+    """`wanted`, or the first free port. Raises UserError if there is none."""
+    for port in PORTS if wanted is None else [wanted]:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind((HOST, port))
+                return port
+    found = f"port {wanted}" if wanted else f"any of the ports {PORTS[0]} to {PORTS[-1]}"
+    raise UserError(f"{HOST}: expected {found} to be free, found it taken; name another with --port (PORT=... of make)")
+
+
+def _wait(server: subprocess.Popen, port: int) -> None:
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5):
+            return
+        time.sleep(0.2)
+    raise UserError(f"http://{HOST}:{port}: expected MLflow's server to answer, found that it does not; see above why")

@@ -1,0 +1,223 @@
+"""What a run's folder says of the run, in MLflow's terms. It only reads, and needs neither MLflow nor the run's end.
+
+Names of metrics, which the UI draws in sections by what stands before the slash:
+    train/loss, train/lr, train/seconds                by epoch
+    val/accuracy, val/accuracy_audio                   by epoch, of the whole and of each modality's share of the head
+    test_each_epoch/accuracy, ...                      the same on test, where params.yaml asks for it; chosen by nobody
+    ratio/audio, coefficient/audio, ...                by epoch, what the method logs
+    test/accuracy, test/accuracy_probe_audio, ...      of the selected epoch: the values of results/metrics.parquet
+    val_selected/..., run/seconds, run/forwards, ...   the same for val, and what the run cost
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline_src import files
+from pipeline_src.errors import UserError
+from pipeline_src.fingerprint import fingerprint
+
+VERSION = 1  # of what is mirrored; another one mirrors finished runs again
+RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
+QUIET = 600.0  # seconds without a written file (and five epochs' time) after which a run counts as killed
+FUSED = "fused"
+FINAL = {"test": "test", "val": "val_selected", "train": "run"}  # split of metrics.json -> section
+
+
+@dataclass(frozen=True)
+class View:
+    """One run, as it stands in its folder."""
+
+    name: str
+    address: str  # the run's folder, which holds the fingerprint of all that determines it: the run's identity
+    attempt: str | None  # tells a training from scratch from another at the same address; None before the first epoch
+    status: str
+    started: int  # Unix time, ms
+    ended: int | None
+    params: dict[str, str]
+    tags: dict[str, str]
+    epochs: list[tuple[int, float, dict[str, float]]]  # (epoch from 1, seconds since the start, metrics)
+    final: dict[str, float]
+    final_time: int  # Unix time, ms
+    artifacts: list[Path]
+    rows: list[dict[str, Any]]  # of metrics.jsonl, for the figure
+    dataset: dict[str, Any]  # cache.json, with its folder
+    digest: str | None  # of all there is to mirror, once the run is finished
+
+
+def read(run) -> View | None:
+    """The view of a run (of a Plan), or None if it has not been begun. Raises UserError if a file is not valid."""
+    for _ in range(3):
+        try:
+            return _read(run)
+        except FileNotFoundError:  # attempt.json went while we looked: the record is there now
+            continue
+    return None
+
+
+def stopped(view: View) -> View:
+    """A view of a run whose training is known to have ended without a word."""
+    return replace(view, status=KILLED, ended=view.started + int(1000 * (view.epochs[-1][1] if view.epochs else 0)))
+
+
+def state(run) -> tuple:
+    """Changes when the run's folder does; a stat per file."""
+    return tuple(
+        _stat(file)
+        for file in (run.record, run.folder / "attempt.json", run.folder / "checkpoint.safetensors", run.metrics)
+    )
+
+
+def _stat(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _read(run) -> View | None:
+    folder = run.folder
+    complete = run.record.exists()
+    if not complete and not (folder / "attempt.json").exists():
+        return None
+    about = _json(run.record if complete else folder / "attempt.json")
+    rows = _rows(folder / "metrics.jsonl", None if complete else _covered(folder / "checkpoint.safetensors"))
+    final, artifacts, final_time = {}, [], 0
+    evaluated = complete and run.metrics.exists()
+    if evaluated:
+        final = {_final_name(row): row["value"] for row in _json(run.metrics)["metrics"]}
+        final_time = int(run.metrics.stat().st_mtime * 1000)
+        artifacts = [run.record, run.metrics, run.evaluation / "predictions.parquet"]
+    cell = run.cell
+    epochs, clock = [], 0.0
+    for row in rows:
+        clock += row["seconds"]
+        epochs.append((row["epoch"] + 1, clock, {_epoch_name(k): v for k, v in row.items() if _is_metric(k, v)}))
+    status, ended = _status(folder, about, rows)
+    versions, machine = about["versions"], about["machine"]
+    tags = {
+        "kind": "run",
+        "group": f"{cell.data.name}/{cell.fusion}/{cell.method}",
+        **{name: str(value) for name, value in run.names.items()},
+        "address": folder.as_posix(),
+        "data": about["cache"]["sha256"],
+        "code": about["code"],
+        "version": versions["counterpoise"],
+        "git": versions["git"],
+        "host": machine["host"],
+        "device": machine["device"],
+        "slurm_job": machine["slurm_job"],
+        "error": about.get("error"),
+        "evaluation": cell.evaluation_fp if evaluated else None,
+    }
+    return View(
+        name=run.label,
+        address=folder.as_posix(),
+        attempt=fingerprint(first=rows[0]) if rows else None,
+        status=status,
+        started=_ms(about["started"]),
+        ended=ended,
+        params={k: str(v) for k, v in (_flat(run.names) | _flat(about["parameters"])).items()},
+        tags={k: str(v)[:5000] for k, v in tags.items() if v is not None},
+        epochs=epochs,
+        final=final,
+        final_time=final_time,
+        artifacts=artifacts,
+        rows=rows,
+        dataset=_json(cell.data.cache / "cache.json") | {"folder": cell.data.cache.as_posix()}
+        if (cell.data.cache / "cache.json").exists()
+        else {},
+        digest=_digest(run.record, run.metrics) if evaluated else None,
+    )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return files.read_json(file)
+    except ValueError as error:
+        raise UserError(
+            f"{file}: expected valid JSON, found {error}; delete {file.parent} and run snakemake again"
+        ) from error
+
+
+def _covered(checkpoint: Path) -> int:
+    """Epochs that a checkpoint covers; the lines of later ones are dropped and run again when the run goes on."""
+    from safetensors import SafetensorError, safe_open
+
+    if not checkpoint.exists():
+        return 0
+    try:
+        with safe_open(checkpoint, "numpy") as opened:
+            return json.loads(opened.metadata()["about"])["epoch"] + 1
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _rows(file: Path, covered: int | None) -> list[dict[str, Any]]:
+    """The first `covered` lines, or all; a line that is being written does not count."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()[:covered]
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise UserError(
+            f"{file}: expected a JSON object per line, found {error}; delete {file.parent} and run snakemake again"
+        ) from error
+
+
+def _status(folder: Path, about: dict, rows: list[dict]) -> tuple[str, int | None]:
+    """Status, and the end as Unix time in ms."""
+    if about["status"] == "complete":
+        return FINISHED, _ms(about["ended"])
+    if about["status"] != "running":
+        stopped = about["status"] == "interrupted" or about.get("error", "").startswith(("KeyboardI", "SystemExit"))
+        return (KILLED if stopped else FAILED), _ms(about["ended"])
+    # A killed process says nothing; but an epoch ends from time to time. The first one may take long.
+    last = max((s[0] / 1e9 for s in map(_stat, (folder / "attempt.json", folder / "metrics.jsonl")) if s), default=0)
+    patience = max(QUIET, 5 * max(row["seconds"] for row in rows)) if rows else 86400
+    return (RUNNING, None) if time.time() - last < patience else (KILLED, int(last * 1000))
+
+
+def _digest(*contents: Path) -> str:
+    found = hashlib.sha256(f"{VERSION}".encode())
+    for file in contents:
+        found.update(file.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _ms(time: str) -> int:
+    return int(datetime.fromisoformat(time).timestamp() * 1000)
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """{'training.lr': 0.1, ...} of nested dictionaries; a list is one value."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    found = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return found
+
+
+def _is_metric(name: str, value: Any) -> bool:
+    return name != "epoch" and isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _epoch_name(key: str) -> str:
+    """A key of metrics.jsonl (`loss`, `val_accuracy/audio`, `ratio/audio`) as the UI shows it best."""
+    name, _, modality = key.partition("/")
+    split, _, metric = name.partition("_")
+    if split in ("val", "test"):
+        section = "val" if split == "val" else "test_each_epoch"
+        return f"{section}/{metric}_{modality}" if modality else f"{section}/{metric}"
+    return key if modality else f"train/{key}"
+
+
+def _final_name(row: dict[str, Any]) -> str:
+    own = "" if row["modality"] == FUSED else f"_{row['modality']}"
+    return f"{FINAL[row['split']]}/{row['metric']}{own}"

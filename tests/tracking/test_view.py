@@ -1,0 +1,120 @@
+"""What a run's folder says, at every moment of its life."""
+
+import math
+import os
+import time
+
+import pytest
+
+from pipeline_src.errors import UserError
+from pipeline_src.tracking import view
+from tests.tracking.study import begin, finish, metrics, planned, row
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return planned().runs[0]
+
+
+def test_nothing_is_said_of_a_run_that_was_not_begun(run):
+    assert view.read(run) is None
+    run.folder.mkdir(parents=True)
+    assert view.read(run) is None
+
+
+def test_only_lines_that_a_checkpoint_covers_count(run):
+    begin(run, [row(0), row(1), row(2)], covered=2)
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "lo')
+    found = view.read(run)
+    assert [epoch for epoch, _, _ in found.epochs] == [1, 2]
+    assert [clock for _, clock, _ in found.epochs] == [1.5, 3.0]
+    begin(run, [row(0)], covered=0)
+    (run.folder / "checkpoint.safetensors").unlink()
+    assert view.read(run).epochs == [] and view.read(run).attempt is None
+
+
+def test_names_of_metrics(run):
+    finish(run, [row(0)])
+    found = view.read(run)
+    assert list(found.epochs[0][2]) == [
+        "train/lr",
+        "train/seconds",
+        "train/loss",
+        "ratio/audio",
+        "ratio/visual",
+        "val/accuracy",
+        "val/accuracy_audio",
+        "test_each_epoch/accuracy",
+    ]
+    assert found.final == {
+        "test/accuracy": 0.75,
+        "test/accuracy_probe_audio": 0.65,
+        "test/accuracy_probe_visual": pytest.approx(0.55),
+        "val_selected/accuracy": 0.7,
+        "run/seconds": 12.5,
+    }
+    assert set(found.final.values()) == {one["value"] for one in metrics(run)}
+
+
+def test_status_and_times(run):
+    begin(run, [row(0)])
+    assert view.read(run).status == "RUNNING" and view.read(run).ended is None
+    begin(run, [row(0)], status="failed", error="ValueError('no')", ended="2025-01-01T10:01:00+00:00")
+    assert view.read(run).status == "FAILED" and view.read(run).tags["error"] == "ValueError('no')"
+    begin(run, [row(0)], status="failed", error="KeyboardInterrupt()", ended="2025-01-01T10:01:00+00:00")
+    assert view.read(run).status == "KILLED"
+    finish(run, [row(0)])
+    found = view.read(run)
+    assert found.status == "FINISHED" and found.ended - found.started == 5 * 60 * 1000
+
+
+def test_a_run_that_has_been_silent_for_long_was_killed(run):
+    begin(run, [row(0)])
+    then = time.time() - view.QUIET - 60
+    for file in ("attempt.json", "metrics.jsonl"):
+        os.utime(run.folder / file, (then, then))
+    found = view.read(run)
+    assert found.status == "KILLED" and found.ended == pytest.approx(then * 1000, abs=1000)
+    begin(run, [row(0, seconds=3600.0)])  # its epochs take an hour
+    for file in ("attempt.json", "metrics.jsonl"):
+        os.utime(run.folder / file, (then, then))
+    assert view.read(run).status == "RUNNING"
+
+
+def test_values_that_are_no_numbers(run):
+    begin(run, [row(0, loss=math.nan, **{"ratio/audio": math.inf})])
+    values = view.read(run).epochs[0][2]
+    assert math.isnan(values["train/loss"]) and values["ratio/audio"] == math.inf
+    begin(run, [row(0) | {"note": "text", "none": None}])
+    assert "train/note" not in view.read(run).epochs[0][2]
+
+
+def test_an_attempt_is_told_by_its_first_epoch(run):
+    begin(run, [row(0)])
+    first = view.read(run).attempt
+    begin(run, [row(0), row(1)])
+    assert view.read(run).attempt == first
+    begin(run, [row(0, attempt=1), row(1)])
+    assert view.read(run).attempt != first
+
+
+def test_files_that_are_not_valid_are_named_with_the_mend(run):
+    begin(run, [row(0)])
+    (run.folder / "attempt.json").write_text("{")
+    with pytest.raises(UserError, match=r"attempt.json: expected valid JSON, found .*; delete .* and run snakemake"):
+        view.read(run)
+    begin(run, [row(0)])
+    (run.folder / "metrics.jsonl").write_text("no\n")
+    with pytest.raises(UserError, match=r"metrics.jsonl: expected a JSON object per line"):
+        view.read(run)
+
+
+def test_the_state_changes_when_the_folder_does(run):
+    before = view.state(run)
+    begin(run, [row(0)])
+    begun = view.state(run)
+    assert before != begun == view.state(run)
+    finish(run, [row(0)])
+    assert view.state(run) != begun
