@@ -32,5 +32,8 @@ lint: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+cluster-up cluster-down cluster-status: cluster-%: ## a Slurm of two nodes on this host, to try --profile slurm with
+	slurm/toy/cluster $*
+
 clean: ## forget the environment; data/ and results/ stay (see `prune`)
 	rm -rf .venv

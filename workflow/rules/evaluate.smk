@@ -12,6 +12,8 @@ for seeds in plan.seed_batches:
             f"logs/evaluate/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}-{{evaluation}}.log",
         benchmark:
             f"benchmarks/evaluate/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}-{{evaluation}}.tsv"
+        group:
+            "cells"
         conda:
             "../../envs/counterpoise.yaml"
         threads: asked.evaluate.threads

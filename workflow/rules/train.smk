@@ -13,6 +13,8 @@ for seeds in plan.seed_batches:
             f"logs/train/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}.log",
         benchmark:
             f"benchmarks/train/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}.tsv"
+        group:
+            "cells"
         conda:
             "../../envs/counterpoise.yaml"
         threads: asked.train.threads
