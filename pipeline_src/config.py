@@ -249,8 +249,15 @@ def load_resources(file: str | Path | None = None) -> Resources:
     file = Path(file or os.environ.get(RESOURCES) or WORKFLOW / "resources.yaml")
     values, mistakes = _read(file, Resources, "resources")
     resources = mistakes.checked(Resources, values, ())
+    if resources is not None:
+        resources = resources.resolved()
+        for name in ("gpu_model", "partition", "account", "constraint", "qos", "sbatch"):
+            train, evaluate = getattr(resources.train, name), getattr(resources.evaluate, name)
+            if train != evaluate and None not in (train, evaluate):
+                what = f"expected train's {train!r}, as both share jobs (group `cells`), found {evaluate!r}"
+                mistakes.add(("evaluate", name), what)
     mistakes.raise_if_any()
-    return resources.resolved()
+    return resources
 
 
 def _read(file: Path, model: type[BaseModel], noun: str) -> tuple[dict, "_Mistakes"]:

@@ -16,6 +16,7 @@ seeds_per_job: 3
 default: {threads: 1, mem_mb: 4000, runtime: 60, account: lab, partition: cpu}
 extract: {runtime: 240}
 train: {gpu: 1, partition: gpu, max_runtime: 100, sbatch: --signal=TERM@120}
+evaluate: {partition: gpu}
 """
 
 
@@ -73,6 +74,11 @@ def test_a_retry_asks_for_more_memory_and_time_up_to_the_set_most(loaded):
         ("extract: {runtime", "extract: {runtme", "3: extract.runtme: unknown key; did you mean 'runtime'? (known: "),
         ("extract:", "extrct:", "3: extrct: unknown key; did you mean 'extract'? (known: "),
         ("240", "4 h", '3: extract.runtime: expected a valid integer, found "4 h"'),
+        (
+            "evaluate: {partition: gpu}",
+            "evaluate: {}",
+            "5: evaluate.partition: expected train's 'gpu', as both share jobs (group `cells`), found 'cpu'",
+        ),
         ("240", "0", "3: extract.runtime: expected greater than or equal to 1, found 0"),
         ("threads: 1, ", "", "2: default: expected at least threads, mem_mb and runtime, found {"),
         ("seeds_per_job: 3\n", "", "1: seeds_per_job: expected a value, found none"),
