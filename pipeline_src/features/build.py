@@ -89,7 +89,8 @@ def _decode(
 def pack(data) -> None:
     """Close the cache: check the quarantined share, gather the statistics of the training split, write cache.json.
 
-    Statistics are the mean and deviation per channel (frames) or of all values (spectrograms), over `train` alone.
+    Statistics are the mean and deviation per channel (frames), per feature of the steps that are no padding (sequence)
+    or of all values (spectrograms), over `train` alone; tokens have none.
     """
     manifest = pd.read_parquet(data.manifest / "manifest.parquet")
     bad = pd.concat(
@@ -135,14 +136,18 @@ def pack(data) -> None:
 
 
 class _Moments:
-    """Running mean and deviation in float64: per channel of frames (N, T, C, H, W), of all values of spectrograms."""
+    """Running mean and deviation in float64, of the values that share what is left of the shape without `axes`."""
 
     def __init__(self, layout: str):
-        self.axes = (0, 1, 3, 4) if layout == "frames" else (0, 1, 2)
+        self.layout = layout
+        self.axes = {"frames": (0, 1, 3, 4), "spectrogram": (0, 1, 2), "sequence": (0,)}.get(layout)
         self.count, self.sum, self.square = 0, 0.0, 0.0
 
     def add(self, values: np.ndarray) -> None:
-        if len(values):
+        if self.layout == "sequence":
+            values = values.reshape(-1, values.shape[-1])
+            values = values[values.any(axis=1)]
+        if len(values) and self.axes:
             values = values.astype(np.float64)
             self.count += values.size // max(
                 1, np.prod([values.shape[a] for a in range(values.ndim) if a not in self.axes])

@@ -27,7 +27,8 @@ class Extractor:
     """Turns a media file into the model's input.
 
     `shape` and `dtype` are those of one clip's array; `layout` says how encoders and augmentation are to read it:
-    "frames" (T, C, H, W) or "spectrogram" (F, T).
+    "frames" (T, C, H, W), "spectrogram" (F, T), "sequence" (T, D), whose steps of nothing but zeros are padding, or
+    "tokens" (L,), numbers of words with 0 for padding.
     """
 
     Params: ClassVar[type[ExtractorParams]] = ExtractorParams

@@ -66,25 +66,25 @@ def stated_duration(container, stream) -> Fraction:
     raise MediaError("no duration stated")
 
 
-def decode(container, stream, take: Callable[[Any], bool]) -> None:
-    """Give the frames of `stream` to `take` in display order until it returns True, then read on without decoding.
+def packets(container, stream) -> Iterator:
+    """The packets of `stream` in the file's order, those after a damaged one left out; all are read to the end.
 
-    Raises MediaError if a packet is damaged or the packets end before the stated duration.
+    Raises MediaError at the end if a packet was damaged or they end before the stated duration.
     """
-    starts, ends, own_end, done, damaged = [], [], Fraction(0), False, None
+    starts, ends, own_end, damaged = [], [], Fraction(0), None
     for packet in container.demux():
         mine = packet.stream.index == stream.index
         if packet.is_corrupt:
             if mine and damaged is None:
-                damaged, done = own_end, True
+                damaged = own_end
             continue
         if packet.pts is not None:
             starts.append(packet.pts * packet.time_base)
             ends.append((packet.pts + (packet.duration or 0)) * packet.time_base)
             if mine:
                 own_end = max(own_end, ends[-1])
-        if mine and not done:
-            done = any(take(frame) for frame in packet.decode())
+        if mine and damaged is None:
+            yield packet
     # A stream that has no duration of its own may rightly end before the longest one, which the container's is for.
     if stream.duration:
         found = own_end - (stream.start_time or 0) * stream.time_base
@@ -95,6 +95,16 @@ def decode(container, stream, take: Callable[[Any], bool]) -> None:
         raise MediaError(f"truncated: decoded {float(found):.2f} s of {float(stated):.2f} s")
     if damaged is not None:
         raise MediaError(f"cannot be decoded: damaged packet at {float(damaged):.2f} s")
+
+
+def decode(container, stream, take: Callable[[Any], bool]) -> None:
+    """Give the frames of `stream` to `take` in display order until it returns True, then read on without decoding.
+
+    Raises MediaError as `packets` does.
+    """
+    done = False
+    for packet in packets(container, stream):
+        done = done or any(take(frame) for frame in packet.decode())
 
 
 def mono(file: Path, sample_rate: int, samples: int) -> np.ndarray:

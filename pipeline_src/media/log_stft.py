@@ -1,6 +1,7 @@
 """Logarithmic magnitude spectrogram of the sound: the audio input of OGM-GE and the papers after it.
 
-OGM-GE's own numbers (257 x 188): 22,050 Hz, 3 s, n_fft 512, hop 353, floor 1e-7, pad `tile`.
+OGM-GE's own numbers: CREMA-D (257 x 188) 22,050 Hz, 3 s, n_fft 512, hop 353, floor 1e-7, pad `tile`; VGGSound
+(129 x 626) 16 kHz, 5 s, n_fft 256, hop 128.
 """
 
 from pathlib import Path
@@ -20,6 +21,9 @@ class LogSTFTParams(ExtractorParams):
     n_fft: int = Field(ge=16, le=16_384, description="length of the Fourier transform and of its Hann window, samples")
     hop: int = Field(ge=1, le=16_384, description="step between windows, samples")
     floor: float = Field(gt=0, le=1, description="added to the magnitude before the logarithm")
+    start: float = Field(
+        default=0.0, ge=0, le=600, description="s passed over first, of a sound padded to `start` + `seconds`"
+    )
 
     @model_validator(mode="after")
     def _longer_than_a_window(self):
@@ -51,7 +55,9 @@ class LogSTFT(Extractor):
     def extract(self, file: Path) -> np.ndarray:
         """Raises MediaError if the file cannot be opened or decoded, or ends before its stated duration."""
         p = self.params
-        wave = fitted(mono(file, p.sample_rate, self.samples), self.samples, p.pad)
+        passed = round(p.start * p.sample_rate)
+        until = passed + self.samples
+        wave = fitted(mono(file, p.sample_rate, until), until, p.pad)[passed:]
         return log_stft(wave, p.n_fft, p.hop, p.floor).astype(self.dtype)
 
 

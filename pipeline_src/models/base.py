@@ -4,7 +4,7 @@ heads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,6 +12,8 @@ from pipeline_src.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pipeline_src.media.base import Extractor
 
 encoders = Registry("pipeline_src.models.encoders", "encoder")
 heads = Registry("pipeline_src.models.heads", "fusion head")
@@ -24,6 +26,10 @@ class EncoderParams(BaseModel):
 
     kind: str
 
+    def identity(self) -> dict[str, Any]:
+        """What determines the encoder: the parameters, with a file's content in the place of its path."""
+        return self.model_dump()
+
 
 class Encoder:
     """How one modality becomes a vector. `shape` is one clip's, `layout` its extractor's; `layouts` are those it can
@@ -35,6 +41,13 @@ class Encoder:
 
     def __init__(self, params: EncoderParams, layout: str, shape: tuple[int, ...]):
         self.params, self.layout, self.shape = params, layout, shape
+
+    @classmethod
+    def refuses(cls, params: EncoderParams, extractor: Extractor) -> str | None:
+        """Why it cannot read what the extractor gives, or None."""
+        if extractor.layout in cls.layouts:
+            return None
+        return f"expected an encoder of layout {extractor.layout!r}, found {cls.name!r} of {', '.join(cls.layouts)}"
 
     @property
     def features(self) -> int:

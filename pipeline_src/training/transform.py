@@ -12,10 +12,14 @@ from torch import Generator, Tensor
 from torch.nn.functional import grid_sample
 
 
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # RGB in [0, 1]
+
+
 class Transform:
     """Inputs {m: (B, ...)} as cached -> float32, normalised. With generators {m: Generator} they are also augmented.
 
-    `modalities` is the cache's description, `augmentation` {m: parameters}, `normalize` "train" or "none".
+    `modalities` is the cache's description, `augmentation` {m: parameters}, `normalize` "train", "imagenet" or "none".
+    Tokens become int64; a step of nothing but zeros of a sequence, which is padding, stays so.
     """
 
     def __init__(
@@ -25,8 +29,10 @@ class Transform:
         self.augmentation, self.scale = augmentation, {}
         for m, info in modalities.items():
             mean, std = (torch.tensor(info[k], dtype=torch.float32, device=device) for k in ("mean", "std"))
-            if normalize == "none":  # pictures still come to [0, 1]
+            if normalize != "train":  # pictures still come to [0, 1]
                 mean, std = torch.zeros_like(mean), torch.full_like(std, 255.0 if info["dtype"] == "uint8" else 1.0)
+            if normalize == "imagenet" and info["layout"] == "frames" and info["shape"][1] == 3:
+                mean, std = (255 * torch.tensor(IMAGENET[k], device=device) for k in ("mean", "std"))
             by_channel = (-1, 1, 1) if info["layout"] == "frames" else (1,)
             self.scale[m] = (1 / std).view(by_channel), (-mean / std).view(by_channel)
 
@@ -34,12 +40,18 @@ class Transform:
         """Every modality has its own generator, so that a modality is augmented alike whatever the others are."""
         out = {}
         for m, x in inputs.items():
-            how, frames = self.augmentation[m], self.layouts[m] == "frames"
-            augment = generators is not None
-            if augment and not frames and how["roll"]:
+            how, layout = self.augmentation[m], self.layouts[m]
+            if layout == "tokens":
+                out[m] = x.long()
+                continue
+            augment, frames = generators is not None, layout == "frames"
+            if augment and layout == "spectrogram" and how["roll"]:
                 x = roll(x, how["roll"], generators[m])  # first, as the cache's type is half as large
             factor, offset = self.scale[m]
+            steps = x.ne(0).any(-1, keepdim=True) if layout == "sequence" else None
             x = (x * factor).add_(offset)  # float32, from any type
+            if steps is not None:
+                x = x * steps
             out[m] = crop_and_flip(x, how, generators[m]) if augment and frames else x
         return out
 

@@ -9,6 +9,8 @@ CODECS = {
     ".mp4": ("libx264", "aac"),
     ".mkv": ("libx264", "aac"),
     ".avi": ("mpeg4", "pcm_s16le"),
+    ".flv": ("flv1", "libmp3lame"),
+    ".webm": ("libvpx-vp9", "libopus"),
     ".wav": (None, "pcm_s16le"),
 }
 
@@ -24,13 +26,17 @@ def tone(seconds: float, hertz: float, rate: int, amplitude: float = 0.5) -> np.
     return (amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)[None]
 
 
-def write(file: Path, frames=None, fps=12, wave=None, rate=22_050, faststart=False, codec=None) -> Path:
-    """Write frames uint8 (T, H, W, 3) and/or sound float32 (channels, n), interleaved, codecs by suffix or `codec`."""
+def write(
+    file: Path, frames=None, fps=12, wave=None, rate=22_050, faststart=False, codec=None, options=None
+) -> Path:
+    """Write frames uint8 (T, H, W, 3) and/or sound float32 (channels, n), interleaved, codecs by suffix or `codec`.
+
+    `options` are the video encoder's.
+    """
     video_codec, sound_codec = CODECS[file.suffix]
-    options = {"movflags": "faststart"} if faststart else {}
-    with av.open(str(file), "w", options=options) as container:
+    with av.open(str(file), "w", options={"movflags": "faststart"} if faststart else {}) as container:
         if frames is not None:
-            video = container.add_stream(codec or video_codec, rate=fps, pix_fmt="yuv420p")
+            video = container.add_stream(codec or video_codec, rate=fps, pix_fmt="yuv420p", options=options or {})
             video.height, video.width = frames.shape[1:3]
         if wave is not None:
             layout = "mono" if len(wave) == 1 else "stereo"

@@ -1,0 +1,52 @@
+"""Which moments of a clip are looked at: the choices of the published protocols, by name."""
+
+from fractions import Fraction
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipeline_src.media.base import ExtractorParams
+
+Pick = Literal["centers", "starts", "ends", "first"]
+
+
+class PickParams(ExtractorParams):
+    """Parameters of extractors that look at a few moments of a clip."""
+
+    count: int = Field(ge=1, le=512, description="moments per clip")
+    pick: Pick = Field(
+        description="which moments. `centers`: the centre of each of `count` equal parts of the clip; `starts`: the "
+        "start of each; `ends`: evenly from the first frame to the last, both included; `first`: the first `count` at "
+        "`fps` per second, from 0 s"
+    )
+    of: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="the clip is first thinned to the centres of `of` equal parts, as papers store frames on disk; of "
+        "each run of of // count of these, `starts` takes the first and `centers` the middle one, rounded down",
+    )
+    fps: float | None = Field(default=None, gt=0, le=1000, description="moments per second of `first`")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if (self.fps is None) == (self.pick == "first"):
+            raise ValueError(f"expected fps with pick `first`, and with it alone; `{self.pick}` is chosen")
+        if self.of is not None and (self.pick not in ("centers", "starts") or self.of < self.count):
+            raise ValueError("expected `of` of at least `count`, with pick `centers` or `starts`")
+        return self
+
+    def times(self, seconds: Fraction) -> list[Fraction]:
+        """Ascending times in a clip of so many seconds, from its start. `first` may go beyond a short clip's end."""
+        count = self.count
+        match self.pick:
+            case "first":
+                return [Fraction(k) / Fraction(self.fps) for k in range(count)]
+            case "ends":
+                return [seconds * Fraction(k, count - 1) for k in range(count)] if count > 1 else [Fraction(0)]
+        if self.of is not None:
+            run = self.of // count
+            into = max(run // 2, 1) - 1 if self.pick == "centers" else 0
+            return [seconds * Fraction(2 * (k * run + into) + 1, 2 * self.of) for k in range(count)]
+        twice = 1 if self.pick == "centers" else 0
+        return [seconds * Fraction(2 * k + twice, 2 * count) for k in range(count)]

@@ -1,0 +1,70 @@
+"""The small network of Colored-and-gray MNIST in PMR (Fan et al., CVPR 2023, arXiv:2211.07089), with its numbers.
+
+    batch norm of the input
+    5 x 5, 32, ReLU; maximum of 3 x 3 every 2; 3 x 3, 32, ReLU; 3 x 3 every 2, 64, ReLU; 3 x 3, 64, ReLU
+    mean over places; linear to the features
+
+On 28 x 28 pixels it is the released one layer for layer: their mean of 7 x 7 is all that is left there.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from pipeline_src.models.base import Encoder, EncoderParams, encoders
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ConvNetParams(EncoderParams):
+    kind: Literal["convnet"] = "convnet"
+    width: int = Field(ge=1, description="channels of the first two layers, doubled in the last two; published 32")
+    features: int = Field(ge=1, description="length of the feature vector; published 512")
+
+
+@encoders.register("convnet")
+class ConvNet(Encoder):
+    """Frames (B, T, C, H, W) or spectrograms (B, F, T) -> features (B, features); of several frames, the mean."""
+
+    Params = ConvNetParams
+    layouts = ("frames", "spectrogram")
+
+    @property
+    def features(self) -> int:
+        return self.params.features
+
+    def build(self) -> nn.Module:
+        from torch import nn
+
+        p = self.params
+        if self.layout == "frames":
+            frames, channels = self.shape[:2]
+            before = [("images", nn.Flatten(0, 1))]
+            after = [
+                ("clips", nn.Unflatten(0, (-1, frames))),
+                ("mean", nn.AvgPool2d((frames, 1))),
+                ("flat", nn.Flatten(1)),
+            ]
+        else:
+            channels = 1
+            before, after = [("images", nn.Unflatten(1, (1, self.shape[0])))], []
+        trunk = [
+            ("bn0", nn.BatchNorm2d(channels)),
+            ("conv1", nn.Conv2d(channels, p.width, 5, padding=2)),
+            ("relu1", nn.ReLU(inplace=True)),
+            ("maxpool", nn.MaxPool2d(3, stride=2, padding=1)),
+            ("conv2", nn.Conv2d(p.width, p.width, 3, padding=1)),
+            ("relu2", nn.ReLU(inplace=True)),
+            ("conv3", nn.Conv2d(p.width, 2 * p.width, 3, stride=2, padding=1)),
+            ("relu3", nn.ReLU(inplace=True)),
+            ("conv4", nn.Conv2d(2 * p.width, 2 * p.width, 3, padding=1)),
+            ("relu4", nn.ReLU(inplace=True)),
+            ("avgpool", nn.AdaptiveAvgPool2d(1)),
+            ("vector", nn.Flatten(1)),
+            ("fc", nn.Linear(2 * p.width, p.features)),
+        ]
+        return nn.Sequential(OrderedDict(before + trunk + after))
