@@ -46,8 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     command("evaluate", _evaluate, "+")
     command("aggregate", _aggregate, "?")
     command("plan", _plan)
+    command("recipes", _recipes)
     schema = command("schema", _schema)
-    schema.add_argument("name", nargs="?", choices=["params", "resources"], default="params")
+    schema.add_argument("name", nargs="?", choices=["params", "resources", "recipe"], default="params")
     prune = command("prune", _prune)
     prune.add_argument("--yes", action="store_true", help="remove; without it, only list")
     prune.add_argument("--also", nargs="+", default=[], metavar="FILE", help="params files of other studies that stay")
@@ -144,8 +145,23 @@ def _plan(options) -> None:
             print("+" if path.exists() else " ", stage, path)
 
 
+def _recipes(options) -> None:
+    """List the published recipes: what each modality becomes, bytes per clip, and the source."""
+    from pipeline_src import config
+    from pipeline_src.media.base import extractors
+
+    for name in config.shipped_recipes():
+        recipe = config.recipe(name)
+        parts = {m: extractors[params.kind](params) for m, params in recipe.modalities.items()}
+        print(f"{name}  {sum(part.row_bytes for part in parts.values()) / 1000:,.0f} kB a clip")
+        for m, part in parts.items():
+            shape = " x ".join(map(str, part.shape))
+            print(f"    {m:8} {recipe.modalities[m].kind:10} {shape} {part.dtype}")
+        print(f"    {recipe.source}")
+
+
 def _schema(options) -> None:
-    """Print the JSON schema of params.yaml or of resources.yaml, as it stands in workflow/schemas."""
+    """Print the JSON schema of params.yaml, resources.yaml or a recipe, as it stands in workflow/schemas."""
     from pipeline_src.config import schema_text
 
     print(schema_text(options.name), end="")

@@ -25,7 +25,8 @@ from pipeline_src.models.base import encoders, heads
 from pipeline_src.registry import Registry, closest
 
 WORKFLOW = Path(__file__).parent.parent / "workflow"
-SCHEMAS = {name: WORKFLOW / "schemas" / f"{name}.schema.json" for name in ("params", "resources")}
+SCHEMAS = {name: WORKFLOW / "schemas" / f"{name}.schema.json" for name in ("params", "resources", "recipe")}
+RECIPES = WORKFLOW.parent / "recipes"
 RESOURCES = "COUNTERPOISE_RESOURCES"  # environment variable: a file to take the place of workflow/resources.yaml
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of data sets, recipes and modalities: they become parts of paths
 
@@ -69,7 +70,10 @@ class Model(_Section):
 
 
 class Augmentation(_Section):
-    """Random changes to one modality's training batches; evaluation sees the input as it is."""
+    """Random changes to one modality's training batches; evaluation sees the input as it is.
+
+    A mirrored picture of optical flow keeps the sign of its displacements, as in the released code.
+    """
 
     crop_scale: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)] = Field(
         default=[1.0, 1.0],
@@ -98,8 +102,10 @@ class Training(_Section):
     )
     lr_gamma: float = Field(gt=0, le=1, description="published 0.1")
     augmentation: dict[str, Augmentation] = Field(description="modality -> random changes")
-    normalize: Literal["train", "none"] = Field(
-        description="by mean and deviation of the training split, per channel, or not"
+    normalize: Literal["train", "imagenet", "none"] = Field(
+        description="train: by mean and deviation of the training split (per channel, per feature of a sequence, of a "
+        "whole spectrogram); imagenet: pictures of three channels by ImageNet's, as published, and else as none; none: "
+        "pictures come to [0, 1], all else stays"
     )
     select: Literal["best_val", "last"] = Field(description="the epoch whose weights are kept; test data never chooses")
     track_test: bool = Field(
@@ -205,6 +211,18 @@ class Resources(_Section):
         )
 
 
+LAYOUTS = {"crop_scale": "frames", "crop_ratio": "frames", "flip": "frames", "roll": "spectrogram"}  # of Augmentation
+
+
+class Recipe(_Section):
+    """recipes/<name>.yaml: the preprocessing of a published protocol."""
+
+    source: str = Field(description="paper and released code that the numbers are from")
+    choices: list[str] = Field(description="where they contradict each other or leave open: what was chosen and why")
+    training: str = Field(description="what of the protocol's preprocessing belongs to the section `training`")
+    modalities: dict[str, Any] = Field(description="modality -> {kind: feature extractor, ...}")
+
+
 class Params(_Section):
     """params.yaml."""
 
@@ -212,7 +230,10 @@ class Params(_Section):
     datasets: dict[str, Any] = Field(
         description="name -> {kind: registered data set, ...}; a kind may stand under several names"
     )
-    recipes: dict[str, dict[str, Any]] = Field(description="name-version -> modality -> {kind: feature extractor, ...}")
+    recipes: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="name-version -> modality -> {kind: feature extractor, ...}, beside those of the folder recipes/",
+    )
     model: Model
     training: Training
     methods: dict[str, Any] = Field(
@@ -237,11 +258,30 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
     params = mistakes.checked(Params, values, ())
     blocks = _check_plugins(values, mistakes)
     if params is not None:
+        named = {block.recipe for block in blocks["datasets"].values() if block is not None}
+        blocks["recipes"] |= {name: recipe(name).modalities for name in sorted(named & set(shipped_recipes()))}
         model = params.model.model_copy(update={"encoders": blocks.pop("encoders")})
         params = params.model_copy(update={**blocks, "model": model})
         _check_references(params, mistakes)
     mistakes.raise_if_any()
     return Settings.model_construct(**dict(params), resources=load_resources(resources))
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes in the folder recipes/."""
+    return sorted(file.stem for file in RECIPES.glob("*.yaml"))
+
+
+def recipe(name: str) -> Recipe:
+    """Read and check a recipe of the folder recipes/, as `load` does; its modalities are the extractors' Params."""
+    values, mistakes = _read(RECIPES / f"{name}.yaml", Recipe, "recipe")
+    found = mistakes.checked(Recipe, values, ())
+    blocks = {}
+    if found is not None:
+        _check_names(found.modalities, mistakes, ("modalities",))
+        blocks = {m: _block(extractors, v, mistakes, ("modalities", m)) for m, v in found.modalities.items()}
+    mistakes.raise_if_any()
+    return found.model_copy(update={"modalities": blocks})
 
 
 def load_resources(file: str | Path | None = None) -> Resources:
@@ -287,15 +327,7 @@ def schema() -> dict:
     definitions = schema["$defs"]
 
     def plugins(registry: Registry) -> list[dict]:
-        found = []
-        for name in registry:
-            part = registry[name].Params.model_json_schema(ref_template="#/$defs/{model}")
-            definitions.update(part.pop("$defs", {}))
-            if "kind" in part["properties"]:
-                part["properties"]["kind"] = {"const": name}
-                part["required"] = [key for key in part.get("required", []) if key != "kind"]
-            found.append({**part, "title": name})
-        return found
+        return _plugin_schemas(registry, definitions)
 
     schema["properties"]["datasets"]["additionalProperties"] = {"anyOf": plugins(datasets)}
     schema["properties"]["recipes"]["additionalProperties"] = {"additionalProperties": {"anyOf": plugins(extractors)}}
@@ -309,9 +341,31 @@ def schema() -> dict:
     return schema
 
 
+def recipe_schema() -> dict:
+    """JSON schema of recipes/<name>.yaml."""
+    schema = Recipe.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    extraction = {"anyOf": _plugin_schemas(extractors, definitions)}
+    schema["properties"]["modalities"]["additionalProperties"] = extraction
+    return schema
+
+
 def schema_text(name: str = "params") -> str:
     """A file of workflow/schemas."""
-    return json.dumps(schema() if name == "params" else Resources.model_json_schema(), indent=2) + "\n"
+    made = {"params": schema, "resources": Resources.model_json_schema, "recipe": recipe_schema}
+    return json.dumps(made[name](), indent=2) + "\n"
+
+
+def _plugin_schemas(registry: Registry, definitions: dict) -> list[dict]:
+    found = []
+    for name in registry:
+        part = registry[name].Params.model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(part.pop("$defs", {}))
+        if "kind" in part["properties"]:
+            part["properties"]["kind"] = {"const": name}
+            part["required"] = [key for key in part.get("required", []) if key != "kind"]
+        found.append({**part, "title": name})
+    return found
 
 
 class _Loader(yaml.SafeLoader):
@@ -417,25 +471,17 @@ def _check_plugins(values: dict, mistakes: _Mistakes) -> dict[str, dict]:
             found = found.get(part) if isinstance(found, dict) else None
         return found if isinstance(found, dict) else {}  # what is no block has been noted
 
+    _check_names(section("datasets"), mistakes, ("datasets",))
+    _check_names(section("recipes"), mistakes, ("recipes",))
+    for name in section("recipes"):
+        _check_names(section("recipes", name), mistakes, ("recipes", name))
+        if name in shipped_recipes():
+            what = f"expected another name: {RECIPES.name}/{name}.yaml is the published recipe of this one"
+            mistakes.add(("recipes", name), what)
+
     def block(registry: Registry, found: Any, place: tuple, default_kind: str | None = None) -> Any:
-        if not isinstance(found, dict):
-            return mistakes.add(place, f"expected a block of keys, found {_shown(found)}")
-        kind = found.get("kind", default_kind)
-        if kind is None:
-            return mistakes.add(place, f"expected `kind`, a registered {registry.noun}{closest('', registry)}")
-        if kind not in registry:
-            return mistakes.add((*place, "kind") if "kind" in found else place, registry.unknown(kind))
-        return mistakes.checked(registry[kind].Params, {**found, "kind": kind}, place)
+        return _block(registry, found, mistakes, place, default_kind)
 
-    def named(names, place: tuple) -> None:
-        for name in names:
-            if not NAME.fullmatch(str(name)):
-                mistakes.add((*place, name), "expected a name of small letters, digits, '.', '_' and '-'")
-
-    named(section("datasets"), ("datasets",))
-    named(section("recipes"), ("recipes",))
-    for recipe in section("recipes"):
-        named(section("recipes", recipe), ("recipes", recipe))
     checked_methods = {}
     studied = section("study").get("methods")
     studied = [name for name in studied if isinstance(name, str)] if isinstance(studied, list) else []
@@ -450,12 +496,30 @@ def _check_plugins(values: dict, mistakes: _Mistakes) -> dict[str, dict]:
     return {
         "datasets": {name: block(datasets, v, ("datasets", name), name) for name, v in section("datasets").items()},
         "recipes": {
-            recipe: {m: block(extractors, v, ("recipes", recipe, m)) for m, v in section("recipes", recipe).items()}
-            for recipe in section("recipes")
+            name: {m: block(extractors, v, ("recipes", name, m)) for m, v in section("recipes", name).items()}
+            for name in section("recipes")
         },
         "encoders": {m: block(encoders, v, ("model", "encoders", m)) for m, v in section("model", "encoders").items()},
         "methods": checked_methods,
     }
+
+
+def _block(registry: Registry, found: Any, mistakes: _Mistakes, place: tuple, default_kind: str | None = None) -> Any:
+    """One plug-in's block as its own Params, or None after noting what is wrong with it."""
+    if not isinstance(found, dict):
+        return mistakes.add(place, f"expected a block of keys, found {_shown(found)}")
+    kind = found.get("kind", default_kind)
+    if kind is None:
+        return mistakes.add(place, f"expected `kind`, a registered {registry.noun}{closest('', registry)}")
+    if kind not in registry:
+        return mistakes.add((*place, "kind") if "kind" in found else place, registry.unknown(kind))
+    return mistakes.checked(registry[kind].Params, {**found, "kind": kind}, place)
+
+
+def _check_names(names, mistakes: _Mistakes, place: tuple) -> None:
+    for name in names:
+        if not NAME.fullmatch(str(name)):
+            mistakes.add((*place, name), "expected a name of small letters, digits, '.', '_' and '-'")
 
 
 def _check_references(params: Params, mistakes: _Mistakes) -> None:
@@ -488,14 +552,35 @@ def _check_references(params: Params, mistakes: _Mistakes) -> None:
         if block is None:
             continue
         if block.recipe not in params.recipes:
-            what = f"expected a key of `recipes`, found {block.recipe!r}{closest(block.recipe, params.recipes)}"
+            known = {*params.recipes, *shipped_recipes()}
+            what = f"expected a recipe, found {block.recipe!r}{closest(block.recipe, known)}"
             mistakes.add(("datasets", name, "recipe"), what)
             continue
         for modality in datasets[block.kind].modalities:
+            lacking = False
             for place in (("recipes", block.recipe), ("model", "encoders"), ("training", "augmentation")):
                 known = params
                 for part in place:
                     known = known[part] if isinstance(known, dict) else getattr(known, part)
                 if modality not in known:
+                    lacking = True
                     what = f"expected a block for the modality {modality!r} of the data set {name!r}, found none"
                     mistakes.add(place, what)
+            if not lacking:
+                _check_layout(params, params.recipes[block.recipe][modality], modality, mistakes)
+
+
+def _check_layout(params: Params, recipe: Any, modality: str, mistakes: _Mistakes) -> None:
+    """A modality's encoder and augmentation must suit what its extractor gives."""
+    encoder, augmentation = params.model.encoders[modality], params.training.augmentation[modality]
+    if recipe is None or encoder is None:
+        return
+    extractor = extractors[recipe.kind](recipe)
+    why = encoders[encoder.kind].refuses(encoder, extractor)
+    if why:
+        mistakes.add(("model", "encoders", modality), why)
+    still = Augmentation()
+    for name, layout in LAYOUTS.items():
+        if getattr(augmentation, name) != getattr(still, name) and extractor.layout != layout:
+            what = f"expected it for modalities of layout {layout!r} alone, found it for {extractor.layout!r}"
+            mistakes.add(("training", "augmentation", modality, name), what)

@@ -190,6 +190,10 @@ class Plan:
             ]
         return cells
 
+    @cached_property
+    def _encoders(self) -> dict[str, dict[str, Any]]:
+        return {m: encoder.identity() for m, encoder in self.params.model.encoders.items()}
+
     def _cell(self, data: Data, fusion: str, label: str, method: str, modalities: tuple[str, ...]) -> Cell:
         params = self.params
         head = "concat" if fusion == NO_FUSION else fusion
@@ -201,9 +205,15 @@ class Plan:
             "training": params.training.model_dump(exclude={"device", "resident_share", "augmentation"}),
             "augmentation": {m: params.training.augmentation[m].model_dump() for m in modalities},
         }
+        identities = {m: self._encoders[m] for m in modalities}
+        hashes = {m: identity["weights"] for m, identity in identities.items() if identity.get("weights")}
+        if hashes:
+            spec["weights_sha256"] = hashes
         network = [encoders.module(params.model.encoders[m].kind) for m in modalities] + [heads.module(head)]
         code = code_digest(["pipeline_src.training.run", methods.module(method), *network])
-        fp = fingerprint(stage="train", code=code, spec=spec, cache=data.cache_fp)
+        # A file of weights counts by its content, wherever it lies.
+        determined = {**spec, "encoders": identities}
+        fp = fingerprint(stage="train", code=code, spec=determined, cache=data.cache_fp)
         evaluation = params.evaluation.model_dump()
         evaluation_fp = fingerprint(
             stage="evaluate", code=code_digest(["pipeline_src.evaluation.run", *network]), params=evaluation, run=fp

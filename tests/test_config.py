@@ -304,7 +304,7 @@ MISTAKES = {
         "recipe: digits-2",
         "recipe:",
         "datasets.av_digits.recipe",
-        "expected a key of `recipes`, found 'digits-2'; did you mean 'digits-1'?",
+        "expected a recipe, found 'digits-2'; did you mean 'digits-1'?",
     ),
     "encoder without a modality": (
         "    visual: {kind: resnet, width: 16, depth: [1, 1]}\n",

@@ -39,7 +39,7 @@ def extract(data, index: int) -> None:
             "fingerprint": data.cache_fp,
         },
     )
-    row_bytes = sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in data.extractors.values())
+    row_bytes = sum(x.row_bytes for x in data.extractors.values())
     size = max(1, BATCH_BYTES // row_bytes)
     job, bad, done = f"extract {data.name} shard {index + 1} of {count}", [], 0
     # The quarantine table comes first: a shard that exists has its table beside it.

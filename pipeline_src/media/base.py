@@ -42,8 +42,15 @@ class Extractor:
     def shape(self) -> tuple[int, ...]:
         raise NotImplementedError
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one clip's array."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
     def probe(self, file: Path) -> float:
-        """Duration in seconds, from the container alone. Raises MediaError if the file lacks the stream it takes."""
+        """Duration in seconds, from the container alone; 0 of what has none. Raises MediaError if the file lacks the
+        stream it takes.
+        """
         raise NotImplementedError
 
     def extract(self, file: Path) -> np.ndarray:

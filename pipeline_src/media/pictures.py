@@ -50,7 +50,7 @@ def read(file: Path, mode: Literal["RGB", "L"]) -> "Image":
 
 
 def square(picture: "Image", size: int, fit: Fit) -> "Image":
-    """Picture brought to `size` x `size`: bilinear, with a filter that widens as it shrinks, as torchvision's Resize."""
+    """Picture brought to `size` squared, bilinear, with a filter that widens as it shrinks: as torchvision's Resize."""
     from PIL.Image import Resampling
 
     width, height = extent(picture.width, picture.height, size, fit)

@@ -57,3 +57,11 @@ class Encoder:
     def build(self) -> nn.Module:
         """A module (B, *shape) -> (B, D), its weights drawn from torch's global generator."""
         raise NotImplementedError
+
+
+def too_few_words(rows: int | None, extractor: Extractor) -> str | None:
+    """What to say of an embedding with fewer rows than the extractor has numbers, or None."""
+    vocabulary = getattr(extractor, "vocabulary", None)
+    if rows is None or vocabulary is None or rows >= vocabulary:
+        return None
+    return f"expected words of at least {vocabulary:,}, the recipe's numbers, found {rows:,}"

@@ -11,7 +11,6 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import grid_sample
 
-
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # RGB in [0, 1]
 
 

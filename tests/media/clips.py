@@ -26,9 +26,7 @@ def tone(seconds: float, hertz: float, rate: int, amplitude: float = 0.5) -> np.
     return (amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)[None]
 
 
-def write(
-    file: Path, frames=None, fps=12, wave=None, rate=22_050, faststart=False, codec=None, options=None
-) -> Path:
+def write(file: Path, frames=None, fps=12, wave=None, rate=22_050, faststart=False, codec=None, options=None) -> Path:
     """Write frames uint8 (T, H, W, 3) and/or sound float32 (channels, n), interleaved, codecs by suffix or `codec`.
 
     `options` are the video encoder's.

@@ -65,7 +65,9 @@ def test_every_frame_equals_that_of_decoding_everything(tmp_path, name):
 
 
 def test_decoding_begins_at_the_keyframe_before(tmp_path, decoded):
-    file = write(tmp_path / "clip.mp4", moving(), fps=FPS, codec="libx264", options={"g": "10", "x264-params": "scenecut=0"})
+    file = write(
+        tmp_path / "clip.mp4", moving(), fps=FPS, codec="libx264", options={"g": "10", "x264-params": "scenecut=0"}
+    )
     on_display(file, lambda seconds, rate: [Fraction(51, FPS)])
     assert decoded[-1] <= 6
     on_display(file, lambda seconds, rate: [Fraction(0), Fraction(50, FPS)])

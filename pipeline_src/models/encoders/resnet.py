@@ -2,16 +2,20 @@
 
 Width 64 and depth [2, 2, 2, 2] is ResNet-18, the backbone of the papers, weight for weight torchvision's without its
 last layer; the first convolution takes as many channels as the modality has. A clip of several frames is the mean over
-frames and places, a spectrogram one image of one channel (Peng et al., CVPR 2022).
+frames and places, a spectrogram one image of one channel (Peng et al., CVPR 2022). `weights` starts from a file instead
+of chance, such as torchvision's for ImageNet.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from pipeline_src import files
+from pipeline_src.errors import UserError
 from pipeline_src.models.base import Encoder, EncoderParams, encoders
 
 if TYPE_CHECKING:
@@ -24,6 +28,19 @@ class ResNetParams(EncoderParams):
     depth: list[Annotated[int, Field(ge=1)]] = Field(
         min_length=1, max_length=8, description="basic blocks per stage; ResNet-18 has [2, 2, 2, 2]"
     )
+    weights: str | None = Field(
+        default=None,
+        description="file to start from: safetensors, or a PyTorch state dict with torchvision's names; null: chance. "
+        "A first convolution of other channels is adapted: each gets the mean of the file's, times their ratio",
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """As the parameters, with the hash of the weights. Raises UserError if there is no such file."""
+        if self.weights is None:
+            return self.model_dump()
+        if not Path(self.weights).is_file():
+            raise UserError(f"{self.weights}: expected the weights that model.encoders names, found no such file")
+        return {**self.model_dump(), "weights": files.sha256(Path(self.weights))}
 
 
 @encoders.register("resnet")
@@ -53,7 +70,12 @@ class ResNet(Encoder):
             before = [("images", nn.Unflatten(1, (1, self.shape[0])))]
             after = []
         pool = [("avgpool", nn.AdaptiveAvgPool2d(1)), ("vector", nn.Flatten(1))]
-        return nn.Sequential(OrderedDict(before + self._trunk(channels) + pool + after))
+        module = nn.Sequential(OrderedDict(before + self._trunk(channels) + pool + after))
+        if self.params.weights:
+            from pipeline_src.models.weights import put
+
+            put(module, self.params.weights, first="conv1.weight")
+        return module
 
     def _trunk(self, channels: int) -> list[tuple[str, nn.Module]]:
         from torch import nn

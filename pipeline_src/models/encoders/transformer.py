@@ -1,4 +1,5 @@
-"""Transformer encoder (Vaswani et al., NIPS 2017, arXiv:1706.03762) on sequences of features, PyTorch's own layers.
+"""Transformer encoder (Vaswani et al., NIPS 2017, arXiv:1706.03762) on sequences of features or words, PyTorch's own
+layers.
 
 BalanceBenchmark (arXiv:2502.10816) reads CMU-MOSEI with 2 layers of width 1,024, 4 heads, feed-forward 512, dropout
 0.1, ReLU and the norm after each part, takes the first step's output as the features, gives the steps no positions and
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline_src.lazy import torch
-from pipeline_src.models.base import Encoder, EncoderParams, encoders
+from pipeline_src.models.base import Encoder, EncoderParams, encoders, too_few_words
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pipeline_src.media.base import Extractor
 
 
 class TransformerParams(EncoderParams):
@@ -24,6 +26,9 @@ class TransformerParams(EncoderParams):
     layers: int = Field(ge=1, le=100, description="published 2")
     heads: int = Field(ge=1, description="attention heads, a divisor of `width`; published 4")
     feedforward: int = Field(ge=1, description="width inside a layer's feed-forward part; published 512")
+    words: int | None = Field(
+        default=None, ge=2, description="tokens alone: rows of the embedding, at least the recipe's `buckets` + 1"
+    )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="published 0.1")
     positions: Literal["sine", "none"] = Field(
         default="sine", description="sine: added to the steps, as in the paper; none: as in BalanceBenchmark"
@@ -47,17 +52,35 @@ class TransformerParams(EncoderParams):
 
 @encoders.register("transformer")
 class Transformer(Encoder):
-    """Sequences (B, T, D) -> features (B, width)."""
+    """Sequences (B, T, D) or tokens (B, T) -> features (B, width)."""
 
     Params = TransformerParams
-    layouts = ("sequence",)
+    layouts = ("sequence", "tokens")
+
+    @classmethod
+    def refuses(cls, params: TransformerParams, extractor: Extractor) -> str | None:
+        words = params.words is not None
+        if extractor.layout in cls.layouts and words != (extractor.layout == "tokens"):
+            return "expected `words` for tokens, and for them alone"
+        return super().refuses(params, extractor) or too_few_words(params.words, extractor)
 
     @property
     def features(self) -> int:
         return self.params.width
 
     def build(self) -> nn.Module:
-        from pipeline_src.models.steps import StepsEncoder
+        from torch import nn
 
-        p, (length, inside) = self.params, self.shape
-        return StepsEncoder(torch.nn.Linear(inside, p.width), length, p, padded=lambda x: ~x.ne(0).any(-1))
+        from pipeline_src.models.steps import Steps, sine
+
+        p = self.params
+        if self.layout == "tokens":
+            read = nn.Embedding(p.words, p.width, padding_idx=0)
+        else:
+            read = nn.Linear(self.shape[1], p.width)
+        layers = [
+            nn.TransformerEncoderLayer(p.width, p.heads, p.feedforward, p.dropout, batch_first=True)
+            for _ in range(p.layers)
+        ]
+        positions = sine(self.shape[0], p.width) if p.positions == "sine" else None
+        return Steps(read, layers, positions, p.pool, p.padding == "mask")

@@ -1,0 +1,46 @@
+"""A text as the mean of its words' vectors, learnt with the rest: the simplest encoder of words, blind to their order.
+
+`transformer` is the one that sees it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from pipeline_src.models.base import Encoder, EncoderParams, encoders, too_few_words
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline_src.media.base import Extractor
+
+
+class EmbeddingParams(EncoderParams):
+    kind: Literal["embedding"] = "embedding"
+    words: int = Field(ge=2, description="rows of the table, at least the recipe's `buckets` + 1")
+    width: int = Field(ge=1, description="length of a word's vector and of the feature vector")
+
+
+@encoders.register("embedding")
+class Embedding(Encoder):
+    """Tokens (B, T) -> features (B, width); 0 is padding and counts in no mean."""
+
+    Params = EmbeddingParams
+    layouts = ("tokens",)
+
+    @classmethod
+    def refuses(cls, params: EmbeddingParams, extractor: Extractor) -> str | None:
+        return super().refuses(params, extractor) or too_few_words(params.words, extractor)
+
+    @property
+    def features(self) -> int:
+        return self.params.width
+
+    def build(self) -> nn.Module:
+        from torch import nn
+
+        from pipeline_src.models.steps import Steps
+
+        return Steps(nn.Embedding(self.params.words, self.params.width, padding_idx=0), [], None, "mean", True)

@@ -1,0 +1,60 @@
+"""Weights from a file of the user's, put into a module: safetensors, or a state dict that PyTorch saved."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline_src.errors import UserError, listed
+
+LAST = ("fc.weight", "fc.bias")  # torchvision's last layer, which belongs to the classes the file was trained on
+
+
+def put(module: nn.Module, file: str | Path, first: str) -> None:
+    """Load `file` into `module`; `first` names the weight of its first convolution, which may have other channels.
+
+    Channels are adapted by giving each of C the mean of the file's N, times N / C: on equal channels the layer answers
+    as it did. The last layer of a classifier (`fc`) is left out. Raises UserError if the file cannot be read, a tensor
+    is missing, has another shape or is one too many.
+    """
+    state = {name: value for name, value in _read(Path(file)).items() if name not in LAST}
+    own = module.state_dict()
+    if first in state and first in own and state[first].shape[:1] == own[first].shape[:1]:
+        state[first] = adapted(state[first], own[first].shape[1])
+    # A counter that no number depends on, and that old files lack.
+    missing = [name for name in own.keys() - state.keys() if not name.endswith(".num_batches_tracked")]
+    other = {name: f"{name} {tuple(v.shape)}" for name, v in state.items() if name not in own}
+    shapes = [
+        f"{name} {tuple(state[name].shape)} for {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    for what, names in (("lacks", sorted(missing)), ("has besides", sorted(other.values())), ("has", shapes)):
+        if names:
+            raise UserError(f"{file}: expected the weights of this encoder; the file {what} {listed(names)}")
+    module.load_state_dict(state, strict=False)
+
+
+def adapted(weight: Tensor, channels: int) -> Tensor:
+    """Weight of a convolution (K, N, h, w) for `channels` input channels; itself if it has as many."""
+    if weight.shape[1] == channels:
+        return weight
+    return (weight.sum(1, keepdim=True) / channels).repeat(1, channels, 1, 1)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, by name. Nothing but tensors is unpickled."""
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # every reader has errors of its own
+        what = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{file}: expected tensors (.safetensors, or a state dict saved by PyTorch), found none: {what}"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{file}: expected a state dict of tensors, found something else; save model.state_dict()")
+    return dict(state)
