@@ -2,10 +2,10 @@
 
 A modality is looked at in three ways: by the head's `share` of the joint logits, by `removal` of the other modalities,
 and by a linear `probe` on its encoder's features. This is the one place where test data is read, and nothing is chosen
-by
-it.
+by it.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,13 +80,16 @@ def _evaluate(run, cache: Cache, loaders: dict[str, Loader], device: torch.devic
         for m in modalities
     }
 
+    planes = {m: plane(features["train"][m].cpu().numpy()) for m in modalities}
+
     rows, tables = [], []
     for split in scored:
         logits, worth = _logits(model, features[split], labels[split])
         for m in modalities:
             logits[f"{m}/probe"] = probes[m][split]
         rows += _rows(split, logits, labels[split], modalities, worth)
-        tables.append(_table(split, cache, loaders[split], logits))
+        places = {f"{m}/pca": planes[m](features[split][m].cpu().numpy()) for m in modalities}
+        tables.append(_table(split, cache, loaders[split], logits, places))
     rows += _history(run)
 
     with files.whole(run.evaluation / "predictions.parquet") as temporary:
@@ -138,15 +141,36 @@ def _rows(
     return found
 
 
-def _table(split: str, cache: Cache, loader: Loader, logits: dict[str, np.ndarray]) -> pa.Table:
-    """Predictions of a split: id, split, label, and logits as lists of fixed length."""
+def plane(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The map from features (N, D) to their place (N, 2) along the first two principal components of `train`.
+
+    For looking at, not for measuring. Where there is only one component, the second coordinate is 0.
+    """
+    from sklearn.decomposition import PCA
+
+    model = PCA(min(2, *train.shape), svd_solver="covariance_eigh").fit(train.astype(np.float64))
+
+    def place(features: np.ndarray) -> np.ndarray:
+        found = model.transform(features.astype(np.float64))
+        return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
+
+    return place
+
+
+def _table(
+    split: str, cache: Cache, loader: Loader, logits: dict[str, np.ndarray], places: dict[str, np.ndarray]
+) -> pa.Table:
+    """Predictions of a split: id, split, label, the class predicted by the fused model, and as lists of fixed length
+    logits and places in the plane of principal components.
+    """
     clips = cache.clips.iloc[loader.rows]
     columns = {
         "id": pa.array(clips.id, pa.string()),
         "split": pa.array([split] * len(clips), pa.string()),
         "label": pa.array(clips.label, pa.int32()),
+        "predicted": pa.array(logits[FUSED].argmax(1), pa.int32()),
     }
-    for name, z in logits.items():
+    for name, z in (logits | places).items():
         values = pa.array(np.ascontiguousarray(z, dtype=np.float32).reshape(-1))
         columns[name] = pa.FixedSizeListArray.from_arrays(values, z.shape[1])
     return pa.table(columns)

@@ -3,6 +3,7 @@
 Writes, below the plan's results folder,
     metrics.parquet                  every metric of every complete run, in long form
     tables/accuracy.csv, .md, .tex   over seeds
+    figures/<what>-<data set>.svg    those of the report, on paper
     report.html
     index-<fingerprint>.json         the addresses of all runs; it exists once all else is written and no run is missing
 """
@@ -16,7 +17,8 @@ from pipeline_src import files, quarantine
 from pipeline_src.errors import UserError, listed
 from pipeline_src.progress import say
 from pipeline_src.reports import tables
-from pipeline_src.reports.report import render
+from pipeline_src.reports.report import render, sections
+from pipeline_src.reports.runs import add_clips, parts
 
 ROW = {"split": str, "modality": str, "metric": str}
 RECORD = ("fingerprint", "cache", "machine", "versions", "seconds")  # what the report cannot be without
@@ -45,7 +47,10 @@ def aggregate(plan) -> None:
     metrics = pd.DataFrame(rows, columns=tables.COLUMNS).astype({"seed": "int64", "value": "float64"})
     metrics = metrics.astype({name: "str" for name in tables.COLUMNS if name not in ("seed", "value")})
     table = tables.accuracy_table(metrics, [cell.names for cell in plan.cells], study.seeds, confidence)
-    shown = tables.tables(table, len(study.seeds), confidence, extensions(plan.cells))
+    found = parts(plan, table, metrics, records)
+    table = add_clips(table, found)
+    made = sections(plan, found, table, extensions(plan.cells))
+    shown = [one for section in made for one in section.tables]
 
     # The tables have one name whatever the parameters, so only the index that they were made with may stand: when the
     # parameters change back, Snakemake finds the index of then missing and makes the tables anew. They go before
@@ -57,7 +62,11 @@ def aggregate(plan) -> None:
     files.write_text(results / "tables" / "accuracy.csv", tables.csv(table))
     files.write_text(results / "tables" / "accuracy.md", tables.markdown(shown))
     files.write_text(results / "tables" / "accuracy.tex", tables.latex(shown))
-    files.write_text(results / "report.html", render(plan, table, shown, records))
+    with files.whole(results / "figures") as temporary:
+        temporary.mkdir()
+        for one in (one for section in made for one in section.figures):
+            (temporary / f"{one.drawing.name}.svg").write_text(one.svg, encoding="utf-8")
+    files.write_text(results / "report.html", render(plan, table, made, records))
 
     missing = [run.label for run, entry in zip(plan.runs, index, strict=True) if not entry["complete"]]
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.

@@ -1,8 +1,8 @@
-"""The HTML report: one file that needs nothing else, with the tables, what they support, and the runs' provenance."""
+"""The HTML report: one file that needs nothing else, with the answer, the tables, the figures and the provenance."""
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,84 @@ import pandas as pd
 
 from pipeline_src import files
 from pipeline_src.fingerprint import HEX
-from pipeline_src.reports.statistics import Summary
-from pipeline_src.reports.tables import BASELINE, CELL, NONE, Table, interval, level, modalities_of, read
+from pipeline_src.reports.answer import answers, comparisons
+from pipeline_src.reports.figures import drawing, style
+from pipeline_src.reports.figures.balance import balance, diagnosis
+from pipeline_src.reports.figures.clips import examples
+from pipeline_src.reports.figures.contributions import contributions, cost
+from pipeline_src.reports.figures.gains import gains
+from pipeline_src.reports.figures.learning import learning
+from pipeline_src.reports.figures.predictions import confusion, features
+from pipeline_src.reports.published import Published, published
+from pipeline_src.reports.runs import Part
+from pipeline_src.reports.tables import CELL, NONE, Table, level, tables
 
 TEMPLATE = "report.html.j2"
 QUARANTINE_ROWS = 50  # shown; the rest is counted
+RUN_ROWS = 300  # shown; the index names all
+# Where the figures of a data set stand in the report, in their order; each gives one drawing, several, or none.
+FIGURES = {
+    "answer": (gains,),
+    "curves": (learning, balance, diagnosis),
+    "views": (contributions, features, confusion, cost),
+}
 
 
 @dataclass(frozen=True)
-class Conclusion:
-    """One sentence on one comparison, and whether its interval excludes 0."""
+class Shown:
+    """A drawing ready for the page."""
 
-    about: str
-    text: str
-    supported: bool
+    drawing: drawing.Drawing
+    svg: str
+    panels: list[drawing.Panel]
+    keys: list[drawing.Key]
 
 
-def render(plan, table: pd.DataFrame, shown: list[Table], records: dict) -> str:
+@dataclass(frozen=True)
+class Section:
+    """What the report has of one data set besides its data: tables, figures by place, and the published figures."""
+
+    part: Part
+    tables: list[Table]
+    drawings: dict[str, list[Shown]]
+    published: Published
+
+    @property
+    def figures(self) -> list[Shown]:
+        found = [shown for place in self.drawings.values() for shown in place]
+        return [*found, *([self.published.drawing] if self.published.drawing else [])]
+
+
+def sections(plan, parts: list[Part], table: pd.DataFrame, extensions: dict) -> list[Section]:
+    """Tables and figures, data set by data set; `table` is the accuracy table with all of its columns."""
+    found, seeds = [], len(plan.params.study.seeds)
+    for part, data in zip(parts, plan.data.values(), strict=True):
+        rows = table[(table.dataset == part.name) & (table.recipe == part.recipe)]
+        drawings = {
+            place: [_shown(one) for make in makers for one in _each(make(part))] for place, makers in FIGURES.items()
+        }
+        drawings["data"] = [_shown(one) for one in _each(examples(part.name, data.cache))]
+        known = published(part.name, getattr(data.dataset, "name", part.name), part.recipe, rows, seeds)
+        known = replace(known, drawing=_shown(known.drawing) if known.drawing else None)
+        made = tables(rows, seeds, plan.params.reporting.confidence, extensions)
+        found.append(Section(part, made, drawings, known))
+    return found
+
+
+def _each(made) -> list[drawing.Drawing]:
+    """What a maker of figures gave, as a list."""
+    return [] if made is None else [made] if isinstance(made, drawing.Drawing) else list(made)
+
+
+def _shown(one: drawing.Drawing) -> Shown:
+    text = style.svg(one.figure)
+    return Shown(one, text, drawing.panels(one, text), drawing.keys(one))
+
+
+def render(plan, table: pd.DataFrame, made: list[Section], records: dict) -> str:
     """The report as one HTML text.
 
-    `plan` is the plan, `table` its accuracy table, `shown` the tables made from it, `records` the record.json (a dict)
+    `plan` is the plan, `table` its accuracy table, `made` the sections made from it, `records` the record.json (a dict)
     of every complete run by (dataset, recipe, fusion, method, seed). The same inputs give the same text: it bears no
     date of its own.
     """
@@ -44,68 +102,44 @@ def render(plan, table: pd.DataFrame, shown: list[Table], records: dict) -> str:
     )
     environment.globals |= {"number": number, "clock": clock}
     runs = [(run, records.get(tuple(run.names.values()))) for run in plan.runs]
+    seeds = len(study.seeds)
+    data = []
+    for one, section, answer in zip(plan.data.values(), made, answers(table, seeds, confidence), strict=True):
+        rows = table[(table.dataset == one.name) & (table.recipe == one.recipe)]
+        data.append(
+            {
+                **_data(one),
+                "answer": answer,
+                "tables": section.tables,
+                "drawings": section.drawings,
+                "published": section.published,
+                "comparisons": comparisons(rows, seeds, confidence),
+            }
+        )
     return environment.get_template(TEMPLATE).render(
         plan=plan,
         study=study,
+        seeds=seeds,
         schedule=plan.params.training,
         confidence=level(confidence),
         complete=bool(table.complete.all()),
         done=len(records),
-        tables=shown,
-        conclusions=conclusions(table, len(study.seeds)),
-        data=[_data(data) for data in plan.data.values()],
+        data=data,
         stages=benchmarks(_addresses(plan)).to_dict("records"),
         costs=costs(plan.cells, records),
         devices=sorted({record["machine"]["device"] for record in records.values()}),
-        runs=runs,
+        command=command(plan.file),
+        runs=runs[:RUN_ROWS],
+        count=len(runs),
         caches=_distinct(records, lambda r: {"data set": r["dataset"], "recipe": r["recipe"], **r["cache"]}),
         machines=_distinct(records, lambda r: r["machine"]),
         versions=_distinct(records, lambda r: r["versions"]),
     )
 
 
-def conclusions(table: pd.DataFrame, seeds: int) -> list[Conclusion]:
-    """What the table supports about each comparison: a difference only where its interval excludes 0.
-
-    Compared are each modality of a joint model with the model trained on it alone, by linear probe, and the accuracy of
-    each method with that of BASELINE.
-    """
-    found = []
-    for row in table.to_dict("records"):
-        where = f"{row['dataset']}, {row['fusion']}, {row['method']}"
-        for m in modalities_of(table):
-            one, probe = read(row, f"{m}/probe_gap"), read(row, f"{m}/accuracy_probe")
-            # A unimodal model is what the others are compared with; a model without the modality has no probe.
-            if not math.isnan(probe.mean) and not _alone(row, modalities_of(table)):
-                what = f"linear probe on the {m} encoder", f"that on the model trained on {m} alone"
-                found.append(_conclusion(f"{where}: {m}", *what, one, row["complete"], seeds))
-            gain = read(row, f"{m}/probe_gain")
-            if not math.isnan(gain.mean):
-                what = f"linear probe on the {m} encoder", f"that of {BASELINE}"
-                found.append(_conclusion(f"{where}: {m}", *what, gain, row["complete"], seeds))
-        if not math.isnan(row["accuracy_gain_mean"]):
-            what = f"accuracy of {row['method']}", f"that of {BASELINE}"
-            found.append(_conclusion(where, *what, read(row, "accuracy_gain"), row["complete"], seeds))
-    return found
-
-
-def _alone(row: dict[str, Any], modalities: list[str]) -> bool:
-    return sum(not math.isnan(row[f"{m}/accuracy_probe_mean"]) for m in modalities) == 1
-
-
-def _conclusion(about: str, this: str, other: str, one: Summary, complete: bool, seeds: int) -> Conclusion:
-    if math.isnan(one.mean):
-        why = (
-            "its seeds are incomplete" if not complete else "what it is compared with is incomplete or not in the study"
-        )
-        return Conclusion(about, f"No conclusion: {why}.", False)
-    side = "above" if one.mean > 0 else "below"
-    size, range_ = f"{abs(100 * one.mean):.1f} points", interval(one, True)
-    if one.excludes_zero:
-        return Conclusion(about, f"The {this} is {size} {side} {other} {range_}.", True)
-    if seeds == 1:
-        return Conclusion(about, f"The {this} was {size} {side} {other}, once: one seed supports no conclusion.", False)
-    return Conclusion(about, f"No difference supported between the {this} and {other} {range_}.", False)
+def command(params: Path) -> str:
+    """What a user types to have this study made."""
+    return "snakemake --cores all" + (f" --config params={params}" if str(params) != "params.yaml" else "")
 
 
 def _data(data) -> dict[str, Any]:

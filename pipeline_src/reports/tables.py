@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from pipeline_src.reports.statistics import Summary, paired, summary
+from pipeline_src.reports.statistics import Difference, Summary, holm, paired, simultaneous, summary
 
 CELL = ["dataset", "recipe", "fusion", "method"]
 COLUMNS = [*CELL, "seed", "split", "modality", "metric", "value"]
@@ -24,12 +24,18 @@ MARK = "\u2020"  # dagger
 WHOLE = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
-    "map": "mAP",
-    "accuracy_best_test_epoch": "best test epoch (papers' rule, chooses on test)",
+    "accuracy_best_test_epoch": "best test epoch",
 }
+UNSHOWN = ("map",)  # for the CSV alone
 COST = ("seconds", "forwards", "backwards")  # of training
 VIEWS = {"accuracy_share": "share", "accuracy_removal": "removal", "accuracy_probe": "probe"}
 STATISTICS = ("mean", "sd", "ci_low", "ci_high")
+TESTED = ("p", "d_z", "g_z", "p_holm", "all_low", "all_high")  # of a difference, besides STATISTICS
+GAIN, GAP, PROBE_GAIN = "accuracy_gain", "probe_gap", "probe_gain"  # the differences; the last two of each modality
+FAMILY = (
+    "p is that of the paired t test, adjusted by Holm's method for all differences of its kind on the data set, of all"
+    " heads and modalities"
+)
 
 
 def accuracy_table(
@@ -44,6 +50,9 @@ def accuracy_table(
         m/probe_gap_*     m/accuracy_probe less that of the model trained on m alone, paired by seed
         m/probe_gain_*    m/accuracy_probe less that of BASELINE with the same fusion, paired by seed
         accuracy_gain_*   accuracy less that of BASELINE with the same fusion, paired by seed
+                          of these three also _p (paired t test), _d_z, _g_z (effect sizes), _p_holm, _all_low and
+                          _all_high: p and interval corrected for the family, which is all differences of the kind
+                          (accuracy_gain, probe_gap or probe_gain) on the data set, of all heads and modalities
         seconds_*         training time of a run
         passes_*          forward and backward passes of clips over those of BASELINE with the same fusion
     Where seeds are missing, the mean is of those that are there, and there is no deviation, interval, gap or gain. In
@@ -71,10 +80,10 @@ def accuracy_table(
         whole = summary(values, confidence)
         return whole if len(values) == len(seeds) else Summary(whole.n, whole.mean)
 
-    def difference(cell: tuple, other: tuple | None, modality: str, metric: str) -> Summary:
+    def difference(cell: tuple, other: tuple | None, modality: str, metric: str) -> Difference:
         both = [found.get((one, modality, metric), {}) for one in (cell, other)]
         if cell == other or any(len(values) < len(seeds) for values in both):
-            return Summary(0)
+            return Difference(0)
         return paired(*([values[s] for s in seeds] for values in both), confidence)
 
     def passes(cell: tuple, other: tuple) -> Summary:
@@ -91,20 +100,41 @@ def accuracy_table(
             **dict(zip(CELL, cell, strict=True)),
             "seeds": f"{count} of {len(seeds)}",
             "complete": count == len(seeds),
+            "seeds_count": count,
         }
         reference = (*cell[:3], BASELINE)
-        sums = {metric: over_seeds(cell, FUSED, metric) for metric in WHOLE}
+        sums = {metric: over_seeds(cell, FUSED, metric) for metric in (*WHOLE, *UNSHOWN)}
         for m in modalities:
             sums |= {f"{m}/{metric}": over_seeds(cell, m, metric) for metric in VIEWS}
-            sums[f"{m}/probe_gap"] = difference(cell, alone.get((*cell[:2], m)), m, "accuracy_probe")
-            sums[f"{m}/probe_gain"] = difference(cell, reference, m, "accuracy_probe")
-        sums["accuracy_gain"] = difference(cell, reference, FUSED, "accuracy")
+            sums[f"{m}/{GAP}"] = difference(cell, alone.get((*cell[:2], m)), m, "accuracy_probe")
+            sums[f"{m}/{PROBE_GAIN}"] = difference(cell, reference, m, "accuracy_probe")
+        sums[GAIN] = difference(cell, reference, FUSED, "accuracy")
         sums["seconds"] = over_seeds(cell, FUSED, "seconds")
         sums["passes"] = passes(cell, reference)
         for what, one in sums.items():
             row |= {f"{what}_{name}": getattr(one, name) for name in STATISTICS}
+            if isinstance(one, Difference):
+                row |= {f"{what}_{name}": getattr(one, name, math.nan) for name in TESTED}
         rows.append(row)
+    _correct(rows, modalities, confidence)
     return pd.DataFrame(rows)
+
+
+def _correct(rows: list[dict], modalities: list[str], confidence: float) -> None:
+    """Fill in what the number of comparisons makes of p and interval, family by family."""
+    for kind in ([GAIN], [f"{m}/{GAP}" for m in modalities], [f"{m}/{PROBE_GAIN}" for m in modalities]):
+        families = defaultdict(list)
+        for row in rows:
+            families[row["dataset"], row["recipe"]] += [(row, what) for what in kind]
+        for family in families.values():
+            tested = sum(not math.isnan(row[f"{what}_p"]) for row, what in family)
+            for (row, what), p in zip(family, holm([row[f"{what}_p"] for row, what in family]), strict=True):
+                row[f"{what}_p_holm"] = p
+                if not math.isnan(p):
+                    one = Summary(row["seeds_count"], row[f"{what}_mean"], row[f"{what}_sd"])
+                    row[f"{what}_all_low"], row[f"{what}_all_high"] = simultaneous(one, tested, confidence)
+    for row in rows:
+        del row["seeds_count"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +143,7 @@ class Figure:
 
     value: str
     interval: str = ""
+    strong: bool = False  # a difference that the corrected test supports, or the best value where it does
 
     def __str__(self) -> str:
         return f"{self.value} {self.interval}".rstrip()
@@ -139,6 +170,11 @@ def read(row, what: str) -> Summary:
     return Summary(0, *(float(row[f"{what}_{name}"]) for name in STATISTICS))
 
 
+def supported(row, what: str, confidence: float) -> bool:
+    """Whether a difference in a row of an accuracy table stands after the correction for its family."""
+    return float(row[f"{what}_p_holm"]) < 1 - confidence  # NaN is not
+
+
 def percent(share: float, sign: bool = False) -> str:
     """A share as `91.7`, or with a sign as `+13.1`; NONE for NaN."""
     if math.isnan(share):
@@ -154,14 +190,21 @@ def interval(one: Summary, sign: bool = False) -> str:
     return f"[{percent(one.ci_low, sign)}, {percent(one.ci_high, sign)}]"
 
 
-def figure(one: Summary, seeds: int, sign: bool = False) -> Figure:
+def p_value(p: float) -> str:
+    """`0.031`, or `< 0.001`; NONE for NaN."""
+    if math.isnan(p):
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def figure(one: Summary, seeds: int, sign: bool = False, strong: bool = False) -> Figure:
     """`91.7 ± 0.9` and `[89.4, 94.0]`; marked where some of the `seeds` are missing."""
     if math.isnan(one.mean):
         return Figure(NONE)
     mean = percent(one.mean, sign)
     if math.isnan(one.sd):
         return Figure(mean, interval(one) if seeds == 1 else "(incomplete)")
-    return Figure(f"{mean} ± {percent(one.sd)}", interval(one, sign))
+    return Figure(f"{mean} ± {percent(one.sd)}", interval(one, sign), strong)
 
 
 def captions(table: pd.DataFrame, seeds: int, confidence: float) -> str:
@@ -191,7 +234,7 @@ def tables(
     for (dataset, recipe), part in table.groupby(CELL[:2], sort=False):
         where = f"{dataset} (recipe {recipe})"
         notes = {method: text for (name, method), text in (extensions or {}).items() if name == dataset}
-        for one in (_whole(part, where, common, seeds), _each(part, where, common, seeds)):
+        for one in (_whole(part, where, common, seeds, confidence), _each(part, where, common, seeds, confidence)):
             made.append(_marked(one, notes))
     return made
 
@@ -205,39 +248,53 @@ def _marked(table: Table, notes: dict[str, str]) -> Table:
     return replace(table, rows=rows, caption=f"{table.caption} {MARK} Extension that no paper gives. {text}")
 
 
-def _whole(part: pd.DataFrame, where: str, common: str, seeds: int) -> Table:
+def _whole(part: pd.DataFrame, where: str, common: str, seeds: int, confidence: float) -> Table:
     shown = {what: label for what, label in WHOLE.items() if part[f"{what}_mean"].notna().any() or what == "accuracy"}
-    gains = part.accuracy_gain_mean.notna().any()
+    tested, whole = part[f"{GAIN}_mean"].notna().any(), part.complete.all()
+    best = part.groupby("fusion").accuracy_mean.idxmax() if part.accuracy_mean.notna().all() else []
     rows = []
-    for row in part.to_dict("records"):
-        figures = [figure(read(row, what), seeds) for what in shown]
-        if gains:
-            figures.insert(1, figure(read(row, "accuracy_gain"), seeds, sign=True))
-        figures += [plain(row["seconds_mean"], 0), plain(row["passes_mean"], 2)]
-        rows.append([*map(Figure, (row["fusion"], row["method"], row["seeds"])), *figures])
-    columns = ["fusion", "method", "seeds", *shown.values(), "training, s", f"passes / {BASELINE}"]
+    for i, row in part.iterrows():
+        stands = supported(row, GAIN, confidence)
+        top = stands and row[f"{GAIN}_mean"] > 0 and i in set(best)
+        figures = {what: figure(read(row, what), seeds, strong=top and what == "accuracy") for what in shown}
+        accuracy = figures.pop("accuracy")
+        gain = [figure(read(row, GAIN), seeds, True, stands), Figure(p_value(row[f"{GAIN}_p_holm"]))] if tested else []
+        probes = [figure(read(row, f"{m}/accuracy_probe"), seeds) for m in modalities_of(part)]
+        cost = [plain(row["seconds_mean"], 0), plain(row["passes_mean"], 2)]
+        names = map(Figure, [row["fusion"], row["method"], *([] if whole else [row["seeds"]])])
+        rows.append([*names, accuracy, *gain, *probes, *figures.values(), *cost])
+    columns = ["fusion", "method", *([] if whole else ["seeds"]), shown.pop("accuracy")]
     caption = common
-    if gains:
-        columns.insert(4, f"{MINUS} {BASELINE}")
-        caption += f" {MINUS} {BASELINE}: accuracy less that of {BASELINE}, points, same fusion, paired by seed."
+    if tested:
+        columns += [f"{MINUS} {BASELINE}", "p, corrected"]
+        caption += (
+            f" {MINUS} {BASELINE}: accuracy less that of {BASELINE}, points, same fusion, paired by seed; {FAMILY}."
+            f" Bold: a difference with p below {1 - confidence:.2g}, and the best accuracy of a head where its gain is"
+            " such."
+        )
+    columns += [f"{m} probe" for m in modalities_of(part)]
+    columns += [*shown.values(), "training, s", f"passes / {BASELINE}"]
     caption += (
-        " Training: mean seconds of a run, on a machine that ran others beside it; passes: clips taken forward and"
-        f" backward over those of {BASELINE}. {NONE}: nothing to compare with."
+        " Probe: a linear classifier on the modality's frozen encoder. Best test epoch: accuracy by the papers' rule,"
+        " which chooses on test. Training: mean seconds of a run, on a machine that ran others beside it; passes:"
+        f" clips taken forward and backward over those of {BASELINE}. {NONE}:"
+        " nothing to compare with."
     )
-    return Table(f"Accuracy: {where}", caption, columns, rows, 3)
+    return Table(f"Accuracy: {where}", caption, columns, rows, 2 if whole else 3)
 
 
-def _each(part: pd.DataFrame, where: str, common: str, seeds: int) -> Table:
-    gains = any(part[f"{m}/probe_gain_mean"].notna().any() for m in modalities_of(part))
+def _each(part: pd.DataFrame, where: str, common: str, seeds: int, confidence: float) -> Table:
+    tested = any(part[f"{m}/{PROBE_GAIN}_mean"].notna().any() for m in modalities_of(part))
+    kinds = [GAP, PROBE_GAIN] if tested else [GAP]
     rows = []
     for row in part.to_dict("records"):
         for m in modalities_of(part):
             views = [read(row, f"{m}/{what}") for what in VIEWS]
             if all(math.isnan(view.mean) for view in views):
                 continue  # a modality that this model does not have
-            differences = ["probe_gap", "probe_gain"] if gains else ["probe_gap"]
             figures = [figure(view, seeds) for view in views]
-            figures += [figure(read(row, f"{m}/{what}"), seeds, sign=True) for what in differences]
+            for what in (f"{m}/{kind}" for kind in kinds):
+                figures.append(figure(read(row, what), seeds, True, supported(row, what, confidence)))
             rows.append([*map(Figure, (row["fusion"], row["method"], m)), *figures])
     caption = (
         f"{common} Share: the modality's part of the head's logits; removal: the head with the other modalities taken"
@@ -245,9 +302,10 @@ def _each(part: pd.DataFrame, where: str, common: str, seeds: int) -> Table:
         f" of the model trained on this modality alone, in points, paired by seed ({NONE}: nothing to compare with)."
     )
     columns = ["fusion", "method", "modality", *VIEWS.values(), f"probe {MINUS} alone"]
-    if gains:
+    if tested:
         columns.append(f"probe {MINUS} {BASELINE}")
         caption += f" Probe {MINUS} {BASELINE}: less the probe of {BASELINE} with the same fusion."
+    caption += f" Bold: p below {1 - confidence:.2g}; {FAMILY}."
     return Table(f"Each modality: {where}", caption, columns, rows, 3)
 
 
@@ -265,7 +323,8 @@ def markdown(made: Iterable[Table]) -> str:
     """Tables as Markdown that is also readable as plain text."""
     parts = []
     for table in made:
-        lines = [[_markdown(c) for c in table.columns], *([_markdown(str(f)) for f in row] for row in table.rows)]
+        lines = [[_markdown(c) for c in table.columns]]
+        lines += [[_marked_up(f, _markdown, "**", "**") for f in row] for row in table.rows]
         width = [max(map(len, column)) for column in zip(*lines, strict=True)]
         rule = ["-" * w if i < table.names else "-" * (w - 1) + ":" for i, w in enumerate(width)]
         lines = [lines[0], rule, *lines[1:]]
@@ -279,6 +338,11 @@ def markdown(made: Iterable[Table]) -> str:
         )
         parts.append(f"## {_markdown(table.title)}\n\n{_markdown(table.caption)}\n\n{text}\n")
     return "\n".join(parts)
+
+
+def _marked_up(one: Figure, escape, before: str, after: str) -> str:
+    value = f"{before}{escape(one.value)}{after}" if one.strong else escape(one.value)
+    return f"{value} {escape(one.interval)}".rstrip()
 
 
 def _markdown(text: str) -> str:
@@ -312,7 +376,7 @@ def latex(made: Iterable[Table]) -> str:
     """Tables as LaTeX floats, scaled to the line; the document needs the packages booktabs and graphicx."""
     parts = ["% needs \\usepackage{booktabs,graphicx}\n"]
     for table in made:
-        lines = [" & ".join(escape_latex(str(f)) for f in row) + r" \\" for row in table.rows]
+        lines = [" & ".join(_marked_up(f, escape_latex, r"\textbf{", "}") for f in row) + r" \\" for row in table.rows]
         parts.append(
             "\n".join(
                 [

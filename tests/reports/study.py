@@ -1,10 +1,14 @@
 """A small study whose runs are written by hand: the plan's own cells and paths, without training."""
 
+import json
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline_src import config, files
 from pipeline_src.plan import NO_FUSION, Cell, Data, Run
@@ -43,7 +47,7 @@ class Study:
                 name="av_digits",
                 recipe="av-digits-1",
                 dataset=SimpleNamespace(
-                    classes=[str(i) for i in range(10)], params=SimpleNamespace(max_quarantine=0.5)
+                    name="av_digits", classes=[str(i) for i in range(10)], params=SimpleNamespace(max_quarantine=0.5)
                 ),
                 extractors=dict.fromkeys(modalities),
                 raw=Path("data/raw/av_digits-0"),
@@ -75,6 +79,25 @@ class Study:
         """A complete run: the fused test accuracy, and of each modality the accuracy of all three views."""
         files.write_json(run.record, record(run))
         files.write_json(run.metrics, {"names": run.names, "metrics": metrics(accuracy, **modalities)})
+        files.write_text(run.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in epochs(run)))
+        self.write_predictions(run, accuracy)
+
+    def write_predictions(self, run, accuracy):
+        """300 test clips, of which about `accuracy` are right, and two clips of val."""
+        rng = np.random.default_rng(run.seed)
+        label = np.arange(302) % 10
+        predicted = np.where(rng.random(302) < accuracy, label, (label + 1) % 10)
+        columns = {
+            "id": [f"c{i}" for i in range(302)],
+            "split": ["test"] * 300 + ["val"] * 2,
+            "label": pa.array(label, pa.int32()),
+            "predicted": pa.array(predicted, pa.int32()),
+        }
+        for m in run.cell.spec["modalities"]:
+            values = pa.array(rng.normal(size=604).astype(np.float32))
+            columns[f"{m}/pca"] = pa.FixedSizeListArray.from_arrays(values, 2)
+        run.evaluation.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), run.evaluation / "predictions.parquet")
 
     def write_all(self):
         """Every run, with figures that differ by seed and of which the visual gap is clear and the audio gap is not."""
@@ -89,11 +112,44 @@ class Study:
             self.write(run, max(own.values()) + gain + (0.01 if len(own) > 1 else 0.0), **own)
 
     def write_cache(self, quarantined=()):
+        """A cache that says it has 1,700 clips and holds three, of a spectrogram each or of two frames."""
         (data,) = self.data.values()
         splits = {"test": 300, "train": 1200, "val": 200}
-        files.write_json(data.cache / "cache.json", {"splits": splits, "quarantined": len(quarantined)})
+        modalities = {
+            m: {"shape": [2, 3, 8, 8], "dtype": "uint8"} if m == "visual" else {"shape": [9, 5], "dtype": "float16"}
+            for m in data.extractors
+        }
+        info = {"splits": splits, "classes": data.dataset.classes, "modalities": modalities, "shards": ["shard.arrow"]}
+        files.write_json(data.cache / "cache.json", {**info, "quarantined": len(quarantined)})
+        columns = {
+            "id": pa.array(["a", "b", "c"]),
+            "label": pa.array([1, 0, 2], pa.int32()),
+            "split": pa.array(["train", "train", "test"]),
+            "group": pa.array(["g", "g", "h"]),
+        }
+        for m, about in modalities.items():
+            values = np.arange(3 * np.prod(about["shape"])).reshape(3, *about["shape"]).astype(about["dtype"])
+            columns[m] = pa.FixedShapeTensorArray.from_numpy_ndarray(values)
+        batch = pa.record_batch(columns)
+        with pa.ipc.new_file(str(data.cache / "shard.arrow"), batch.schema) as writer:
+            writer.write_batch(batch)
         columns = ["id", "modality", "file", "reason", "stage"]
         pd.DataFrame(quarantined, columns=columns, dtype="str").to_parquet(data.cache / "quarantine.parquet")
+
+
+def epochs(run):
+    """Rows of metrics.jsonl; methods but joint log a ratio, relearning also purities."""
+    found = []
+    for i in range(3):
+        row = {"epoch": i, "loss": 1.0, "val_accuracy": 0.3 + i / 10}
+        for m in run.cell.spec["modalities"] if run.cell.fusion != NO_FUSION else ():
+            row[f"val_accuracy/{m}"] = 0.2 + i / 10 + run.seed / 100
+            if run.cell.method != "joint":
+                row[f"ratio/{m}"] = 1.0 + i / 10
+            if run.cell.method == "relearning" and i == 1:
+                row |= {f"purity_train/{m}": 0.8, f"purity_val/{m}": 0.6, f"reset_strength/{m}": 0.4}
+        found.append(row)
+    return found
 
 
 def metrics(accuracy, **modalities):

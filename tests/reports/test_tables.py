@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from pipeline_src.reports import tables
 from pipeline_src.reports.statistics import Summary
@@ -54,6 +55,10 @@ def made(skip=(), seeds=SEEDS):
     return tables.accuracy_table(metrics[metrics.seed.isin(seeds)], CELLS, seeds, 0.95)
 
 
+def column(table, name):
+    return [str(row[table.columns.index(name)]) for row in table.rows]
+
+
 def texts(table):
     return [[str(f) for f in row] for row in table.rows]
 
@@ -90,6 +95,56 @@ def test_gain_over_the_baseline_is_paired():
     expected = stats.ttest_rel([0.86, 0.87, 0.89], [0.85] * 3).confidence_interval(0.95)
     assert (table.accuracy_gain_ci_low[3], table.accuracy_gain_ci_high[3]) == pytest.approx(tuple(expected))
     assert table.accuracy_gain_mean[:3].isna().all()
+
+
+def test_p_is_corrected_for_all_heads_and_modalities_of_a_data_set():
+    metrics = frame()
+    heads = [{**one, "fusion": "film"} for one in CELLS[2:]]
+    more = metrics[metrics.fusion == "sum"].assign(fusion="film")
+    more.loc[more.method != "joint", "value"] += np.tile([0.01, 0.02], 999)[: (more.method != "joint").sum()]
+    other = {**CELLS[2], "dataset": "other"}, {**CELLS[3], "dataset": "other"}
+    metrics = pd.concat([metrics, more, metrics[metrics.fusion == "sum"].assign(dataset="other")])
+    table = tables.accuracy_table(metrics, [*CELLS, *heads, *other], SEEDS, 0.95)
+    toy = table[table.dataset == "toy_set"]
+    found = toy[["accuracy_gain_p", "accuracy_gain_p_holm"]].dropna()
+    assert len(found) == 2, "one method with two heads"
+    assert found.accuracy_gain_p_holm.to_numpy() == pytest.approx(
+        multipletests(found.accuracy_gain_p, method="holm")[1]
+    )
+    gaps = toy[["touch/probe_gap_p", "smell/probe_gap_p"]].to_numpy().ravel()
+    holm = toy[["touch/probe_gap_p_holm", "smell/probe_gap_p_holm"]].to_numpy().ravel()
+    known = ~np.isnan(gaps)
+    assert known.sum() == 8
+    assert holm[known] == pytest.approx(multipletests(gaps[known], method="holm")[1])
+    alone = table[table.dataset == "other"].iloc[1]
+    assert alone.accuracy_gain_p_holm == alone.accuracy_gain_p, "another data set is another family"
+    assert (alone.accuracy_gain_all_low, alone.accuracy_gain_all_high) == pytest.approx(
+        (alone.accuracy_gain_ci_low, alone.accuracy_gain_ci_high)
+    )
+    assert toy.accuracy_gain_all_low.dropna().lt(toy.accuracy_gain_ci_low.dropna()).all()
+
+
+def test_bold_is_what_stands_after_the_correction():
+    metrics = frame()
+    strong = metrics.method.eq("a_new|one") & metrics.metric.eq("accuracy") & metrics.split.eq("test")
+    metrics.loc[strong, "value"] = 0.90 + metrics.loc[strong, "seed"] * 0.0001
+    table = tables.accuracy_table(metrics, CELLS, SEEDS, 0.95)
+    whole = tables.tables(table, 3, 0.95)[0]
+    bold = [(row[1].value, whole.columns[i]) for row in whole.rows for i, cell in enumerate(row) if cell.strong]
+    assert bold == [("a_new|one", "accuracy"), ("a_new|one", f"{MINUS} joint")]
+    assert "**90.0 ± 0.0** [" in tables.markdown([whole])
+    assert r"\textbf{90.0 $\pm$ 0.0} {[}" in tables.latex([whole])
+    unclear = tables.tables(made(), 3, 0.95)[0]
+    assert not any(cell.strong for row in unclear.rows for cell in row), "the highest value alone is not marked"
+    table["accuracy_gain_p_holm"] = 0.06
+    assert not any(cell.strong for row in tables.tables(table, 3, 0.95)[0].rows for cell in row)
+
+
+@pytest.mark.parametrize(
+    ("p", "said"), [(0.0304, "0.030"), (0.0001, "< 0.001"), (0.34567, "0.35"), (1, "1.00"), (math.nan, NONE)]
+)
+def test_p_value(p, said):
+    assert tables.p_value(p) == said
 
 
 def test_what_a_method_does_to_a_modality_is_paired_with_the_baseline():
@@ -137,7 +192,9 @@ def test_missing_seed_is_marked_and_never_averaged_in_silence():
 def test_row_without_runs():
     table = made({("smell-only", s) for s in SEEDS})
     assert table.seeds[1] == "0 of 3"
-    assert texts(tables.tables(table, 3, 0.95)[0])[1] == ["none", "smell-only", "0 of 3", *[NONE] * 6]
+    shown = texts(tables.tables(table, 3, 0.95)[0])[1]
+    assert shown[:3] == ["none", "smell-only", "0 of 3"]
+    assert set(shown[3:]) == {NONE}
     assert math.isnan(table["smell/probe_gap_mean"][2])
 
 
@@ -151,27 +208,19 @@ def test_no_runs_at_all():
 
 def test_a_metric_that_some_seeds_lack_has_no_interval():
     metrics = frame()
-    metrics = metrics[~((metrics.metric == "map") & (metrics.seed == 2) & (metrics.method == "joint"))]
+    metrics = metrics[~((metrics.metric == "macro_f1") & (metrics.seed == 2) & (metrics.method == "joint"))]
     row = tables.accuracy_table(metrics, CELLS, SEEDS, 0.95).iloc[2]
     assert row.complete
-    assert row[["map_sd", "map_ci_low"]].isna().all()
-    shown = texts(tables.tables(tables.accuracy_table(metrics, CELLS, SEEDS, 0.95), 3, 0.95)[0])
-    assert shown[2][6] == "85.0 (incomplete)"
+    assert row[["macro_f1_sd", "macro_f1_ci_low"]].isna().all()
+    shown = tables.tables(tables.accuracy_table(metrics, CELLS, SEEDS, 0.95), 3, 0.95)[0]
+    assert column(shown, "macro-F1")[2] == "85.0 (incomplete)"
 
 
 def test_one_seed_supports_no_conclusion():
     table = made(seeds=[0])
     whole, each = tables.tables(table, 1, 0.95)
-    assert texts(whole)[0] == [
-        "none",
-        "touch-only",
-        "1 of 1",
-        f"60.0 [{NONE}]",
-        NONE,
-        *[f"60.0 [{NONE}]"] * 2,
-        "30",
-        NONE,
-    ]
+    assert column(whole, "accuracy")[0] == column(whole, "touch probe")[0] == f"60.0 [{NONE}]"
+    assert column(whole, "p, corrected") == [NONE] * 4
     assert texts(each)[2][-2] == f"{MINUS}10.0 [{NONE}]"
     assert "One seed supports no conclusion" in whole.caption
 
@@ -181,8 +230,9 @@ def test_best_test_epoch_stands_beside_and_says_what_it_is():
     best = metrics[(metrics.modality == "fused") & (metrics.metric == "accuracy") & (metrics.split == "test")]
     best = best.assign(metric="accuracy_best_test_epoch", value=best.value + 0.02)
     (whole, _) = tables.tables(tables.accuracy_table(pd.concat([metrics, best]), CELLS, SEEDS, 0.95), 3, 0.95)
-    at = whole.columns.index("best test epoch (papers' rule, chooses on test)")
+    at = whole.columns.index("best test epoch")
     assert texts(whole)[2][at].startswith("87.0 ± 0.0")
+    assert "which chooses on test" in whole.caption
     assert not any("best test" in c for c in tables.tables(made(), 3, 0.95)[0].columns)
 
 
@@ -232,7 +282,7 @@ def test_latex():
     assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
     for line in text.splitlines():
         if line.endswith(r" \\"):
-            assert line.replace(r"\&", "").count("&") in (7, 8)
+            assert line.replace(r"\&", "").count("&") in (7, 9)
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
 
 

@@ -101,7 +101,7 @@ def svg(figure: Figure) -> str:
     """The figure as SVG text, the same for the same figure: no date, no random names."""
     text = io.StringIO()
     with styled():
-        figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg", dpi=120, metadata={"Date": None, "Creator": None})
     return text.getvalue()
 
 

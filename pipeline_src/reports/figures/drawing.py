@@ -1,0 +1,109 @@
+"""A figure with its words, and how it gets into the HTML report: panel by panel, in the page's own colours."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from pipeline_src.reports.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "http://www.w3.org/1999/xlink"
+SYMBOLS = dict(zip(style.MARKERS, "●■▲◆▼✚✖⬢", strict=True))
+VARIABLES = {
+    **{style.PAPER: "--paper", style.INK: "--ink", style.SOFT: "--soft", style.LINE: "--line"},
+    **{color: f"--s{i}" for i, color in enumerate(style.SERIES)},
+    **{color: f"--m{i}" for i, color in enumerate(style.MODALITIES)},
+}
+
+
+@dataclass
+class Drawing:
+    """A figure of the report: `name` is its file's stem, `legend` what its series are and how they look."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    legend: dict[str, style.Look] = field(default_factory=dict)
+    keys: str = "line"  # what a series is: line, point or area
+    folded: bool = False  # shown when asked for
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes as inline SVG; width in CSS pixels at which its text has its own size."""
+
+    svg: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of a legend."""
+
+    label: str
+    color: str
+    dashes: str
+    symbol: str
+
+
+def keys(drawing: Drawing) -> list[Key]:
+    """The legend, for the page to write."""
+    found = []
+    for label, look in drawing.legend.items():
+        dashes = "" if look.dashes == "solid" else " ".join(f"{1.6 * part:g}" for part in look.dashes[1])
+        symbol = {"line": "", "area": "■"}.get(drawing.keys, SYMBOLS[look.marker])
+        color = f"var({VARIABLES[look.color]})" if look.color in VARIABLES else look.color
+        found.append(Key(label, color, dashes, symbol))
+    return found
+
+
+def panels(drawing: Drawing, text: str) -> list[Panel]:
+    """The axes of a drawing, each as an SVG of its own for the page to lay out; `text` is the drawing as `style.svg`
+    gives it.
+
+    Identifiers are made the drawing's own, since all SVGs of a page share one name space.
+    """
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", XLINK)
+    root = ElementTree.fromstring(text)
+    figure = drawing.figure
+    height = figure.get_figheight() * 72
+    shared = list(root.iter(f"{{{SVG}}}clipPath"))
+    groups = [g for g in root.iter(f"{{{SVG}}}g") if re.fullmatch(r"axes_\d+", g.get("id", ""))]
+    found = []
+    for i, (axes, group) in enumerate(zip(figure.axes, groups, strict=True)):
+        box = axes.get_tightbbox().transformed(figure.dpi_scale_trans.inverted())
+        left, top = 72 * box.x0 - 2, height - 72 * box.y1 - 2
+        width, tall = 72 * box.width + 4, 72 * box.height + 4
+        inside = "".join(ElementTree.tostring(one, encoding="unicode") for one in (shared if i == 0 else []))
+        inside = f"<defs>{inside}</defs>{ElementTree.tostring(group, encoding='unicode')}"
+        view = f"{left:.1f} {top:.1f} {width:.1f} {tall:.1f}"
+        label = _escaped(axes.get_title(loc="left") or drawing.title)
+        body = f'<svg viewBox="{view}" role="img" aria-label="{label}">{_own(inside, drawing.name)}</svg>'
+        found.append(Panel(body, round(width * 96 / 72)))
+    return found
+
+
+def _own(text: str, name: str) -> str:
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
+    text = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text)
+    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"font: (?:(bold|[1-9]00) )?([\d.]+)px [^;\"]*", _font, text)
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var({VARIABLES[m[0]]})" if m[0] in VARIABLES else m[0], text)
+    return re.sub(r">\s+<", "><", text)
+
+
+def _font(match: re.Match) -> str:
+    return f"font-size: {match[2]}px" + (f"; font-weight: {match[1]}" if match[1] else "")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
