@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     command("evaluate", _evaluate, "+")
     command("aggregate", _aggregate, "?")
     command("plan", _plan)
+    command("status", _status)
+    explain = command("explain", _explain)
+    explain.add_argument("method", nargs="?", help="its name; without one, every method in a line")
     command("recipes", _recipes)
     schema = command("schema", _schema)
     schema.add_argument("name", nargs="?", choices=["params", "resources", "recipe"], default="params")
@@ -58,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     ui = command("ui", _ui)
     ui.add_argument("--port", type=int, help="default: the first free one from 5000 on")
     bench = command("bench", _bench)
-    bench.add_argument("what", choices=["loader", "methods", "start", "first_step"])
+    bench.add_argument("what", choices=["loader", "methods", "start", "first_step", "report"])
     return parser
 
 
@@ -158,6 +161,21 @@ def _recipes(options) -> None:
             shape = " x ".join(map(str, part.shape))
             print(f"    {m:8} {recipe.modalities[m].kind:10} {shape} {part.dtype}")
         print(f"    {recipe.source}")
+
+
+def _status(options) -> None:
+    """Print what of the study is done, running, failed and left, and the time that is left."""
+    from pipeline_src.plan import Plan
+    from pipeline_src.status import status
+
+    print(status(Plan(options.params)))
+
+
+def _explain(options) -> None:
+    """Print a method's equation, source, deviations, parameters and hooks; without a name, list the methods."""
+    from pipeline_src.explain import explain, overview
+
+    print(explain(options.method) if options.method else overview())
 
 
 def _schema(options) -> None:

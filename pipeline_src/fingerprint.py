@@ -59,8 +59,9 @@ def _module(module: str) -> tuple[str, tuple[str, ...]]:
         )
     tree = ast.parse(file.read_text(encoding="utf-8"))
     folder = module if file.stem == "__init__" else module.rpartition(".")[0]
-    # A template of the same name belongs to its module.
-    own = {f.name: f.read_text(encoding="utf-8") for f in sorted(file.parent.glob(f"{file.stem}.*.j2"))}
+    # A template or a table of the same name belongs to its module.
+    names = [f"{file.stem}.*.j2", f"{file.stem}.csv"]
+    own = {f.name: f.read_text(encoding="utf-8") for name in names for f in sorted(file.parent.glob(name))}
     return fingerprint(code=_meaning(tree), templates=own), tuple(sorted(_imports(tree, folder)))
 
 

@@ -5,7 +5,15 @@ rule aggregate:
         index=plan.index,
         metrics=plan.results / "metrics.parquet",
         tables=expand(plan.results / "tables/accuracy.{kind}", kind=["csv", "md", "tex"]),
-        report=report(plan.results / "report.html", caption="../report/report.rst", category="Results"),
+        report=report(plan.results / "report.html", caption="../report/report.rst", category="Report"),
+        figures=report(
+            directory(plan.results / "figures"),
+            patterns=["{what,[a-z]+}-{of}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+            subcategory="{what}",
+            labels={"figure": "{what}", "of": "{of}"},
+        ),
     log:
         f"logs/aggregate/{plan.results.name}.log",
     benchmark:

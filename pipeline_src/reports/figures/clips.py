@@ -14,7 +14,9 @@ COUNT = 6
 
 
 def examples(name: str, folder: Path, split: str = "train") -> Drawing | None:
-    """One clip of each of the first COUNT classes, a panel for each modality; None where the cache is not there."""
+    """One clip of each of the first COUNT classes, a panel for each modality; None where there is no cache or
+    no picture.
+    """
     if not (folder / "cache.json").exists():
         return None
     cache = Cache(folder)
@@ -23,8 +25,11 @@ def examples(name: str, folder: Path, split: str = "train") -> Drawing | None:
     if not len(rows):
         return None
     with styled():
-        figure, axes = panels(len(rows) * len(cache.modalities), columns=len(rows), size=(1.55, 1.5))
-        each = [(m, row) for m in cache.modalities for row in rows]
+        seen = [m for m, about in cache.modalities.items() if len(about["shape"]) > 1]
+        if not seen:
+            return None
+        figure, axes = panels(len(rows) * len(seen), columns=len(rows), size=(1.55, 1.5))
+        each = [(m, row) for m in seen for row in rows]
         for axis, (m, row) in zip(axes, each, strict=True):
             picture = image(cache.gather(m, np.array([row]))[0])
             lie = {"origin": "lower", "aspect": "auto"} if picture.ndim == 2 else {}
@@ -49,4 +54,4 @@ def image(values: np.ndarray) -> np.ndarray:
     if values.ndim == 4:
         frame = values[len(values) // 2]
         return frame.transpose(1, 2, 0) if len(frame) == 3 else np.linalg.norm(frame.astype(np.float32), axis=0)[::-1]
-    return np.atleast_2d(values.astype(np.float32))
+    return values.reshape(len(values), -1).astype(np.float32)

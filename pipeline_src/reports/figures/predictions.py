@@ -46,7 +46,8 @@ def confusion(part: Part) -> Iterator[Drawing]:
             f"confusion-{part.name}-{fusion}",
             f"Confusions, head {fusion}",
             "Rows: the true class; columns: the predicted one. The darker, the larger the share of the class's test"
-            f" clips (0 to 1, on a square-root scale), all {len(part.seeds)} seed{'s' if len(part.seeds) > 1 else ''} together.",
+            f" clips (0 to 1, on a square-root scale), all {len(part.seeds)}"
+            f" seed{'s' if len(part.seeds) > 1 else ''} together.",
             figure,
             folded=drawn > 0,
         )

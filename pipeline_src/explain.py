@@ -1,0 +1,60 @@
+"""What a method is, from its own file: equation, source and deviations, parameters, and the hooks that it uses."""
+
+import inspect
+import sys
+import textwrap
+
+from pipeline_src.methods.base import Method, methods
+
+WIDTH = 100
+
+
+def explain(name: str) -> str:
+    """The method's own words. Raises UserError, with the closest name, if there is none of that name."""
+    method = methods[name]
+    lines = [f"{name}: {_summary(method)}", "", inspect.getdoc(sys.modules[method.__module__]) or "", ""]
+    lines += ["Parameters, under methods in params.yaml:" if method.Params.model_fields else "No parameters."]
+    for key, field in method.Params.model_fields.items():
+        lines += ["", f"    {key}: {_type(field)}, default {_value(field.default)}{_range(field)}"]
+        lines += textwrap.wrap(field.description or "", WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    used = hooks(method)
+    lines += ["", "Hooks, all of its difference from joint training:" if used else "No hooks: it is joint training."]
+    lines += [f"    {hook:<16}  {_first(getattr(Method, hook))}" for hook in used]
+    return "\n".join([*lines, "", f"File: {inspect.getsourcefile(method)}"])
+
+
+def overview() -> str:
+    """Every method in a line."""
+    width = max(map(len, methods), default=0)
+    return "\n".join(f"{name:<{width}}  {_summary(methods[name])}" for name in methods)
+
+
+def hooks(method: type[Method]) -> list[str]:
+    """The hooks that the training loop calls and that the method overrides, in the order of `Method`."""
+    own = [name for name, value in vars(Method).items() if inspect.isfunction(value) and not name.startswith("_")]
+    return [name for name in own if getattr(method, name) is not getattr(Method, name)]
+
+
+def _summary(method: type[Method]) -> str:
+    """The first line of the class's own words, or of its file's."""
+    return _first(method if method.__doc__ else sys.modules[method.__module__])
+
+
+def _first(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def _type(field) -> str:
+    name = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
+    return name.replace("typing.", "").replace("NoneType", "null")
+
+
+def _value(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _range(field) -> str:
+    """`, at least 0, below 1`, from the field's constraints."""
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    found = [(words[k], getattr(one, k)) for one in field.metadata for k in words if getattr(one, k, None) is not None]
+    return "".join(f", {word} {bound:g}" for word, bound in found)
