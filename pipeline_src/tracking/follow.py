@@ -125,6 +125,7 @@ def follow(plan, parent: int) -> int:
                 end()
             last, started = asked, time.monotonic()
             now = {run.folder: view.state(run) for run in plan.runs}
+            cost = time.monotonic() - started
             changed = {folder for folder, state in now.items() if any(state) and state != seen.get(folder)}
             moved |= changed if seen else set()
             wanted = changed | moved if last else changed  # at the end nobody is at them any more
@@ -142,8 +143,7 @@ def follow(plan, parent: int) -> int:
                     pause = time.monotonic() + PAUSE if failures > 1 else 0.0
             if last:
                 break
-            cost = time.monotonic() - started
-            _sleep(INTERVAL if failures else max(INTERVAL, 10 * cost), lambda: asked or os.getppid() != parent)
+            _sleep(max(INTERVAL, 50 * cost), lambda: asked or os.getppid() != parent)
     except _Ended:
         failures += 1
     if failures:

@@ -2,7 +2,7 @@
 
 However often and by however many processes it is done, a run of the grid is one MLflow run:
 - it is found again by its tags `address` (the run's folder) and `attempt` (its first epoch);
-- on one host, looking and making stand under a lock; from several hosts two may be made, of which all keep the one
+- on one host, looking and writing stand under a lock; from several hosts two may be made, of which all keep the one
   with the smaller id and delete the other;
 - an epoch's values have a time that follows from the run's files alone, and MLflow stores equal points once.
 A run that was trained again from scratch has another attempt, and so an MLflow run of its own, because MLflow can
@@ -21,6 +21,8 @@ from pipeline_src.tracking.view import FINISHED, RUNNING, View
 NEW, UPDATED, SAME = "new", "brought up to date", "already right"
 MIRRORED = "mirrored"  # tag: digest of what a finished MLflow run was made from
 BATCH, FEW = 1000, 100  # metrics, and parameters or tags, that MLflow takes at once
+SUPERSEDED = "superseded"
+SOURCE = {"mlflow.source.name": "python -m pipeline_src track", "mlflow.source.type": "PROJECT"}
 MARK = "train/seconds"  # every epoch has it
 
 
@@ -48,77 +50,84 @@ class Mirror:
 
     def push(self, view: View, known: list | None = None) -> str:
         """Bring one run up to date; NEW, UPDATED or SAME. `known` is what `at` gave a moment ago."""
-        siblings = self.at(view.address) if known is None else known
-        run, made = self._find(view, siblings), False
-        if run is None:
-            with self.store.alone():
-                siblings = self.at(view.address)
-                run = self._find(view, siblings)
-                if run is None:
-                    self._create(view.name, view.started, {**view.tags, **self._attempt(view)})
-                    made = True
-            if made:  # who was as fast on another host?
-                siblings = self.at(view.address)
-                run = self._find(view, siblings)
-        changed = self._supersede(view, run, siblings)
-        changed |= self._fill(view, run)
-        return NEW if made else UPDATED if changed else SAME
+        from mlflow.exceptions import MlflowException
 
-    def _create(self, name: str, started: int, tags: dict[str, str]):
-        source = {"mlflow.source.name": "python -m pipeline_src track", "mlflow.source.type": "PROJECT"}
-        return self.client.create_run(self.store.experiment, started, {**source, **tags}, name)
+        if self._bring(view, self.at(view.address) if known is None else known, write=False) == SAME:
+            return SAME
+        with self.store.alone():
+            try:
+                return self._bring(view, self.at(view.address))
+            except MlflowException as error:
+                if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"):
+                    raise
+                return self._bring(view, self.at(view.address))  # another host wrote the same, or deleted a double
+
+    def _bring(self, view: View, siblings: list, write: bool = True) -> str:
+        same = self._own(view, siblings)
+        if not same and write:
+            self._create(view, {**view.tags, **self._attempt(view)})
+            siblings = self.at(view.address)
+            self._bring(view, siblings)
+            return NEW
+        if not same:
+            return NEW
+        run, *doubles = same
+        others = [one for one in siblings if one not in doubles]
+        *earlier, latest = sorted(others, key=lambda one: (one.info.start_time, one.info.run_id))
+        earlier = [one for one in earlier if one.data.tags.get("kind") != SUPERSEDED]
+        if run is not latest:
+            view.tags["kind"] = SUPERSEDED
+        lacks = self._lacks(view, run)
+        if not (doubles or earlier or any(lacks.values())):
+            return SAME
+        if write:
+            for one in doubles:
+                self.client.delete_run(one.info.run_id)
+            for one in earlier:
+                self.client.set_tag(one.info.run_id, "kind", SUPERSEDED)
+            self._fill(view, run, **lacks)
+        return UPDATED
+
+    @staticmethod
+    def _own(view: View, siblings: list) -> list:
+        """The view's own MLflow run among those of its address; more than one, if several hosts made it."""
+        same = [run for run in siblings if run.data.tags.get("attempt") == view.attempt]
+        if not same and view.attempt:  # it was made before its first epoch ended
+            same = [run for run in siblings if "attempt" not in run.data.tags]
+        return sorted(same, key=lambda run: run.info.run_id)
+
+    def _create(self, view: View, tags: dict[str, str]) -> None:
+        self.client.create_run(self.store.experiment, view.started, {**SOURCE, **tags}, view.name)
 
     @staticmethod
     def _attempt(view: View) -> dict[str, str]:
         return {"attempt": view.attempt} if view.attempt else {}
 
-    def _find(self, view: View, siblings: list) -> Any | None:
-        """The view's own MLflow run among those of its address; doubles of it are deleted."""
-        same = [run for run in siblings if run.data.tags.get("attempt") == view.attempt]
-        if not same and view.attempt:  # it was made before its first epoch ended
-            same = [run for run in siblings if "attempt" not in run.data.tags]
-        same.sort(key=lambda run: run.info.run_id)
-        for double in same[1:]:
-            self.client.delete_run(double.info.run_id)
-            siblings.remove(double)
-        return same[0] if same else None
+    def _lacks(self, view: View, run) -> dict[str, Any]:
+        """What the MLflow run has not: all empty or False if it is right."""
+        have = run.data
+        complete = view.digest is None or have.tags.get(MIRRORED) == view.digest
+        return {
+            "params": {k: v for k, v in view.params.items() if k not in have.params},
+            "tags": {k: v for k, v in (view.tags | self._attempt(view)).items() if have.tags.get(k) != v},
+            "epochs": [] if view.digest and complete else self._missing(view, run),
+            "status": view.status != run.info.status,
+            "inputs": bool(view.dataset) and not (run.inputs and run.inputs.dataset_inputs),
+            "final": not complete,
+        }
 
-    def _supersede(self, view: View, run, siblings: list) -> bool:
-        """Of several attempts at one address the latest is the run; true if that was news."""
-        *earlier, latest = sorted(siblings, key=lambda one: (one.info.start_time, one.info.run_id))
-        changed = False
-        for one in earlier:
-            if one.data.tags.get("kind") != "superseded":
-                self.client.set_tag(one.info.run_id, "kind", "superseded")
-                changed = True
-        if run.info.run_id != latest.info.run_id:
-            view.tags["kind"] = "superseded"
-        return changed
-
-    def _fill(self, view: View, run) -> bool:
-        """Add what the MLflow run lacks; false if that was nothing."""
-        have, run_id = run.data, run.info.run_id
-        params = {k: v for k, v in view.params.items() if k not in have.params}
-        wanted = {**view.tags, **self._attempt(view)}
-        tags = {k: v for k, v in wanted.items() if have.tags.get(k) != v}
-        complete = view.digest is not None and have.tags.get(MIRRORED) == view.digest
-        rows = [] if complete else self._missing(view, run)
-        final = {} if complete else view.final
-        status = view.status != run.info.status
-        inputs = bool(view.dataset) and not (run.inputs and run.inputs.dataset_inputs)
-        if not (params or tags or rows or final or status or inputs):
-            return False
-        self._log(run_id, params, tags, rows, [self._final(view)] if final else [])
+    def _fill(self, view: View, run, params: dict, tags: dict, epochs: list, status: bool, inputs: bool, final: bool):
+        run_id = run.info.run_id
+        self._log(run_id, params, tags, [*epochs, self._final(view)] if final else epochs)
         if inputs:
             self.client.log_inputs(run_id, datasets=[_dataset(view)])
         if status and view.status == RUNNING:
             self.client.update_run(run_id, status=RUNNING)
         elif status:
             self.client.set_terminated(run_id, view.status, view.ended)
-        if view.digest and not complete:
+        if final:
             self._artifacts(view, run)
             self.client.set_tag(run_id, MIRRORED, view.digest)  # last: all of it is there
-        return True
 
     def _missing(self, view: View, run) -> list[list]:
         """The metrics of the epochs that are not there, an epoch each."""
@@ -138,12 +147,12 @@ class Mirror:
 
         return [Metric(name, value, view.final_time, 0) for name, value in view.final.items()]
 
-    def _log(self, run_id: str, params: dict, tags: dict, *groups: list[list]) -> None:
+    def _log(self, run_id: str, params: dict, tags: dict, groups: list[list]) -> None:
         """In as few calls as MLflow allows; the metrics of an epoch stay in one call, so in one transaction."""
         from mlflow.entities import Param, RunTag
 
         pending: list = []
-        for metrics in [group for some in groups for group in some]:
+        for metrics in groups:
             if len(pending) + len(metrics) > BATCH:
                 self.client.log_batch(run_id, metrics=pending)
                 pending = []
@@ -181,12 +190,13 @@ class Mirror:
         for path in results:
             digest.update(path.name.encode() + path.read_bytes())
         address, digest = plan.results.as_posix(), digest.hexdigest()[:16]
+        time = int(plan.index.stat().st_mtime * 1000)
         with self.store.alone():
             found, made = self.at(address), False
             if not found:
-                tags = {"kind": "summary", "address": address, "study": str(plan.file)}
-                found = [self._create(f"summary of {address}", int(plan.index.stat().st_mtime * 1000), tags)]
-                made = True
+                tags = {**SOURCE, "kind": "summary", "address": address, "study": str(plan.file)}
+                name = f"summary of {address}"
+                found, made = [self.client.create_run(self.store.experiment, time, tags, name)], True
         run = min(found, key=lambda one: one.info.run_id)
         if run.data.tags.get(MIRRORED) == digest:
             return SAME
@@ -196,7 +206,7 @@ class Mirror:
         table = plan.results / "tables" / "accuracy.md"
         if table.exists():  # the UI shows it on the run's first page
             self.client.set_tag(run.info.run_id, "mlflow.note.content", table.read_text(encoding="utf-8")[:7000])
-        self.client.set_terminated(run.info.run_id, FINISHED, int(plan.index.stat().st_mtime * 1000))
+        self.client.set_terminated(run.info.run_id, FINISHED, time)
         self.client.set_tag(run.info.run_id, MIRRORED, digest)
         return NEW if made else UPDATED
 

@@ -36,6 +36,7 @@ def settings() -> dict[str, str]:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
 
@@ -48,7 +49,7 @@ class Store:
         from mlflow import MlflowClient  # seconds
 
         self.uri, self.name = uri, experiment
-        self.file = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+        self.file = Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
         if self.file is None:
             self.client = MlflowClient(uri)
         else:
@@ -56,7 +57,7 @@ class Store:
             with self.alone():
                 self._make()
                 self.check_unlocked()
-                self.client = MlflowClient(uri)
+                self.client = MlflowClient(f"{SQLITE}{self.file}")
         self.experiment = self._experiment()
 
     def _make(self) -> None:

@@ -177,17 +177,22 @@ def hanging():
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def stored(uri: str, experiment: str = "counterpoise", every: bool = False) -> list:
-    """The active MLflow runs of the grid (`every`: also summaries and superseded ones)."""
+LOCAL = "sqlite:///mlflow.db"  # the default store
+
+
+def client(uri: str):
     from mlflow import MlflowClient
 
-    client = MlflowClient(uri)
-    found = client.get_experiment_by_name(experiment)
-    return client.search_runs([found.experiment_id], "" if every else "tags.kind = 'run'") if found else []
+    # MLflow remembers stores by their address, and each test has a working directory of its own.
+    return MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}" if uri == LOCAL else uri)
+
+
+def stored(uri: str, experiment: str = "counterpoise", every: bool = False) -> list:
+    """The active MLflow runs of the grid (`every`: also summaries and superseded ones)."""
+    found = client(uri).get_experiment_by_name(experiment)
+    return client(uri).search_runs([found.experiment_id], "" if every else "tags.kind = 'run'") if found else []
 
 
 def points(uri: str, run, name: str) -> list[tuple[int, float]]:
     """(step, value) of a metric of an MLflow run, as often as it is stored."""
-    from mlflow import MlflowClient
-
-    return [(m.step, m.value) for m in MlflowClient(uri).get_metric_history(run.info.run_id, name)]
+    return [(m.step, m.value) for m in client(uri).get_metric_history(run.info.run_id, name)]
