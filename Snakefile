@@ -9,10 +9,12 @@ Paths come from pipeline_src.plan: each holds a fingerprint of all that determin
 
 import os
 import sys
+from itertools import chain
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from pipeline_src import files
 from pipeline_src import plan as places
 from pipeline_src.config import RESOURCES
 from pipeline_src.errors import UserError
@@ -64,12 +66,9 @@ localrules:
     all,
     fetch,
     aggregate,
-
-
-rule all:
-    default_target: True
-    input:
-        plan.index,
+    data,
+    features,
+    runs,
 
 
 include: "workflow/rules/fetch.smk"
@@ -78,3 +77,34 @@ include: "workflow/rules/cache.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/aggregate.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.aggregate.output,
+
+
+# The stages of dvc.yaml before the last. They ask for every file, so that a lost one is made again or missed.
+rule data:
+    input:
+        plan.jobs("fetch"),
+        plan.jobs("manifest"),
+
+
+rule features:
+    input:
+        plan.jobs("extract"),
+        plan.jobs("cache"),
+
+
+rule runs:
+    input:
+        [run.record for run in plan.runs],
+        plan.jobs("evaluate"),
+
+
+onstart:
+    made = [plan.jobs(stage) for stage in places.STAGES[:-1]] + [[rules.aggregate.output]]
+    for job in chain.from_iterable(made):
+        files.unprotect(job)

@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     explain = command("explain", _explain)
     explain.add_argument("method", nargs="?", help="its name; without one, every method in a line")
     command("recipes", _recipes)
+    check = command("check", _check)
+    check.add_argument("what", choices=["data", "features", "runs"], help="stage of dvc.yaml")
     schema = command("schema", _schema)
     schema.add_argument("name", nargs="?", choices=["params", "resources", "recipe"], default="params")
     prune = command("prune", _prune)
@@ -176,6 +178,14 @@ def _explain(options) -> None:
     from pipeline_src.explain import explain, overview
 
     print(explain(options.method) if options.method else overview())
+
+
+def _check(options) -> None:
+    """Check, before DVC records a stage, that every file it made is there."""
+    from pipeline_src.plan import Plan
+    from pipeline_src.versioning import check
+
+    check(Plan(options.params), options.what)
 
 
 def _schema(options) -> None:

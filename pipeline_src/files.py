@@ -6,12 +6,12 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-FILES = "files.json"  # index of a raw folder: {path: [bytes, mtime in ns, sha256]}
+FILES = "files.json"  # index of a fetched folder: {path: sha256}
 
 
 @contextmanager
@@ -78,36 +78,49 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def scan(folder: Path, known: dict[str, list]) -> dict[str, list]:
-    """{path: [bytes, mtime in ns, sha256]} of every file below `folder`; only what `known` does not hold is hashed
-    again.
+def scan(folder: Path, seen: Path) -> dict[str, str]:
+    """{path: sha256} of every file below `folder`.
+
+    `seen` keeps {path: [bytes, mtime in ns, sha256]} from one look to the next, so that a second one is a stat per
+    file. It holds for this copy of the folder only, and may be lost: file times are no part of what was found.
     """
-    found = {}
+    known = read_json(seen) if seen.exists() else {}
+    now = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if name == FILES or not path.is_file():
             continue
         stat = path.stat()
+        state = [stat.st_size, stat.st_mtime_ns]
         old = known.get(name)
-        same = old is not None and old[:2] == [stat.st_size, stat.st_mtime_ns]
-        found[name] = old if same else [stat.st_size, stat.st_mtime_ns, sha256(path)]
-    return found
+        now[name] = old if old is not None and old[:2] == state else [*state, sha256(path)]
+    if now != known:
+        write_json(seen, now)
+    return {name: entry[2] for name, entry in now.items()}
 
 
-def changes(folder: Path) -> dict[str, str | None]:
+def changes(folder: Path, seen: Path) -> dict[str, str | None]:
     """{path: sha256, or None if it is gone} of the files of a fetched folder that are not as they were fetched."""
-    recorded = read_json(folder / FILES)
-    now = scan(folder, recorded)
-    changed = {name: entry[2] for name, entry in now.items() if name not in recorded or recorded[name][2] != entry[2]}
+    recorded, now = read_json(folder / FILES), scan(folder, seen)
+    changed = {name: digest for name, digest in now.items() if recorded.get(name) != digest}
     return changed | {name: None for name in recorded if name not in now}
 
 
-def content(folder: Path, index: Path) -> str:
-    """Hash of all names and contents below `folder`; `index` remembers hashes, so that a second look is a stat per
-    file.
+def content(folder: Path, seen: Path) -> str:
+    """Hash of all names and contents below `folder`."""
+    return hashlib.sha256(json.dumps(scan(folder, seen)).encode()).hexdigest()
+
+
+def unprotect(job: Iterable[str | Path]) -> None:
+    """Give a job of which some files are missing the others as copies that can be written, where they cannot.
+
+    DVC may leave outputs as read-only hard links into its cache, and Snakemake refuses to make a read-only file anew.
     """
-    known = read_json(index) if index.exists() else {}
-    now = scan(folder, known)
-    if now != known:
-        write_json(index, now)
-    return hashlib.sha256(json.dumps({name: entry[2] for name, entry in now.items()}).encode()).hexdigest()
+    paths = [Path(path) for path in job]
+    present = [path for path in paths if path.exists()]
+    if len(present) == len(paths):
+        return
+    for path in present:
+        if not path.is_symlink() and not os.access(path, os.W_OK):
+            with whole(path) as temporary:
+                shutil.copyfile(path, temporary)

@@ -29,7 +29,8 @@ SHARD = CACHE + "/shard-{shard}"
 CELL = "results/runs/{dataset}/{recipe}/{fusion}/{method}-{fp}"
 RUN = CELL + "/seed{seed}"
 EVALUATION = RUN + "/evaluation-{evaluation}"
-INDEX = "index-{fp}.json"  # below `Plan.results`
+INDEX = "tables/index-{fp}.json"  # below `Plan.results`
+SEEN = "data/seen/{name}.json"  # what this machine remembers of raw files; no output
 
 
 STAGES = ("fetch", "manifest", "extract", "cache", "train", "evaluate", "aggregate")
@@ -45,6 +46,7 @@ class Data:
     extractors: dict[str, Extractor]
     raw: Path
     fetched: bool  # made by the fetch stage, or the user's own folder
+    seen: Path  # see files.scan
     manifest: Path  # folder
     cache: Path  # folder
     cache_fp: str  # of its content
@@ -83,6 +85,11 @@ class Cell:
         return {"dataset": self.data.name, "recipe": self.data.recipe, "fusion": self.fusion, "method": self.method}
 
     @property
+    def place(self) -> Path:
+        """Where its numbers stand, without a fingerprint."""
+        return Path(self.data.name, self.fusion, self.method)
+
+    @property
     def folder(self) -> Path:
         return Path(CELL.format(**self.names, fp=self.fp))
 
@@ -118,6 +125,15 @@ class Run:
     def metrics(self) -> Path:
         return self.evaluation / "metrics.json"
 
+    @property
+    def train_files(self) -> list[Path]:
+        """The record, which is written last, and what it says is there."""
+        return [self.record, self.folder / "weights.safetensors", self.folder / "metrics.jsonl"]
+
+    @property
+    def evaluate_files(self) -> list[Path]:
+        return [self.metrics, self.evaluation / "predictions.parquet"]
+
 
 class Plan:
     """Every output that params.yaml asks for."""
@@ -141,14 +157,15 @@ class Plan:
         fp = fingerprint(stage="fetch", code=code, params=own)
         fetched = dataset.folder is None
         raw = Path(RAW.format(dataset=name, fp=fp)) if fetched else dataset.folder
+        seen = Path(SEEN.format(name=raw.name if fetched else name))
         if not fetched:
             if not raw.is_dir():
                 raise UserError(
                     f"{self.file}: datasets.{name}: expected the folder {raw} with the raw media, found none"
                 )
-            state = files.content(raw, Path("data/raw") / f"{name}.files.json")
+            state = files.content(raw, seen)
         else:
-            state = files.changes(raw) if (raw / files.FILES).exists() else {}
+            state = files.changes(raw, seen) if (raw / files.FILES).exists() else {}
         manifest_fp = fingerprint(
             stage="manifest",
             code=code_digest(["pipeline_src.datasets.manifest"] + [extractors.module(x.name) for x in recipe.values()]),
@@ -171,6 +188,7 @@ class Plan:
             extractors=recipe,
             raw=raw,
             fetched=fetched,
+            seen=seen,
             manifest=Path(MANIFEST.format(dataset=name, fp=manifest_fp)),
             cache=Path(CACHE.format(dataset=name, recipe=params.recipe, fp=cut)),
             cache_fp=cache_fp,
@@ -287,6 +305,21 @@ class Plan:
                 yield from ((run.metrics, run) for run in self.runs)
             case "aggregate":
                 yield self.index, self
+
+    def jobs(self, stage: str) -> list[list[Path]]:
+        """Every file that a stage makes, in a list per job; of the tables, the index alone stands for all."""
+        match stage:
+            case "manifest" | "cache":
+                return [[path, path.with_name("quarantine.parquet")] for path, _ in self.places(stage)]
+            case "extract":
+                return [[path, path.with_suffix(".quarantine.parquet")] for path, _ in self.places(stage)]
+            case "train" | "evaluate":
+                return [
+                    [path for seed in seeds for path in getattr(Run(cell, seed), f"{stage}_files")]
+                    for cell in self.cells
+                    for seeds in self.seed_batches
+                ]
+        return [[path] for path, _ in self.places(stage)]
 
 
 def _unaddressed(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ def raw(tmp_path):
     (folder / "media").mkdir(parents=True)
     for name in ("media/a.mp4", "media/b.mp4", "list.csv"):
         (folder / name).write_text(name)
-    files.write_json(folder / files.FILES, files.scan(folder, {}))
+    files.write_json(folder / files.FILES, files.scan(folder, tmp_path / "seen.json"))
     return folder
 
 
@@ -106,16 +107,24 @@ with files.whole(Path({str(tmp_path / "out")!r})) as temporary:
 
 
 def test_untouched_and_merely_touched_files_are_no_change(raw):
-    assert files.changes(raw) == {}
+    assert files.changes(raw, raw.parent / "seen.json") == {}
     os.utime(raw / "list.csv", ns=(1, 1))
-    assert files.changes(raw) == {}
+    assert files.changes(raw, raw.parent / "seen.json") == {}
+
+
+def test_a_copy_with_other_file_times_is_no_change_and_looked_into_once(raw, tmp_path, monkeypatch):
+    copy, seen = shutil.copytree(raw, tmp_path / "copy", copy_function=shutil.copyfile), tmp_path / "other.json"
+    assert (copy / files.FILES).read_bytes() == (raw / files.FILES).read_bytes()
+    assert files.changes(copy, seen) == {}
+    monkeypatch.setattr(files, "sha256", lambda file: pytest.fail(f"{file} was read again"))
+    assert files.changes(copy, seen) == {}
 
 
 def test_changes_finds_changed_removed_and_new_files(raw):
     (raw / "media/a.mp4").write_text("MEDIA/a.mp4")  # as long as before
     (raw / "media/b.mp4").unlink()
     (raw / "media/c.mp4").touch()
-    changed = files.changes(raw)
+    changed = files.changes(raw, raw.parent / "seen.json")
     assert set(changed) == {"media/a.mp4", "media/b.mp4", "media/c.mp4"}
     assert changed["media/a.mp4"] == files.sha256(raw / "media/a.mp4")
     assert changed["media/b.mp4"] is None
@@ -145,3 +154,17 @@ def test_content_looks_into_a_file_once(raw, tmp_path, monkeypatch):
     (raw / "list.csv").write_text("changed")
     files.content(raw, index)
     assert looked[3:] == ["list.csv"]
+
+
+def test_protected_files_of_an_unfinished_job_become_ones_own(tmp_path, monkeypatch):
+    cached, linked, own, lost = (tmp_path / name for name in ("cached", "linked", "own", "lost"))
+    cached.write_text("cached")
+    linked.hardlink_to(cached)
+    own.write_text("own")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != linked or linked.stat().st_nlink == 1)
+    files.unprotect([linked, own])
+    assert linked.stat().st_nlink == 2, "a finished job's files stay links"
+    files.unprotect([str(linked), own, lost])
+    linked.write_text("written")
+    assert cached.read_text() == "cached"
+    assert names(tmp_path) == ["cached", "linked", "own"]

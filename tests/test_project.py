@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline_src.plan import Plan
+from pipeline_src import versioning
+from pipeline_src.plan import STAGES, Plan
 
 ROOT = Path(__file__).parents[1]
 LOCK = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", (ROOT / "envs/requirements.txt").read_text(), re.MULTILINE))
@@ -50,6 +51,24 @@ def test_the_readme_draws_the_stages_as_they_are():
     for file in (ROOT / "workflow/rules").glob("*.smk"):
         rules |= set(re.findall(r"pipeline_src (\w+) --params", file.read_text()))
     assert rules <= drawn
+
+
+def test_dvc_versions_every_output_once_and_keeps_it():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    outs = [out for stage in stages.values() for out in stage["outs"] + stage.get("metrics", [])]
+    assert all(len(out) == 1 and options["persist"] for out in outs for options in out.values())
+    kept = [Path(path) for out in outs for path in out]
+    plan = Plan(ROOT / "params.yaml")
+    made = [Path(path) for stage in STAGES for job in plan.jobs(stage) for path in job]
+    aggregate = re.findall(r'plan\.results / f?"([\w.]+)', (ROOT / "workflow/rules/aggregate.smk").read_text())
+    assert len(aggregate) >= 5
+    made += [plan.results / name for name in aggregate]
+    assert [str(path) for path in made if sum(path == out or out in path.parents for out in kept) != 1] == []
+    assert [str(out) for out in kept if not any(out == path or out in path.parents for path in made)] == []
+    assert list(stages)[:-1] == list(versioning.STAGES)
+    for stage in stages.values():
+        assert {"pipeline_src", "Snakefile", "workflow/rules"} <= set(stage["deps"])
+        assert stage["params"] == [{"params.yaml": None}]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda file: file.stem)

@@ -8,4 +8,4 @@ def fetch(data) -> None:
     with files.whole(data.raw) as folder:
         folder.mkdir(parents=True)
         data.dataset.fetch(folder)
-        files.write_json(folder / files.FILES, files.scan(folder, {}))
+        files.write_json(folder / files.FILES, files.scan(folder, data.seen))

@@ -31,7 +31,7 @@ FUSED = "fused"
 
 def evaluate(runs: list, params) -> None:
     """Evaluate runs that share a cell: predictions.parquet and metrics.json of each. Finished ones are left alone."""
-    runs = [run for run in runs if not run.metrics.exists()]
+    runs = [run for run in runs if not all(file.exists() for file in run.evaluate_files)]
     if not runs:
         return
     cell = runs[0].cell

@@ -2,10 +2,11 @@
 
 Writes, below the plan's results folder,
     metrics.parquet                  every metric of every complete run, in long form
+    metrics/, history.csv            what DVC compares and draws
     tables/accuracy.csv, .md, .tex   over seeds
     figures/<what>-<data set>.svg    those of the report, on paper
     report.html
-    index-<fingerprint>.json         the addresses of all runs; it exists once all else is written and no run is missing
+    tables/index-<fingerprint>.json  the addresses of all runs; it exists once all else is written and no run is missing
 """
 
 from pathlib import Path
@@ -16,7 +17,7 @@ import pandas as pd
 from pipeline_src import files, quarantine
 from pipeline_src.errors import UserError, listed
 from pipeline_src.progress import say
-from pipeline_src.reports import tables
+from pipeline_src.reports import summaries, tables
 from pipeline_src.reports.report import render, sections
 from pipeline_src.reports.runs import add_clips, parts
 
@@ -32,13 +33,14 @@ def aggregate(plan) -> None:
     or if more clips are quarantined than the parameters allow.
     """
     results, study, confidence = plan.results, plan.params.study, plan.params.reporting.confidence
-    rows, records, index = [], {}, []
+    rows, records, index, finished = [], {}, [], []
     for run in plan.runs:
         complete = run.metrics.exists() and run.record.exists()
         index.append({**run.names, "run": str(run.folder), "evaluation": str(run.evaluation), "complete": complete})
         if complete:
             records[tuple(run.names.values())] = _record(run)
             rows += _metrics(run)
+            finished.append(run)
     for data in plan.data.values():  # the allowed share may have been lowered since the cache was made
         if (data.cache / "cache.json").exists():
             bad = pd.read_parquet(data.cache / "quarantine.parquet")
@@ -55,13 +57,18 @@ def aggregate(plan) -> None:
     # The tables have one name whatever the parameters, so only the index that they were made with may stand: when the
     # parameters change back, Snakemake finds the index of then missing and makes the tables anew. They go before
     # the first table is written, so that a killed job leaves none.
-    for old in results.glob("index-*.json"):
+    for old in plan.index.parent.glob("index-*.json"):
         old.unlink()
     with files.whole(results / "metrics.parquet") as temporary:
         metrics.to_parquet(temporary, index=False)
     files.write_text(results / "tables" / "accuracy.csv", tables.csv(table))
     files.write_text(results / "tables" / "accuracy.md", tables.markdown(shown))
     files.write_text(results / "tables" / "accuracy.tex", tables.latex(shown))
+    files.write_text(results / "history.csv", summaries.history(finished).to_csv(index=False, lineterminator="\n"))
+    with files.whole(results / "metrics") as temporary:
+        temporary.mkdir()
+        for place, numbers in summaries.cells(metrics, len(study.seeds)).items():
+            files.write_json(temporary / place, numbers)
     with files.whole(results / "figures") as temporary:
         temporary.mkdir()
         for one in (one for section in made for one in section.figures):
@@ -70,7 +77,7 @@ def aggregate(plan) -> None:
 
     missing = [run.label for run, entry in zip(plan.runs, index, strict=True) if not entry["complete"]]
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.
-    target = results / UNFINISHED if missing else plan.index
+    target = plan.index.with_name(UNFINISHED) if missing else plan.index
     files.write_json(target, {"params": str(plan.file), "complete": not missing, "runs": index})
     say("aggregate", f"{len(records)} of {len(index)} runs in {results / 'report.html'}")
     if missing:

@@ -56,7 +56,7 @@ def data(tmp_path):
                     (raw / file).write_text("1.5" if m == "sound" else "2.0")
         extractors = {m: Seconds(ExtractorParams(kind="seconds")) for m in Fake.modalities}
         folders = {"manifest": tmp_path / "manifest", "cache": tmp_path / "cache"}
-        return Data("fake", "r", dataset, extractors, raw, fetched=True, cache_fp="f" * 10, **folders)
+        return Data("fake", "r", dataset, extractors, raw, fetched=True, seen=raw, cache_fp="f" * 10, **folders)
 
     return of
 

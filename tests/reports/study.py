@@ -20,7 +20,7 @@ class Study:
     def __init__(self, modalities=("audio", "visual"), methods=("joint",), seeds=(0, 1, 2), confidence=0.95):
         self.file = Path("params.yaml")
         self.results = Path("results")
-        self.index = self.results / "index-0123456789.json"
+        self.index = self.results / "tables/index-0123456789.json"
         training = config.Training(
             epochs=12,
             batch_size=32,
@@ -52,6 +52,7 @@ class Study:
                 extractors=dict.fromkeys(modalities),
                 raw=Path("data/raw/av_digits-0"),
                 fetched=True,
+                seen=Path("data/seen/av_digits.json"),
                 manifest=Path("data/manifest/av_digits-0"),
                 cache=Path("data/cache/av_digits/av-digits-1-0"),
                 cache_fp="c0ffee0000",

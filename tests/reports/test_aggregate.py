@@ -50,10 +50,10 @@ def test_long_form_holds_every_metric(study):
 
 
 def test_index_is_last_and_lists_every_run(study):
-    Path("results/index-aaaaaaaaaa.json").write_text("{}")
-    Path("results", UNFINISHED).write_text("{}")
+    files.write_text(Path("results/tables/index-aaaaaaaaaa.json"), "{}")
+    files.write_text(Path("results/tables", UNFINISHED), "{}")
     aggregate(study)
-    assert list(Path("results").glob("index-*.json")) == [study.index]
+    assert list(Path("results/tables").glob("index-*.json")) == [study.index]
     index = json.loads(study.index.read_text())
     assert index["params"] == "params.yaml"
     assert index["complete"] is True
@@ -65,7 +65,7 @@ def test_index_is_last_and_lists_every_run(study):
 
 def test_killed_between_the_tables_leaves_no_index(study, monkeypatch):
     aggregate(study)
-    old = Path("results/index-aaaaaaaaaa.json")
+    old = Path("results/tables/index-aaaaaaaaaa.json")
     old.write_text("{}")
 
     def killed(*_):
@@ -74,7 +74,7 @@ def test_killed_between_the_tables_leaves_no_index(study, monkeypatch):
     monkeypatch.setattr(tables, "latex", killed)
     with pytest.raises(KeyboardInterrupt):
         aggregate(study)
-    assert not list(Path("results").glob("index-*.json"))
+    assert not list(Path("results/tables").glob("index-*.json"))
 
 
 def test_again_gives_the_same_bytes(study):
@@ -94,7 +94,7 @@ def test_incomplete_grid_shows_as_incomplete(study, gone, capsys):
     getattr(study.run("joint", 2), gone).unlink()
     aggregate(study)
     assert not study.index.exists(), "its address promises the whole study"
-    index = json.loads(Path("results", UNFINISHED).read_text())
+    index = json.loads(Path("results/tables", UNFINISHED).read_text())
     assert index["complete"] is False
     assert [(run["method"], run["seed"]) for run in index["runs"] if not run["complete"]] == [("joint", 2)]
     assert parquet().query("method == 'joint'").seed.unique().tolist() == [0, 1]

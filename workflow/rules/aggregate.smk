@@ -5,6 +5,8 @@ rule aggregate:
         index=plan.index,
         metrics=plan.results / "metrics.parquet",
         tables=expand(plan.results / "tables/accuracy.{kind}", kind=["csv", "md", "tex"]),
+        history=plan.results / "history.csv",
+        cells=[plan.results / "metrics" / f"{cell.place}.json" for cell in plan.cells],
         report=report(plan.results / "report.html", caption="../report/report.rst", category="Report"),
         figures=report(
             directory(plan.results / "figures"),

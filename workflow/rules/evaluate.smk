@@ -7,7 +7,8 @@ for seeds in plan.seed_batches:
         input:
             ancient(expand(f"{places.RUN}/record.json", seed=seeds, allow_missing=True)),
         output:
-            update(expand(f"{places.EVALUATION}/metrics.json", seed=seeds, allow_missing=True)),
+            metrics=update(expand(f"{places.EVALUATION}/metrics.json", seed=seeds, allow_missing=True)),
+            predictions=update(expand(f"{places.EVALUATION}/predictions.parquet", seed=seeds, allow_missing=True)),
         log:
             f"logs/evaluate/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}-{{evaluation}}.log",
         benchmark:
@@ -22,4 +23,4 @@ for seeds in plan.seed_batches:
         params:
             file=params_file,
         shell:
-            "python -m pipeline_src evaluate --params {params.file} {output} 2>&1 | tee {log}"
+            "python -m pipeline_src evaluate --params {params.file} {output.metrics} 2>&1 | tee {log}"

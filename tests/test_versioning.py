@@ -1,0 +1,51 @@
+"""DVC records a stage only if all that it made is there and watched."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline_src.errors import UserError
+from pipeline_src.plan import Plan
+from pipeline_src.versioning import STAGES, check
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """A plan of which every output is there, empty but for those that the plan reads."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    plan = Plan()
+    for stages in STAGES.values():
+        for path in (path for stage in stages for job in plan.jobs(stage) for path in job):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+    return plan
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_whole_stages_pass(plan, stage):
+    check(plan, stage)
+
+
+@pytest.mark.parametrize(
+    ("stage", "pattern"),
+    [
+        ("data", "data/manifest/*/quarantine.parquet"),
+        ("features", "data/cache/*/*/shard-0001-of-0002.arrow"),
+        ("features", "data/cache/*/*/shard-0000-of-0002.quarantine.parquet"),
+        ("runs", "results/runs/*/*/sum/pmr-*/seed2/weights.safetensors"),
+        ("runs", "results/runs/*/*/sum/pmr-*/seed2/metrics.jsonl"),
+        ("runs", "results/runs/*/*/sum/pmr-*/seed2/evaluation-*/predictions.parquet"),
+    ],
+)
+def test_a_lost_file_is_named(plan, stage, pattern):
+    (file,) = Path().glob(pattern)
+    file.unlink()
+    with pytest.raises(UserError, match=rf"^{file}: expected a file, found none \(1 in all\)"):
+        check(plan, stage)
+    for other in set(STAGES) - {stage}:
+        check(plan, other)
