@@ -50,6 +50,8 @@ wildcard_constraints:
 
 
 onstart:
+    for job in [*chain.from_iterable(map(plan.jobs, places.STAGES[:-1])), rules.aggregate.output]:
+        files.unprotect(job)
     follower.start()
 
 
@@ -102,9 +104,3 @@ rule runs:
     input:
         [run.record for run in plan.runs],
         plan.jobs("evaluate"),
-
-
-onstart:
-    made = [plan.jobs(stage) for stage in places.STAGES[:-1]] + [[rules.aggregate.output]]
-    for job in chain.from_iterable(made):
-        files.unprotect(job)
