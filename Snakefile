@@ -50,8 +50,6 @@ wildcard_constraints:
 
 
 onstart:
-    for job in [*chain.from_iterable(map(plan.jobs, places.STAGES[:-1])), rules.aggregate.output]:
-        files.unprotect(job)
     follower.start()
 
 
@@ -79,6 +77,12 @@ include: "workflow/rules/cache.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/aggregate.smk"
+
+
+# Snakemake looks whether outputs are read-only before `onstart`.
+if workflow.is_main_process:
+    for job in [*chain.from_iterable(map(plan.jobs, places.STAGES[:-1])), rules.aggregate.output]:
+        files.unprotect(job)
 
 
 rule all:

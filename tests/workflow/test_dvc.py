@@ -51,6 +51,13 @@ def records(folder: Path) -> dict[str, str]:
     return {str(f.relative_to(folder)): f.read_text() for f in sorted(folder.glob("results/runs/**/record.json"))}
 
 
+def unprivileged(*command: str) -> list[str]:
+    """The command such that it may not write read-only files, also for root."""
+    if os.geteuid() or not shutil.which("setpriv"):
+        return list(command)
+    return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
+
+
 def spoiled(folder: Path) -> list[Path]:
     """Objects of DVC's cache whose content is not what their name says."""
     objects = [file for file in folder.glob(".dvc/cache/files/md5/*/*") if file.is_file()]
@@ -95,10 +102,10 @@ def test_an_experiment_trains_what_its_parameter_changes_and_is_compared(study):
 
     parameters = json.loads(run(study, "dvc", "params", "diff", "--json"))
     assert parameters == {"params.yaml": {"methods.ogm.alpha": {"old": None, "new": 0.9}}}
-    shown = json.loads(run(study, "dvc", "metrics", "show", "--json"))["workspace"]["data"]
+    shown = json.loads(run(study, "dvc", "metrics", "show", "--json"))[""]["data"]
     assert set(shown) == {f"results/metrics/av_digits/concat/{method}.json" for method in ("joint", "ogm")}
     assert all(set(one["data"]) == {"fused", "audio", "visual"} for one in shown.values())
-    changed = json.loads(run(study, "dvc", "metrics", "diff", "--json"))["diff"]
+    changed = json.loads(run(study, "dvc", "metrics", "diff", "--json"))
     assert set(changed) <= {"results/metrics/av_digits/concat/ogm.json"}
     run(study, "dvc", "plots", "diff", "--out", "plots", "HEAD")
     page = (study / "plots/index.html").read_text()
@@ -109,8 +116,8 @@ def test_an_experiment_trains_what_its_parameter_changes_and_is_compared(study):
     output = run(study, "dvc", "repro")
     assert executed(output) == {"aggregate": 1}
     assert records(study) == after
-    assert json.loads(run(study, "dvc", "metrics", "diff", "--json"))["diff"] == {}
-    run(study, "dvc", "exp", "list")
+    assert json.loads(run(study, "dvc", "metrics", "diff", "--json")) == {}
+    assert len(re.findall(r"\[\w+-\w+\]", run(study, "dvc", "exp", "list"))) == 1
 
 
 def test_a_replaced_raw_file_remakes_what_depends_on_it(study):
@@ -148,12 +155,14 @@ def test_no_command_writes_into_the_cache_through_a_link(study, link):
     kept, lost = sorted(study.glob("results/runs/*/*/concat/joint-*/seed*"))
     before = (kept / "record.json").read_bytes()
     shutil.rmtree(lost)
-    run(study, "snakemake", "--cores", "2", "runs")  # one seed of the job is a link, the other is trained
+    run(
+        study, *unprivileged("snakemake", "--cores", "2", "runs")
+    )  # one seed of the job is a link, the other is trained
     change(study, {"reporting": {"confidence": 0.9}})
-    run(study, "snakemake", "--cores", "2")  # every table is a link
+    run(study, *unprivileged("snakemake", "--cores", "2"))  # every table is a link
     assert spoiled(study) == []
     assert (kept / "record.json").read_bytes() == before
-    assert not executed(run(study, "dvc", "repro"))
+    assert not executed(run(study, *unprivileged("dvc", "repro")))
     assert spoiled(study) == []
     assert DONE in run(study, "snakemake", "--cores", "2", "-n")
 
