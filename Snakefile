@@ -26,6 +26,10 @@ min_version("9.27")
 # The jobs' `python` is the one that runs snakemake, activated or not; a conda environment still goes before it.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]))
 
+# A signal to the whole group of processes (Ctrl-C, Slurm's) is for Python alone: the shell waits for what it saves and
+# how it ends, and `tee` for its last line.
+shell.prefix("trap '' INT TERM USR1; set -euo pipefail; ")
+
 if "resources" in config:
     os.environ[RESOURCES] = config["resources"]  # jobs find the same file
 params_file = config.get("params", "params.yaml")

@@ -6,17 +6,30 @@ of a stage stay in its function: they are seconds, and no stage pays for another
 
 import argparse
 import os
+import signal
 import sys
 import time
 
 from pipeline_src.errors import UserError
+from pipeline_src.progress import say
+from pipeline_src.training.interrupt import SIGNALS, StoppedError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a sub-command; 0 if it went well, 2 with one line on standard error if the user can mend what did not."""
+    """Run a sub-command; 0 if it went well, 2 with one line on standard error if the user can mend what did not, and
+    128 + its number if a signal asked it to stop.
+    """
     options = _parser().parse_args(arguments)
+    for number in SIGNALS:  # the shell around us ignores them, so that its log is complete
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     try:
         options.call(options)
+    except StoppedError as error:
+        say(options.stage, str(error))
+        return error.status
+    except KeyboardInterrupt:
+        print("stopped by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

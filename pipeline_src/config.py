@@ -112,6 +112,9 @@ class Training(_Section):
         description="also score each epoch on test, only to report the papers' best-test-epoch figure beside ours"
     )
     device: Literal["auto", "cpu", "cuda", "mps"]
+    checkpoint_minutes: float = Field(
+        ge=0, description="within an epoch, time between two checkpoints; one is also made after every epoch"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 on a GPU that has it, else fp32")
     resident_share: float = Field(
         ge=0, le=1, description="cache is kept on the device if it fits in this share of its free memory"
@@ -191,6 +194,11 @@ class Resources(_Section):
     """workflow/resources.yaml: per stage, what jobs ask of the machine or the cluster; changes no result."""
 
     seeds_per_job: int = Field(ge=1, description="seeds of one cell that share a process, which pays the imports once")
+    cells_per_gpu: int = Field(
+        default=1,
+        ge=1,
+        description="cells on one GPU at a time, each with its share of the memory",
+    )
     default: Annotated[Stage, AfterValidator(_complete)] = Field(
         description="of every stage that does not say otherwise"
     )

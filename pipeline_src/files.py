@@ -1,15 +1,35 @@
-"""Files that are whole or not there, and the state of folders of raw media."""
+"""Files that are whole or not there, files that show late, and the state of folders of raw media."""
 
+import errno
 import glob
 import hashlib
 import json
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from pipeline_src.errors import UserError
+
+FULL = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit on a file's size (ulimit -f)",
+}
+CLOSED = {
+    errno.EACCES: "let this user write there",
+    errno.EPERM: "let this user write there",
+    errno.EROFS: "mount it for writing, or work in another folder",
+    errno.ENOTDIR: "move the file that stands where a folder should",
+    errno.EEXIST: "move the file that stands where a folder should",
+}
+# Where another machine may have made a file, it can take a while to show.
+SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+LATE = 90.0  # seconds; NFS looks again after 60 at most, as it comes
 
 FILES = "files.json"  # index of a fetched folder: {path: sha256}
 
@@ -21,14 +41,17 @@ def whole(target: Path) -> Iterator[Path]:
     The name is this process's own, so two processes cannot spoil each other's; what one left that was killed on
     this machine is removed.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(target, error) from error
     ours = f".{target.name}.tmp-{platform.node()}-"
     for left in target.parent.glob(f"{glob.escape(ours)}*"):
         if not _alive(left.name.removeprefix(ours)):
             remove(left)
     temporary = target.parent / f"{ours}{os.getpid()}"
-    remove(temporary)
     try:
+        remove(temporary)
         yield temporary
         if temporary.is_file():
             with temporary.open("rb") as file:
@@ -36,9 +59,68 @@ def whole(target: Path) -> Iterator[Path]:
         elif temporary.is_dir() and target.is_dir():
             shutil.rmtree(target)
         temporary.replace(target)
-    except BaseException:
+        _sync_folder(target.parent)
+    except BaseException as error:
         remove(temporary)
+        at = Path(os.fsdecode(error.filename)) if isinstance(error, OSError) and error.filename else temporary
+        if isinstance(error, OSError) and at.is_relative_to(temporary):  # no other file of the block's
+            raise _unwritable(target, error) from error
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk, where the file system can say so."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(opened)
+
+
+def _unwritable(target: Path, error: OSError) -> OSError | UserError:
+    """What to tell the user where the system would not write; the error itself where that is not the matter."""
+    mend = (FULL | CLOSED).get(error.errno)
+    if mend is None:
+        return error
+    folder = next(folder for folder in target.absolute().parents if folder.is_dir())
+    free = f" ({shutil.disk_usage(folder).free / 1e6:,.0f} MB free there)" if error.errno in FULL else ""
+    return UserError(
+        f"{target}: expected to be able to write it, found: {os.strerror(error.errno)}{free}; {mend}, then start again:"
+        " what was finished is kept"
+    )
+
+
+def append_text(target: Path, text: str) -> None:
+    """Add text to the end of a file, all of it or nothing."""
+    before = None
+    try:
+        with target.open("ab") as file:
+            before = file.tell()
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if before is not None:
+            os.truncate(target, before)
+        raise _unwritable(target, error) from error
+
+
+def awaited(path: Path, seconds: float | None = None) -> Path:
+    """`path` once it is there, or after so many seconds whatever is (default: LATE in a scheduler's job, else none).
+
+    For a stage's inputs, which another node may have written: a network file system shows them with a delay.
+    """
+    if seconds is None:
+        seconds = LATE if any(name in os.environ for name in SCHEDULERS) else 0.0
+    deadline = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+        if path.parent.is_dir():
+            list(path.parent.iterdir())  # has NFS ask the server again
+    return path
 
 
 def _alive(pid: str) -> bool:

@@ -27,6 +27,8 @@ NEUTRAL = {
     "pipeline_src.files",
     "pipeline_src.progress",
     "pipeline_src.registry",
+    "pipeline_src.training.gpu",
+    "pipeline_src.training.interrupt",
 }
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)  # what has a docstring

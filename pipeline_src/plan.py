@@ -215,12 +215,13 @@ class Plan:
     def _cell(self, data: Data, fusion: str, label: str, method: str, modalities: tuple[str, ...]) -> Cell:
         params = self.params
         head = "concat" if fusion == NO_FUSION else fusion
+        neutral = {"device", "checkpoint_minutes", "resident_share"}  # change no result
         spec = {
             "modalities": list(modalities),
             "encoders": {m: params.model.encoders[m].model_dump() for m in modalities},
             "head": head,
             "method": {"name": method, **params.methods[method].model_dump()},
-            "training": params.training.model_dump(exclude={"device", "resident_share", "augmentation"}),
+            "training": params.training.model_dump(exclude=neutral | {"augmentation"}),
             "augmentation": {m: params.training.augmentation[m].model_dump() for m in modalities},
         }
         identities = {m: self._encoders[m] for m in modalities}

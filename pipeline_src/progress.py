@@ -2,11 +2,13 @@
 
 import sys
 import time
+from contextlib import suppress
 
 
 def say(job: str, message: str) -> None:
     """One line: time of day, job, message."""
-    print(f"{time.strftime('%H:%M:%S')}  {job}  {message}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # who reads them may have gone: no reason to end a job
+        print(f"{time.strftime('%H:%M:%S')}  {job}  {message}", file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:

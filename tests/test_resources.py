@@ -82,7 +82,7 @@ def test_a_retry_asks_for_more_memory_and_time_up_to_the_set_most(loaded):
         ("240", "0", "3: extract.runtime: expected greater than or equal to 1, found 0"),
         ("threads: 1, ", "", "2: default: expected at least threads, mem_mb and runtime, found {"),
         ("seeds_per_job: 3\n", "", "1: seeds_per_job: expected a value, found none"),
-        (VALID, "", " expected sections (seeds_per_job, default, fetch, "),
+        (VALID, "", " expected sections (seeds_per_job, cells_per_gpu, default, "),
     ],
 )
 def test_mistakes_say_where_and_what(loaded, old, new, said):

@@ -35,13 +35,14 @@ def evaluate(runs: list, params) -> None:
     if not runs:
         return
     cell = runs[0].cell
-    device = devices.pick(params.training.device)
+    device = devices.pick(params.training.device, params.resources.cells_per_gpu)
     devices.deterministic(device, params.resources.evaluate.threads)
     cache = Cache(cell.data.cache)
     modalities = cell.spec["modalities"]
     loaders = {s: Loader(cache, s, modalities, device, resident=False) for s in ("train", "val", "test")}
     for run in runs:
-        metrics = _evaluate(run, cache, loaders, device)
+        with devices.memory_explained(f"evaluate {run.label}", device, "evaluation", run.cell.evaluation):
+            metrics = _evaluate(run, cache, loaders, device)
         say(f"evaluate {run.label}", f"test accuracy {metrics:.1%}")
 
 
@@ -49,10 +50,13 @@ def _evaluate(run, cache: Cache, loaders: dict[str, Loader], device: torch.devic
     spec, how = run.cell.spec, run.cell.evaluation
     modalities, classes = spec["modalities"], len(cache.classes)
     model = build(spec, cache.modalities, classes, run.seed)
-    weights = run.folder / "weights.safetensors"
+    weights = files.awaited(run.folder / "weights.safetensors")
     if not weights.exists():
         raise UserError(f"{weights}: expected the run's weights, found none; delete {run.record} to train it again")
-    model.load_state_dict(checkpoint.load(weights)[0])
+    try:
+        model.load_state_dict(checkpoint.load(weights)[0])
+    except checkpoint.DamagedError as error:
+        raise UserError(f"{weights}: {error}; delete {run.record} to train it again") from error
     model.to(device, memory_format=torch.channels_last).eval()
     own = {m: cache.modalities[m] for m in modalities}
     transform = Transform(own, spec["augmentation"], spec["training"]["normalize"], device)

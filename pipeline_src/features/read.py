@@ -37,7 +37,7 @@ class Cache:
     def __init__(self, folder: Path):
         self.folder = folder
         try:
-            self.info = files.read_json(folder / CACHE_FILE)
+            self.info = files.read_json(files.awaited(folder / CACHE_FILE))
         except FileNotFoundError as error:
             raise UserError(f"{folder / CACHE_FILE}: expected a finished cache, found none; run snakemake") from error
         self.classes: list[str] = self.info["classes"]
@@ -45,7 +45,7 @@ class Cache:
 
     @cached_property
     def _batches(self) -> list[dict[str, Any]]:
-        return [batch for shard in self.info["shards"] for batch in tensors(self.folder / shard)]
+        return [batch for shard in self.info["shards"] for batch in tensors(files.awaited(self.folder / shard))]
 
     @cached_property
     def clips(self) -> pd.DataFrame:

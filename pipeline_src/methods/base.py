@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline_src.lazy import torch
 from pipeline_src.registry import Registry
@@ -26,6 +26,31 @@ class MethodParams(BaseModel):
     """Parameters of a method: default, range, and the table of the paper that they come from."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class WindowParams(MethodParams):
+    """Parameters of a method that acts from one epoch to another; it says in their descriptions what is published."""
+
+    first_epoch: int = Field(default=0, ge=0)
+    last_epoch: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> WindowParams:
+        if self.last_epoch is not None and self.last_epoch < self.first_epoch:
+            raise ValueError(f"expected last_epoch of at least first_epoch = {self.first_epoch}")
+        return self
+
+    def within(self, epoch: int) -> bool:
+        """Whether an epoch, from 0, is in the window; both ends are."""
+        return self.first_epoch <= epoch and (self.last_epoch is None or epoch <= self.last_epoch)
+
+    def beyond(self, epochs: int) -> str | None:
+        """Why the window does not fit a run of so many epochs, or None."""
+        for name in ("first_epoch", "last_epoch"):
+            epoch = getattr(self, name)
+            if epoch is not None and epoch >= epochs:
+                return f"expected {name} below training.epochs = {epochs}, found {epoch}"
+        return None
 
 
 class Phase(NamedTuple):
@@ -59,7 +84,10 @@ class Method:
         """Before the first epoch: snapshots."""
 
     def before_epoch(self, ctx: Context) -> list[Phase]:
-        """Prototypes and schedules; returns the passes of the epoch."""
+        """Prototypes and schedules; returns the passes of the epoch.
+
+        Not called again when a run goes on within the epoch: what later hooks need of it belongs in `state_dict`.
+        """
         return [Phase()]
 
     def on_features(
@@ -79,8 +107,8 @@ class Method:
         """Weights may be changed here."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the method must have to resume exactly: tensors by name."""
+        """What the method must have to resume exactly after any step: tensors by name."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state_dict` gave."""
+        """Take back what `state_dict` gave, on the run's device."""

@@ -27,12 +27,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pipeline_src.errors import UserError
 from pipeline_src.lazy import torch
 from pipeline_src.methods import discrepancy
-from pipeline_src.methods.base import Method, MethodParams, Phase, methods
+from pipeline_src.methods.base import Method, Phase, WindowParams, methods
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -87,7 +87,7 @@ def add_noise_(gradients: list[Tensor], sigmas: list[Tensor], generator: Generat
         g.addcmul_(noise.as_strided(g.shape, g.stride()), sigma)
 
 
-class OGMParams(MethodParams):
+class OGMParams(WindowParams):
     alpha: float = Field(
         default=0.8,
         ge=0,
@@ -122,12 +122,6 @@ class OGMParams(MethodParams):
         "authors for CVPR 2022's OGM, too), or ratio to the min of their scores (an extension, as BalanceBenchmark)",
     )
 
-    @model_validator(mode="after")
-    def _window(self) -> OGMParams:
-        if self.last_epoch is not None and self.last_epoch < self.first_epoch:
-            raise ValueError(f"expected last_epoch of at least first_epoch = {self.first_epoch}")
-        return self
-
 
 class OGMGEParams(OGMParams):
     noise: Literal["all", "modulated"] = Field(
@@ -147,11 +141,7 @@ class OGM(Method):
     def refuses(cls, params: OGMParams, head: str, modalities: int, epochs: int) -> str | None:
         if modalities < 2:
             return f"expected two modalities or more, found {modalities}"
-        for name in ("first_epoch", "last_epoch"):
-            epoch = getattr(params, name)
-            if epoch is not None and epoch >= epochs:
-                return f"expected {name} below training.epochs = {epochs}, found {epoch}"
-        return None
+        return params.beyond(epochs)
 
     @classmethod
     def extension(cls, params: OGMParams, modalities: int) -> str | None:
@@ -161,33 +151,33 @@ class OGM(Method):
 
     def before_epoch(self, ctx: Context) -> list[Phase]:
         p = self.params
-        last = ctx.epoch if p.last_epoch is None else p.last_epoch
-        self.active = p.first_epoch <= ctx.epoch <= last
-        self.tensors = {m: selected(encoder, p.weights) for m, encoder in ctx.model.encoders.items()}
-        for m, tensors in self.tensors.items():
+        for m, encoder in ctx.model.encoders.items():
+            tensors = selected(encoder, p.weights)
             if not tensors:
                 raise UserError(
                     f"methods.{self.name}.weights: expected the encoder of {m!r} to have such weights to train, "
                     f"found none for {p.weights!r}; choose another (conv, matrix, all)"
                 )
-            ctx.log(f"modulated_tensors/{m}", len(tensors) * self.active)
+            ctx.log(f"modulated_tensors/{m}", len(tensors) * p.within(ctx.epoch))
         return [Phase()]
 
     def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
+        p, active = self.params, self.params.within(ctx.epoch)
         with torch.no_grad():
             # In float32, as the head's weights are, whatever the precision of the pass was.
             logits = ctx.model.head.unimodal({m: f.float() for m, f in output.features.items()})
             score = discrepancy.scores(logits, batch.label)
-            ratio = discrepancy.ratios(score, self.params.others)
-            k = coefficients(ratio, self.params.alpha if self.active else 0.0, self.params.scale)
+            ratio = discrepancy.ratios(score, p.others)
+            k = coefficients(ratio, p.alpha if active else 0.0, p.scale)
             for m in score:
                 ctx.log(f"score/{m}", score[m])
                 ctx.log(f"ratio/{m}", ratio[m])
                 ctx.log(f"coefficient/{m}", k[m])
-                if self.active:
-                    self.update([p.grad for p in self.tensors[m] if p.grad is not None], k[m])
+                if active:
+                    weights = selected(ctx.model.encoders[m], p.weights)
+                    self.update(ctx, [w.grad for w in weights if w.grad is not None], k[m])
 
-    def update(self, gradients: list[Tensor], coefficient: Tensor) -> None:
+    def update(self, ctx: Context, gradients: list[Tensor], coefficient: Tensor) -> None:
         """Change one encoder's gradients in place."""
         modulate_(gradients, coefficient)
 
@@ -198,19 +188,12 @@ class OGMGE(OGM):
 
     Params = OGMGEParams
 
-    def before_epoch(self, ctx: Context) -> list[Phase]:
-        self.generator, device = ctx.rng, next(ctx.model.parameters()).device
-        if device.type != "cpu":  # seeded once an epoch: no noise has to be moved to the device
-            seed = torch.randint(2**62, (), generator=ctx.rng)
-            self.generator = torch.Generator(device).manual_seed(int(seed))
-        return super().before_epoch(ctx)
-
-    def update(self, gradients: list[Tensor], coefficient: Tensor) -> None:
+    def update(self, ctx: Context, gradients: list[Tensor], coefficient: Tensor) -> None:
         sigmas = deviations(gradients)  # before they are scaled
-        super().update(gradients, coefficient)
+        super().update(ctx, gradients, coefficient)
         if self.params.noise == "modulated":
             torch._foreach_mul_(sigmas, (coefficient < 1).to(coefficient.dtype))
-        add_noise_(gradients, sigmas, self.generator)
+        add_noise_(gradients, sigmas, ctx.device_rng)  # no noise has to be moved to the device
 
 
 def selected(encoder, weights: Weights) -> list[Tensor]:

@@ -39,10 +39,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pipeline_src.lazy import torch
-from pipeline_src.methods.base import Method, MethodParams, Phase, methods
+from pipeline_src.methods.base import Method, Phase, WindowParams, methods
 from pipeline_src.methods.discrepancy import Others, ratios, scores
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def slow_down(ratio: Tensor, weights: Weights) -> Tensor:
     return (ratio - 1).clamp(0, 1) if weights == "proportional" else (ratio > 1).to(ratio.dtype)
 
 
-class PMRParams(MethodParams):
+class PMRParams(WindowParams):
     """Values of the authors are those of their paper or of bash.sh in their repository."""
 
     alpha: float = Field(
@@ -162,12 +162,6 @@ class PMRParams(MethodParams):
         "mean", description="more than two modalities: what a ratio compares with [extension, of no paper]"
     )
 
-    @model_validator(mode="after")
-    def _window(self) -> PMRParams:
-        if self.last_epoch is not None and self.last_epoch < self.first_epoch:
-            raise ValueError(f"expected last_epoch of at least first_epoch = {self.first_epoch}")
-        return self
-
 
 @methods.register("pmr")
 class PMR(Method):
@@ -177,11 +171,7 @@ class PMR(Method):
     def refuses(cls, params: PMRParams, head: str, modalities: int, epochs: int) -> str | None:
         if modalities < 2:
             return f"expected two modalities or more, found {modalities}"
-        for name in ("first_epoch", "last_epoch"):
-            epoch = getattr(params, name)
-            if epoch is not None and epoch >= epochs:
-                return f"expected {name} below training.epochs = {epochs}, found {epoch}"
-        return None
+        return params.beyond(epochs)
 
     @classmethod
     def extension(cls, params: PMRParams, modalities: int) -> str | None:
@@ -195,8 +185,7 @@ class PMR(Method):
     def terms(self, epoch: int) -> tuple[float, float]:
         """alpha and mu in an epoch: 0 where its term is off."""
         p = self.params
-        last = epoch if p.last_epoch is None else p.last_epoch
-        return p.alpha * (p.first_epoch <= epoch <= last), p.mu * (epoch < p.per_epochs)
+        return p.alpha * p.within(epoch), p.mu * (epoch < p.per_epochs)
 
     def before_epoch(self, ctx):
         if any(self.terms(ctx.epoch)):

@@ -1,24 +1,59 @@
-"""Checkpoints: tensors and a little JSON in one safetensors file, written whole or not at all; never a pickle."""
+"""Checkpoints: tensors and a little JSON in one safetensors file, written whole or not at all; never a pickle.
 
+The file's header holds a hash of all the rest, so that one that a power failure or a bad disk has changed is not used.
+"""
+
+import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline_src import files
 
+FORMAT = 2  # counted up when what a checkpoint holds changes
+
+
+class DamagedError(Exception):
+    """A file that is no whole checkpoint of this format; the message says what is wrong with it."""
+
 
 def save(file: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write tensors, on the CPU, with `about` in the file's header."""
-    tensors = {name: t.detach().contiguous().cpu().clone() for name, t in tensors.items()}
+    tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    text = json.dumps(about)
+    header = {"about": text, "format": str(FORMAT), "sha256": _hash(tensors, text)}
     with files.whole(file) as temporary:
-        save_file(tensors, temporary, metadata={"about": json.dumps(about)})
+        try:
+            save_file(tensors, temporary, metadata=header)
+        except SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))  # the only place where it says so
+            raise OSError(int(code[1]), str(error)) if code else error from error
 
 
 def load(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors on the CPU, and what was written about them."""
-    with safe_open(file, "pt") as opened:
-        return {name: opened.get_tensor(name) for name in opened.keys()}, json.loads(opened.metadata()["about"])  # noqa: SIM118
+    """Tensors on the CPU, and what was written about them. Raises DamagedError."""
+    try:
+        with safe_open(file, "pt") as opened:
+            header = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise DamagedError(f"expected a whole safetensors file, found: {error}") from error
+    if header.get("format") != str(FORMAT):
+        raise DamagedError(f"expected format {FORMAT}, found {header.get('format')}")
+    if header["sha256"] != _hash(tensors, header["about"]):
+        raise DamagedError("expected the hash in its header, found another: its content has changed")
+    return tensors, json.loads(header["about"])
+
+
+def _hash(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,14 +1,24 @@
 """Where and in which precision a run computes."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from pipeline_src.errors import UserError
+from pipeline_src.training import gpu
+
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # read when CUDA starts; without it, sums of matrix products have no fixed order
 
 
-def pick(name: str) -> torch.device:
-    """The device of `training.device`; auto takes a GPU if there is one. Raises UserError if it is missing."""
+def pick(name: str, cells_per_gpu: int = 1) -> torch.device:
+    """The device of `training.device`; auto takes a GPU if there is one. Raises UserError if it is missing.
+
+    A CUDA GPU is this process's until it ends, shared with at most `cells_per_gpu` - 1 others, and waited for.
+    """
+    os.environ.setdefault(CUBLAS, ":4096:8")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, there in available.items() if there)
@@ -17,14 +27,20 @@ def pick(name: str) -> torch.device:
         raise UserError(
             f"training.device: expected a device of this machine ({there}), found {name!r}; set auto to take the best"
         )
-    return torch.device(name)
+    if name != "cuda":
+        return torch.device(name)
+    uuids = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+    device = torch.device("cuda", gpu.take(uuids, cells_per_gpu))
+    torch.cuda.set_device(device)
+    if cells_per_gpu > 1:
+        torch.cuda.set_per_process_memory_fraction(1 / cells_per_gpu, device)
+    return device
 
 
 def deterministic(device: torch.device, threads: int) -> None:
     """The same sums in the same order every time; on a GPU, an operation without such a version warns."""
     torch.set_num_threads(threads)
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
     # Nothing here reads memory that it has not written, so there is no need to fill it first.
@@ -38,8 +54,47 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def free_bytes(device: torch.device, mem_mb: int) -> int:
-    """Memory a cache may be put in: what the GPU has left, or what the job was given (`mem_mb`)."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else mem_mb << 20
+    """Memory a cache may be put in: what the GPU has left for this process, or what the job was given (`mem_mb`)."""
+    if device.type != "cuda":
+        return mem_mb << 20
+    free, total = torch.cuda.mem_get_info(device)
+    return min(free, int(total * torch.cuda.get_per_process_memory_fraction(device)))
+
+
+def describe(device: torch.device) -> str:
+    """`cpu`, or a GPU's name and memory."""
+    if device.type != "cuda":
+        return device.type
+    free, total = torch.cuda.mem_get_info(device)
+    name = torch.cuda.get_device_name(device)
+    return f"{device} ({name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free)"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Also of a CPU and of an Apple GPU, whose errors have no type of their own."""
+    said = ("out of memory", "can't allocate memory", "not enough memory")
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return known or (isinstance(error, RuntimeError) and any(words in str(error) for words in said))
+
+
+@contextmanager
+def memory_explained(job: str, device: torch.device, section: str, params: dict[str, Any]) -> Iterator[None]:
+    """Say what to set where `job` runs out of memory, by the parameters of its section of params.yaml."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        mends = [f"lower {section}.batch_size"]
+        if device.type == "cuda":
+            mends += ["lower training.resident_share", "lower cells_per_gpu in the resources file"]
+            mends += ["set training.precision to bf16"] if params.get("precision") == "fp32" else []
+        else:
+            mends += ["lower training.resident_share"]
+        raise UserError(
+            f"{job}: expected batches of {params['batch_size']} clips to fit on {describe(device)}, found it out of "
+            f"memory; {', or '.join(mends)}, or take a machine with more of it"
+        ) from error
 
 
 def peak_mb(device: torch.device) -> float:

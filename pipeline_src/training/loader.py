@@ -40,9 +40,12 @@ class Loader:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
-        """Every clip of `order` (default: all, ascending) once; the last batch may be smaller, none is dropped."""
-        parts = (torch.arange(len(self)) if order is None else order).split(batch_size)
+    def batches(self, batch_size: int, order: Tensor | None = None, first: int = 0) -> Iterator[Batch]:
+        """Every clip of `order` (default: all, ascending) once; the last batch may be smaller, none is dropped.
+
+        Starts with batch number `first`, of a pass that goes on.
+        """
+        parts = (torch.arange(len(self)) if order is None else order).split(batch_size)[first:]
         yield from self._index(parts) if self.resident is not None else self._stream(parts)
 
     def _index(self, parts: tuple[Tensor, ...]) -> Iterator[Batch]:

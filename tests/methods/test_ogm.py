@@ -138,11 +138,11 @@ def test_noise_is_gaussian_with_the_deviation_asked_for(layout):
 def test_who_gets_noise(noise):
     torch.manual_seed(1)
     method = OGMGE(OGMGEParams(noise=noise))
-    method.generator = torch.Generator().manual_seed(0)
+    ctx = SimpleNamespace(device_rng=torch.Generator().manual_seed(0))
     plain = torch.randn(200, 100) * 0.1 + 0.01
     for k in (1.0, 0.4):
         g = plain.clone()
-        method.update([g], torch.tensor(k))
+        method.update(ctx, [g], torch.tensor(k))
         rest = g - k * plain
         if noise == "modulated" and k == 1:
             assert torch.equal(g, plain)
@@ -219,7 +219,11 @@ def context(model: nn.Module, epoch: int = 0) -> SimpleNamespace:
     """What OGM sees of a run; `logged` keeps the last value of each name."""
     logged = {}
     return SimpleNamespace(
-        model=model, epoch=epoch, rng=torch.Generator().manual_seed(epoch), logged=logged, log=logged.__setitem__
+        model=model,
+        epoch=epoch,
+        device_rng=torch.Generator().manual_seed(epoch),
+        logged=logged,
+        log=logged.__setitem__,
     )
 
 

@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from pipeline_src.training import checkpoint, run
+from pipeline_src.training.interrupt import Stop
 from pipeline_src.training.loader import Loader
 from tests.synthetic import SPLITS, SyntheticCache, spec
 
 CPU = torch.device("cpu")
-PARAMS = SimpleNamespace(resources=SimpleNamespace(train=SimpleNamespace(threads=1, mem_mb=1000)))
+PARAMS = SimpleNamespace(
+    resources=SimpleNamespace(train=SimpleNamespace(threads=1, mem_mb=1000)),
+    training=SimpleNamespace(checkpoint_minutes=10, resident_share=0.5),
+)
 
 
 class Killed(BaseException):
@@ -27,11 +31,11 @@ def make_run(folder, cache=None, **training):
     return SimpleNamespace(cell=cell, seed=0, names=names, label="d", folder=folder, record=folder / "record.json")
 
 
-def train(one, cache=None):
+def train(one, cache=None, stop=None):
     cache = cache or SyntheticCache(2)
     cache.folder, cache.info = "cache", {"sha256": "feed"}
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in SPLITS}
-    run._train(one, cache, loaders, CPU, PARAMS, None)
+    run._train(one, cache, loaders, CPU, PARAMS, None, stop or Stop())
 
 
 def rows(one) -> list[dict]:
@@ -71,10 +75,10 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(tmp_path, monkeypa
     train(whole)
     epoch = run.Trainer.epoch
 
-    def dies(self, number):
+    def dies(self, number, pulse):
         if number == after:
             raise Killed
-        return epoch(self, number)
+        return epoch(self, number, pulse)
 
     monkeypatch.setattr(run.Trainer, "epoch", dies)
     with pytest.raises(Killed):
@@ -94,7 +98,7 @@ def test_killed_between_the_line_and_the_checkpoint_no_line_stands_twice(tmp_pat
     save = checkpoint.save
 
     def dies(file, tensors, about):
-        if file.name == "checkpoint.safetensors" and about["epoch"] == 1:
+        if file.name == "checkpoint.safetensors" and about["at"]["epoch"] == 1:
             raise Killed
         save(file, tensors, about)
 

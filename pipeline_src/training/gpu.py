@@ -1,0 +1,57 @@
+"""The GPUs of one node, shared by processes that know nothing of each other.
+
+Every GPU has as many slots as cells may share it. A slot is a locked file in a folder of the user's; the system lets go
+of the lock when its process ends, however it ends. A GPU goes by its UUID, as its number depends on what a process is
+shown (CUDA_VISIBLE_DEVICES, which a scheduler sets and which is obeyed).
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import IO
+
+from pipeline_src.progress import say
+
+HERE = Path("/proc/driver/nvidia/gpus")  # a folder per GPU of the machine
+_held: list[IO] = []  # this process's, for as long as it lives
+
+
+def take(uuids: list[str], cells_per_gpu: int, folder: Path | None = None, look: float = 0.5) -> int:
+    """The number of a GPU with a free slot, which is this process's from now on; waits until there is one.
+
+    The GPU with the fewest cells comes first. `look` is the time in seconds between two looks.
+    """
+    folder = folder or Path(tempfile.gettempdir()) / f"counterpoise-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    waits = False
+    while True:
+        for slot in range(cells_per_gpu):
+            for number, uuid in enumerate(uuids):
+                if _lock(folder / f"{uuid}-{slot}"):
+                    return number
+        if not waits:
+            say("train", f"waits for a GPU: {cells_per_gpu} on each of {len(uuids)} (cells_per_gpu, GPUs that show)")
+        waits = True
+        time.sleep(look)
+
+
+def _lock(file: Path) -> bool:
+    opened = file.open("a")
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        opened.close()
+        return False
+    _held.append(opened)
+    return True
+
+
+def slots(cells_per_gpu: int) -> int | None:
+    """How many cells the GPUs that show can take at once; None if there are none. Needs no PyTorch."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = len(list(HERE.iterdir())) if HERE.is_dir() else 0
+    if shown is not None:
+        count = min(count, len([one for one in shown.split(",") if one.strip() not in ("", "-1")]))
+    return cells_per_gpu * count or None

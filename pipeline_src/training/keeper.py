@@ -1,0 +1,110 @@
+"""What a run keeps on disk while it trains, so that a kill at any moment loses little and changes nothing.
+
+checkpoint.safetensors is the truth: the trainer's state and every epoch's row so far. It is written after every epoch,
+within one when it is due, and when the run is asked to stop. Rows and weights are written before it and named in it;
+what is on disk beyond it is dropped and made again.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline_src import files
+from pipeline_src.progress import say
+from pipeline_src.training import checkpoint
+from pipeline_src.training.interrupt import Stop, StoppedError
+from pipeline_src.training.loop import Trainer
+
+CHECKPOINT, METRICS, WEIGHTS = "checkpoint.safetensors", "metrics.jsonl", "weights.safetensors"
+
+
+class Keeper:
+    """`rows` of the epochs that are done, the `best` epoch so far, `seconds` spent, and how often `resumed`."""
+
+    def __init__(self, folder: Path, label: str, trainer: Trainer, minutes: float, stop: Stop):
+        self.folder, self.label, self.trainer, self.minutes, self.stop = folder, label, trainer, minutes, stop
+        self.rows: list[dict[str, Any]] = []
+        self.best = {"epoch": -1, "val_accuracy": -1.0}
+        self.resumed, self._before = 0, 0.0
+        self._started = self._saved = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._started
+
+    def resume(self) -> bool:
+        """Take up the checkpoint; False if there is none, or none that can be used: then the run begins."""
+        device, found = self.trainer.device.type, self._load()
+        if found is not None:
+            tensors, about = found
+            self.trainer.restore(tensors, about["at"])
+            self.rows, self.best = about["rows"], about["best"]
+            self.resumed, self._before = about["resumed"] + 1, about["seconds"]
+            say(f"train {self.label}", f"goes on {self._where()}")
+            if device != about["device"]:
+                say(f"train {self.label}", f"on {device}, begun on {about['device']}: not bit for bit what one gives")
+        files.write_text(self.folder / METRICS, "".join(map(_line, self.rows)))
+        self._drop_weights()
+        return found is not None
+
+    def _load(self) -> tuple | None:
+        file = self.folder / CHECKPOINT
+        try:
+            return checkpoint.load(file) if file.exists() else None
+        except checkpoint.DamagedError as error:
+            say(f"train {self.label}", f"{file} cannot be used and the run begins anew: {error}")
+            return None
+
+    def pulse(self) -> None:
+        """Between two steps: save if it is time to, and stop if that was asked."""
+        if self.stop.asked or time.monotonic() - self._saved >= 60 * self.minutes:
+            self.save()
+        if self.stop.asked:
+            raise StoppedError(self.stop.asked, self._where())
+
+    def epoch_done(self, row: dict[str, Any], select: str) -> None:
+        """Keep the epoch's row, and its weights if it is the one to be selected so far."""
+        if select == "last" or row["val_accuracy"] >= self.best["val_accuracy"]:
+            self.best = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
+            checkpoint.save(self._weights(row["epoch"]), self.trainer.model.state_dict(), self.best)
+        files.append_text(self.folder / METRICS, _line(row))
+        self.rows.append(row)
+        self.save()
+        self._drop_weights()
+
+    def save(self) -> None:
+        tensors, at = self.trainer.snapshot()
+        about = {
+            "at": at,
+            "rows": self.rows,
+            "best": self.best,
+            "seconds": self.seconds,
+            "resumed": self.resumed,
+            "device": self.trainer.device.type,
+        }
+        checkpoint.save(self.folder / CHECKPOINT, tensors, about)
+        self._saved = time.monotonic()
+
+    def finish(self) -> None:
+        """Give the selected epoch's weights their name."""
+        weights = self._weights(self.best["epoch"])
+        if weights.exists():  # else a run that was killed after this has done it
+            weights.replace(self.folder / WEIGHTS)
+
+    def _weights(self, epoch: int) -> Path:
+        return self.folder / f"weights-{epoch}.safetensors"
+
+    def _drop_weights(self) -> None:
+        """Of epochs that the checkpoint does not name: superseded, or to be trained again."""
+        for file in self.folder.glob("weights-*.safetensors"):
+            if file != self._weights(self.best["epoch"]):
+                file.unlink()
+
+    def _where(self) -> str:
+        epochs = self.trainer.schedule["epochs"]
+        return f"after epoch {len(self.rows)} of {epochs}, step {self.trainer.context.step}"
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"

@@ -1,0 +1,107 @@
+"""Training in processes of their own, which kill themselves at a chosen call of a chosen function.
+
+They are forked from a server that has imported PyTorch once, and has trained nothing.
+"""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from pipeline_src import files
+from pipeline_src.evaluation import run as evaluation
+from pipeline_src.methods.base import methods
+from pipeline_src.training import checkpoint, run
+from pipeline_src.training.interrupt import Stop
+from pipeline_src.training.keeper import Keeper
+from pipeline_src.training.loader import Loader
+from pipeline_src.training.loop import Context, Trainer
+from tests.synthetic import SPLITS, SyntheticCache, spec
+
+CPU = torch.device("cpu")
+CELLS = {  # name: method, its parameters, optimizer, resident
+    "joint": ("joint", {}, "sgd", True),
+    "ogm_ge": ("ogm_ge", {}, "adamw", False),
+    "opm_ogm": ("opm_ogm", {"opm": {"execute_probability": 0.7}}, "sgd", False),
+    "pmr": ("pmr", {"momentum": 0.5, "share": 0.5, "per_epochs": 2}, "adamw", True),
+    "relearning": ("relearning", {"every": 1, "times": 1, "optimizer": "reset"}, "sgd", False),
+}
+WHERE = {  # what the process dies in front of
+    "a step": (Trainer, "step"),
+    "the backward pass": (torch.Tensor, "backward"),
+    "a score": (Trainer, "score"),
+    "a new epoch": (Context, "start_epoch"),
+    "writing tensors": (checkpoint, "save_file"),
+    "flushing to disk": (os, "fsync"),
+    "renaming a file": (Path, "replace"),
+    "adding a row": (files, "append_text"),
+    "dropping old weights": (Keeper, "_drop_weights"),
+}
+
+
+def cell(name: str, folder: Path):
+    """A run of a synthetic cell in `folder`, its cache, and its loaders."""
+    method, params, optimizer, resident = CELLS[name]
+    cache = SyntheticCache(2)
+    cache.folder, cache.info = "cache", {"sha256": "feed"}
+    what = {"name": method, **methods[method].Params(**params).model_dump()}
+    how = {"batch_size": 16, "probe_c": 1.0, "probe_iterations": 50}
+    one = SimpleNamespace(
+        cell=SimpleNamespace(
+            spec=spec(cache, "concat", what, optimizer=optimizer, lr=0.01),
+            code="c0de",
+            fp="beef",
+            data=SimpleNamespace(cache_fp="cafe"),
+            evaluation=how,
+        ),
+        seed=0,
+        names={"dataset": "d", "recipe": "r", "fusion": "concat", "method": name, "seed": 0},
+        label=f"d/concat/{name} seed 0",
+        folder=folder,
+        record=folder / "record.json",
+        evaluation=folder / "evaluation",
+        metrics=folder / "evaluation" / "metrics.json",
+    )
+    return one, cache, {s: Loader(cache, s, list(cache.modalities), CPU, resident) for s in SPLITS}
+
+
+def train(name: str, folder: Path, minutes: float, where: str | None, count: int) -> None:
+    """Train and evaluate a cell; die before call number `count` of what WHERE says."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    one, cache, loaders = cell(name, folder)
+    params = SimpleNamespace(
+        resources=SimpleNamespace(train=SimpleNamespace(threads=1, mem_mb=1000)),
+        training=SimpleNamespace(checkpoint_minutes=minutes),
+    )
+    if where:
+        arm(*WHERE[where], count, signal.SIGKILL)
+    run._train(one, cache, loaders, CPU, params, None, Stop())
+    evaluation._evaluate(one, cache, loaders, CPU)
+
+
+def arm(owner, name: str, count: int, number: signal.Signals) -> None:
+    """Have this process send itself a signal before call number `count` of owner.name."""
+    original, calls = getattr(owner, name), [0]
+
+    def call(*arguments, **named):
+        calls[0] += 1
+        if calls[0] == count:
+            os.kill(os.getpid(), number)
+        return original(*arguments, **named)
+
+    setattr(owner, name, call)
+
+
+def ended(target, *arguments) -> int:
+    """Exit status of a function in a process of its own; below 0, the signal that ended it."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["__main__", __name__])
+    process = server.Process(target=target, args=arguments)
+    process.start()
+    process.join(300)
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode

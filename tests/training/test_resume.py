@@ -1,0 +1,76 @@
+"""Training killed at any moment ends, started again, with the bits of a run that nothing happened to.
+
+`pytest -s` prints what each kill hit.
+"""
+
+import json
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from pipeline_src.training import checkpoint
+from tests.training.killed import CELLS, WHERE, ended, train
+
+KILLS = 3  # of one run, one after the other
+MINUTES = {"every step": 0.0, "every epoch": 1e9}  # when a checkpoint is made
+OFTEN = {"a step": 6, "the backward pass": 6, "a score": 3, "flushing to disk": 12, "renaming a file": 8}
+RECORDED = ("selected", "forwards", "backwards", "parameters_count")
+TIMES = ("seconds", "diagnosis_seconds")
+
+
+def bits(folder: Path) -> dict:
+    """All that must not depend on what happened to a run, times left out."""
+    record = json.loads((folder / "record.json").read_text())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    weights, selected = checkpoint.load(folder / "weights.safetensors")
+    return {
+        "record": {key: record[key] for key in RECORDED},
+        "rows": [{key: value for key, value in line.items() if key not in TIMES} for line in lines],
+        "weights": {name: tensor.numpy().tobytes() for name, tensor in weights.items()},
+        "selected": selected,
+        "predictions": (folder / "evaluation/predictions.parquet").read_bytes(),
+    }
+
+
+@pytest.fixture(scope="module")
+def kills():
+    """What was killed; printed at the end."""
+    table = []
+    yield table
+    print(f"\n{'method':12}{'checkpoint':14}{'killed before':28}{'left':32}result")
+    for row in table:
+        print(f"{row[0]:12}{row[1]:14}{row[2]:28}{row[3]:32}{row[4]}")
+
+
+@pytest.mark.parametrize("name", list(CELLS))
+def test_a_killed_run_ends_as_if_nothing_had_been(name, tmp_path, kills):
+    assert ended(train, name, tmp_path / "whole", 1e9, None, 0) == 0
+    expected = bits(tmp_path / "whole")
+    draw = random.Random(name)
+    places = sorted(WHERE)
+    draw.shuffle(places)
+    for when, minutes in MINUTES.items():
+        folder, landed = tmp_path / when, []
+        while len(landed) < KILLS:
+            place = places[0]
+            places.append(places.pop(0))
+            count = draw.randint(1, OFTEN.get(place, 2))
+            status = ended(train, name, folder, minutes, place, count)
+            assert status in (0, -signal.SIGKILL)
+            if status == 0:
+                break
+            left = sorted(path.name.split(".tmp")[0] for path in folder.iterdir())
+            landed.append((name, when, f"{place}, call {count}", f"{len(left)} files"))
+        assert landed
+        assert ended(train, name, folder, minutes, None, 0) == 0
+        kills += [(*row, "same bits" if bits(folder) == expected else "OTHER BITS") for row in landed]
+        assert bits(folder) == expected
+        assert {path.name for path in folder.iterdir()} == {
+            *("record.json", "metrics.jsonl", "weights.safetensors", "evaluation")
+        }
+
+
+def test_enough_kills(kills):
+    assert len(kills) >= 20
