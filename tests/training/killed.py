@@ -5,7 +5,7 @@ They are forked from a server that has imported PyTorch once, and has trained no
 
 import multiprocessing
 import os
-import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +15,15 @@ from pipeline_src import files
 from pipeline_src.evaluation import run as evaluation
 from pipeline_src.methods.base import methods
 from pipeline_src.training import checkpoint, run
-from pipeline_src.training.interrupt import Stop
+from pipeline_src.training import device as devices
+from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.keeper import Keeper
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Context, Trainer
 from tests.synthetic import SPLITS, SyntheticCache, spec
 
 CPU = torch.device("cpu")
+SLOW = ["torchvision.models", "torch._inductor.config", "sklearn.linear_model", "sklearn.cluster"]  # imports of a run
 CELLS = {  # name: method, its parameters, optimizer, resident
     "joint": ("joint", {}, "sgd", True),
     "ogm_ge": ("ogm_ge", {}, "adamw", False),
@@ -68,22 +70,25 @@ def cell(name: str, folder: Path):
     return one, cache, {s: Loader(cache, s, list(cache.modalities), CPU, resident) for s in SPLITS}
 
 
-def train(name: str, folder: Path, minutes: float, where: str | None, count: int) -> None:
-    """Train and evaluate a cell; die before call number `count` of what WHERE says."""
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+def train(name: str, folder: Path, minutes: float, where: str | None = None, count: int = 0, by: int = 9) -> None:
+    """Train and evaluate a cell; get the signal `by` before call number `count` of what WHERE says."""
+    devices.deterministic(CPU, threads=1)
     one, cache, loaders = cell(name, folder)
     params = SimpleNamespace(
         resources=SimpleNamespace(train=SimpleNamespace(threads=1, mem_mb=1000)),
         training=SimpleNamespace(checkpoint_minutes=minutes),
     )
     if where:
-        arm(*WHERE[where], count, signal.SIGKILL)
-    run._train(one, cache, loaders, CPU, params, None, Stop())
+        arm(*WHERE[where], count, by)
+    try:
+        with Stop() as stop:
+            run._train(one, cache, loaders, CPU, params, None, stop)
+    except StoppedError as error:
+        sys.exit(error.status)
     evaluation._evaluate(one, cache, loaders, CPU)
 
 
-def arm(owner, name: str, count: int, number: signal.Signals) -> None:
+def arm(owner, name: str, count: int, number: int) -> None:
     """Have this process send itself a signal before call number `count` of owner.name."""
     original, calls = getattr(owner, name), [0]
 
@@ -91,6 +96,7 @@ def arm(owner, name: str, count: int, number: signal.Signals) -> None:
         calls[0] += 1
         if calls[0] == count:
             os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # who is impatient sends it twice
         return original(*arguments, **named)
 
     setattr(owner, name, call)
@@ -99,7 +105,7 @@ def arm(owner, name: str, count: int, number: signal.Signals) -> None:
 def ended(target, *arguments) -> int:
     """Exit status of a function in a process of its own; below 0, the signal that ended it."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["__main__", __name__])
+    server.set_forkserver_preload(["__main__", __name__, *SLOW])
     process = server.Process(target=target, args=arguments)
     process.start()
     process.join(300)

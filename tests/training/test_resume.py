@@ -15,7 +15,7 @@ from tests.training.killed import CELLS, WHERE, ended, train
 
 KILLS = 3  # of one run, one after the other
 MINUTES = {"every step": 0.0, "every epoch": 1e9}  # when a checkpoint is made
-OFTEN = {"a step": 6, "the backward pass": 6, "a score": 3, "flushing to disk": 12, "renaming a file": 8}
+OFTEN = {"a step": 6, "the backward pass": 6, "a score": 3, "flushing to disk": 20, "renaming a file": 10}
 RECORDED = ("selected", "forwards", "backwards", "parameters_count")
 TIMES = ("seconds", "diagnosis_seconds")
 
@@ -46,7 +46,7 @@ def kills():
 
 @pytest.mark.parametrize("name", list(CELLS))
 def test_a_killed_run_ends_as_if_nothing_had_been(name, tmp_path, kills):
-    assert ended(train, name, tmp_path / "whole", 1e9, None, 0) == 0
+    assert ended(train, name, tmp_path / "whole", 1e9) == 0
     expected = bits(tmp_path / "whole")
     draw = random.Random(name)
     places = sorted(WHERE)
@@ -64,7 +64,7 @@ def test_a_killed_run_ends_as_if_nothing_had_been(name, tmp_path, kills):
             left = sorted(path.name.split(".tmp")[0] for path in folder.iterdir())
             landed.append((name, when, f"{place}, call {count}", f"{len(left)} files"))
         assert landed
-        assert ended(train, name, folder, minutes, None, 0) == 0
+        assert ended(train, name, folder, minutes) == 0
         kills += [(*row, "same bits" if bits(folder) == expected else "OTHER BITS") for row in landed]
         assert bits(folder) == expected
         assert {path.name for path in folder.iterdir()} == {
@@ -74,3 +74,40 @@ def test_a_killed_run_ends_as_if_nothing_had_been(name, tmp_path, kills):
 
 def test_enough_kills(kills):
     assert len(kills) >= 20
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_asked_to_stop_it_saves_what_it_has_done(by, tmp_path):
+    assert ended(train, "opm_ogm", tmp_path / "whole", 1e9) == 0
+    folder = tmp_path / "cut"
+    for place, count, done, step in (("a step", 6, 1, 6), ("a score", 1, 1, 8), ("writing tensors", 4, 3, 12)):
+        assert ended(train, "opm_ogm", folder, 1e9, place, count, by) == 128 + by
+        attempt = json.loads((folder / "attempt.json").read_text())
+        assert attempt["status"] == "interrupted"
+        assert attempt["error"].endswith(
+            f"stopped by {by.name} after epoch {done} of 3, step {step}; goes on when started again"
+        )
+    assert ended(train, "opm_ogm", folder, 1e9) == 0
+    assert bits(folder) == bits(tmp_path / "whole")
+    assert json.loads((folder / "record.json").read_text())["resumed"] == 3
+
+
+def test_a_checkpoint_that_is_damaged_is_not_used(tmp_path, capfd):
+    assert ended(train, "joint", tmp_path / "whole", 1e9) == 0
+    expected = bits(tmp_path / "whole")
+    for name, spoil in {
+        "truncated": lambda content: content[: len(content) // 2],
+        "empty": lambda content: b"",
+        "changed": lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:],
+        "another format": lambda content: content.replace(b'"format":"2"', b'"format":"1"'),
+    }.items():
+        folder = tmp_path / name
+        assert ended(train, "joint", folder, 1e9, "a step", 7) == -signal.SIGKILL
+        file = folder / "checkpoint.safetensors"
+        before = file.read_bytes()
+        file.write_bytes(spoil(before))
+        assert file.read_bytes() != before
+        capfd.readouterr()
+        assert ended(train, "joint", folder, 1e9) == 0
+        assert "cannot be used and the run begins anew: expected" in capfd.readouterr().err, name
+        assert bits(folder) == expected
