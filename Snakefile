@@ -20,6 +20,7 @@ from pipeline_src.config import RESOURCES
 from pipeline_src.errors import UserError
 from pipeline_src.plan import Plan
 from pipeline_src.tracking.follow import Follower
+from pipeline_src.training.gpu import slots
 
 min_version("9.27")
 
@@ -39,6 +40,9 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 asked = plan.params.resources
+here = slots(asked.cells_per_gpu) if plan.params.training.device in ("auto", "cuda") else None
+if here and workflow.is_main_process and workflow.local_exec and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", here)  # no more jobs that need one at a time; a cluster counts for itself
 follower = Follower(plan)  # mirrors the runs in MLflow, from a process of its own
 
 

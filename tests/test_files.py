@@ -1,15 +1,19 @@
-"""Outputs are whole or not there, and folders of raw media know what changed in them."""
+"""Outputs are whole or not there, disks that cannot be written are said, and folders of raw media know what changed."""
 
+import errno
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from pipeline_src import files
+from pipeline_src.errors import UserError
 
 
 def dead_pid() -> int:
@@ -104,6 +108,109 @@ with files.whole(Path({str(tmp_path / "out")!r})) as temporary:
     assert not (tmp_path / "out").exists()
     files.write_text(tmp_path / "out", "whole")
     assert names(tmp_path) == ["out"]
+
+
+@pytest.fixture
+def small_files():
+    """No file of this process may be longer than 1,000 bytes: the system refuses, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_that_cannot_be_written_is_an_error_that_keeps_the_old_one(tmp_path, small_files):
+    target = tmp_path / "out"
+    files.write_text(target, "old")
+    with pytest.raises(
+        UserError, match=r"out: expected to be able to write it, found: File too large \([\d,]+ MB free"
+    ):
+        files.write_text(target, "new" * 1000)
+    assert target.read_text() == "old" and names(tmp_path) == ["out"]
+    files.write_text(target, "new" * 10)
+    assert target.read_text() == "new" * 10
+
+
+def test_text_is_added_whole_or_not_at_all(tmp_path, small_files):
+    target = tmp_path / "rows"
+    for row in ("a" * 400, "b" * 400):
+        files.append_text(target, row)
+    with pytest.raises(UserError, match=r"rows: .*File too large"):
+        files.append_text(target, "c" * 400)
+    assert target.read_text() == "a" * 400 + "b" * 400
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_what_the_system_refuses_is_said_with_the_mend(tmp_path, code):
+    with pytest.raises(UserError) as said, files.whole(tmp_path / "out") as temporary:
+        raise OSError(code, os.strerror(code), str(temporary))
+    assert os.strerror(code) in str(said.value)
+    assert str(tmp_path / "out") in str(said.value) and "start again" in str(said.value)
+    assert names(tmp_path) == []
+
+
+def test_an_error_of_another_file_stays_what_it_is(tmp_path):
+    with pytest.raises(PermissionError, match="input"), files.whole(tmp_path / "out"):
+        raise PermissionError(errno.EACCES, "input", str(tmp_path / "input"))
+
+
+def test_a_file_in_the_place_of_a_folder_is_said(tmp_path):
+    (tmp_path / "results").touch()
+    with pytest.raises(UserError, match=r"results/runs/a\.json: .*move the file that stands where a folder should"):
+        files.write_text(tmp_path / "results" / "runs" / "a.json", "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+def test_a_full_disk(tmp_path):
+    """A real one, of 64 KB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        files.write_text(disk / "out", "old")
+        (disk / "other").write_bytes(bytes(40_000))
+        with pytest.raises(
+            UserError, match=r"No space left on device \(0 MB free there\); free some space, then start"
+        ):
+            files.write_text(disk / "out", "new" * 10_000)
+        assert (disk / "out").read_text() == "old" and names(disk) == ["other", "out"]
+        (disk / "other").unlink()
+        files.write_text(disk / "out", "new" * 10_000)
+        assert len((disk / "out").read_text()) == 30_000
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_file_that_shows_late_is_waited_for(tmp_path):
+    late = tmp_path / "shard" / "late"
+
+    def show():
+        while not waits.wait(0.01):
+            pass
+        late.parent.mkdir()
+        late.touch()
+
+    waits, shows = threading.Event(), threading.Thread(target=show)
+    shows.start()
+    assert not late.exists()
+    waits.set()
+    assert files.awaited(late, 120) == late and late.exists()
+    shows.join()
+
+
+def test_a_file_that_never_shows_is_waited_for_in_jobs_of_a_scheduler_only(tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(files, "LATE", 0.5)
+    monkeypatch.setattr(files.time, "sleep", waited.append)
+    for name in files.SCHEDULERS:
+        monkeypatch.delenv(name, raising=False)
+    assert not files.awaited(tmp_path / "never").exists()
+    assert not waited
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert not files.awaited(tmp_path / "never").exists()
+    assert waited
 
 
 def test_untouched_and_merely_touched_files_are_no_change(raw):

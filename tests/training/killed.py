@@ -71,7 +71,11 @@ def cell(name: str, folder: Path):
 
 
 def train(name: str, folder: Path, minutes: float, where: str | None = None, count: int = 0, by: int = 9) -> None:
-    """Train and evaluate a cell; get the signal `by` before call number `count` of what WHERE says."""
+    """Train and evaluate a cell; get the signal `by` before call number `count` of what WHERE says.
+
+    What is said on standard error is added to a file beside the folder.
+    """
+    sys.stderr = folder.with_suffix(".log").open("a")
     devices.deterministic(CPU, threads=1)
     one, cache, loaders = cell(name, folder)
     params = SimpleNamespace(

@@ -80,7 +80,7 @@ def test_enough_kills(kills):
 def test_asked_to_stop_it_saves_what_it_has_done(by, tmp_path):
     assert ended(train, "opm_ogm", tmp_path / "whole", 1e9) == 0
     folder = tmp_path / "cut"
-    for place, count, done, step in (("a step", 6, 1, 6), ("a score", 1, 1, 8), ("writing tensors", 4, 3, 12)):
+    for place, count, done, step in (("a step", 6, 1, 6), ("a score", 1, 1, 8), ("writing tensors", 2, 2, 9)):
         assert ended(train, "opm_ogm", folder, 1e9, place, count, by) == 128 + by
         attempt = json.loads((folder / "attempt.json").read_text())
         assert attempt["status"] == "interrupted"
@@ -92,7 +92,7 @@ def test_asked_to_stop_it_saves_what_it_has_done(by, tmp_path):
     assert json.loads((folder / "record.json").read_text())["resumed"] == 3
 
 
-def test_a_checkpoint_that_is_damaged_is_not_used(tmp_path, capfd):
+def test_a_checkpoint_that_is_damaged_is_not_used(tmp_path):
     assert ended(train, "joint", tmp_path / "whole", 1e9) == 0
     expected = bits(tmp_path / "whole")
     for name, spoil in {
@@ -107,7 +107,6 @@ def test_a_checkpoint_that_is_damaged_is_not_used(tmp_path, capfd):
         before = file.read_bytes()
         file.write_bytes(spoil(before))
         assert file.read_bytes() != before
-        capfd.readouterr()
         assert ended(train, "joint", folder, 1e9) == 0
-        assert "cannot be used and the run begins anew: expected" in capfd.readouterr().err, name
+        assert "cannot be used and the run begins anew: expected" in folder.with_suffix(".log").read_text(), name
         assert bits(folder) == expected

@@ -1,0 +1,79 @@
+"""Choosing a device, and what is said where its memory does not suffice."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pipeline_src.errors import UserError
+from pipeline_src.training import device as devices
+from pipeline_src.training import run
+from pipeline_src.training.loader import Loader
+from pipeline_src.training.loop import Trainer
+from tests.synthetic import SyntheticCache
+from tests.training.test_run import make_run, train
+
+CPU = torch.device("cpu")
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+    ),
+    MemoryError(),
+]
+
+
+def test_a_device_that_is_not_there_is_an_error():
+    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
+    with pytest.raises(
+        UserError, match=rf"training\.device: expected a device of this machine \(.*\), found '{missing}'"
+    ):
+        devices.pick(missing)
+    assert devices.pick("cpu") == CPU
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_out_of_memory_says_which_cell_which_batch_and_what_to_set(error, tmp_path, monkeypatch):
+    def full(self, batch):
+        raise error
+
+    monkeypatch.setattr(Trainer, "step", full)
+    one = make_run(tmp_path)
+    with pytest.raises(UserError) as said:
+        train(one)
+    for part in (
+        "train d:",
+        "batches of 8 clips",
+        "cpu",
+        "out of memory",
+        "lower training.batch_size",
+        "resident_share",
+    ):
+        assert part in str(said.value)
+    assert "failed" in (tmp_path / "attempt.json").read_text()
+    assert not one.record.exists()
+
+
+def test_another_error_stays_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "step", lambda self, batch: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        train(make_run(tmp_path))
+
+
+def test_clips_that_do_not_fit_on_the_device_are_streamed(monkeypatch, capsys):
+    cache, init = SyntheticCache(2), Loader.__init__
+
+    def full(self, cache, split, modalities, device, resident):
+        if resident and split == "val":
+            raise OUT_OF_MEMORY[0]
+        init(self, cache, split, modalities, device, resident)
+
+    monkeypatch.setattr(Loader, "__init__", full)
+    params = SimpleNamespace(
+        training=SimpleNamespace(resident_share=1.0),
+        resources=SimpleNamespace(train=SimpleNamespace(mem_mb=1000)),
+    )
+    loaders = run.make_loaders(cache, list(cache.modalities), CPU, params)
+    assert all(loader.resident is None for loader in loaders.values())
+    assert "do not fit on cpu: streamed from disk" in capsys.readouterr().err
