@@ -65,6 +65,7 @@ training:
   select: best_val
   track_test: true
   device: auto
+  checkpoint_minutes: 10
   precision: auto
   resident_share: 0.5
 methods: {}
