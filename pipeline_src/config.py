@@ -113,7 +113,9 @@ class Training(_Section):
     )
     device: Literal["auto", "cpu", "cuda", "mps"]
     checkpoint_minutes: float = Field(
-        ge=0, description="within an epoch, time between two checkpoints; one is also made after every epoch"
+        default=10,
+        ge=0,
+        description="within an epoch, time between two checkpoints; one is also made after every epoch",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 on a GPU that has it, else fp32")
     resident_share: float = Field(

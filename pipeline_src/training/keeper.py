@@ -76,8 +76,9 @@ class Keeper:
     def save(self) -> None:
         tensors, at = self.trainer.snapshot()
         about = {
-            "at": at,
+            "epoch": len(self.rows) - 1,  # the last that is done; the mirror in MLflow reads it
             "rows": self.rows,
+            "at": at,
             "best": self.best,
             "seconds": self.seconds,
             "resumed": self.resumed,
