@@ -1,4 +1,4 @@
-"""What DVC must not record: a stage with lost files, or with raw media that dvc.yaml does not watch."""
+"""What DVC must not record: a stage with lost files, or with files of the user's own that dvc.yaml does not watch."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ FILE = Path("dvc.yaml")
 def check(plan, stage: str) -> None:
     """Check, before DVC records a stage of dvc.yaml, that all it made is there.
 
-    Raises UserError for files that are missing although the stage has ended, and for a data set's own folder that is
-    not among the stage's dependencies: DVC would not see that it changed.
+    Raises UserError for files that are missing although the stage has ended, and for raw media or weights of the
+    user's own that are not among the stage's dependencies: DVC would not see that they changed.
     """
     lost = [path for part in STAGES[stage] for job in plan.jobs(part) for path in job if not path.exists()]
     if lost:
@@ -23,11 +23,20 @@ def check(plan, stage: str) -> None:
             f"{listed([str(path) for path in lost])}: expected a file, found none ({len(lost)} in all); "
             "restore it (dvc checkout), or delete its folder and run snakemake again"
         )
+    watched = {Path(path) for path in yaml.safe_load(FILE.read_text(encoding="utf-8"))["stages"][stage]["deps"]}
+    for key, path in _own(plan, stage).items():
+        if not any(path == one or one in path.parents for one in watched):
+            raise UserError(
+                f"{FILE}: stages.{stage}.deps: expected {path}, which {key} names, found it not; "
+                f"add the line `- {path}`, or DVC does not see when it changes"
+            )
+
+
+def _own(plan, stage: str) -> dict[str, Path]:
+    """Key of params.yaml -> the file or folder outside the pipeline that it makes a stage read."""
     if stage == "data":
-        watched = {str(Path(path)) for path in yaml.safe_load(FILE.read_text())["stages"]["data"]["deps"]}
-        for data in plan.data.values():
-            if not data.fetched and str(data.raw) not in watched:
-                raise UserError(
-                    f"{FILE}: stages.data.deps: expected {data.raw}, the folder of datasets.{data.name}, found it not; "
-                    f"add the line `- {data.raw}`, or DVC does not see that a file in it changed"
-                )
+        return {f"datasets.{data.name}": data.raw for data in plan.data.values() if not data.fetched}
+    if stage == "runs":
+        weights = {m: getattr(params, "weights", None) for m, params in plan.params.model.encoders.items()}
+        return {f"model.encoders.{m}.weights": Path(file) for m, file in weights.items() if file}
+    return {}

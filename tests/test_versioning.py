@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,3 +50,18 @@ def test_a_lost_file_is_named(plan, stage, pattern):
         check(plan, stage)
     for other in set(STAGES) - {stage}:
         check(plan, other)
+
+
+@pytest.mark.parametrize(("line", "seen"), [("", False), ("- own/weights.safetensors", True), ("- own", True)])
+def test_weights_of_the_users_own_are_watched(plan, line, seen):
+    named = SimpleNamespace(weights="own/weights.safetensors")
+    plan.params.model.encoders["audio"] = named
+    text = Path("dvc.yaml").read_text()
+    Path("dvc.yaml").write_text(text.replace("- data/cache\n    params", f"- data/cache\n      {line}\n    params", 1))
+    if seen:
+        check(plan, "runs")
+    else:
+        with pytest.raises(
+            UserError, match=r"^dvc.yaml: stages.runs.deps: expected own/weights.safetensors, which model"
+        ):
+            check(plan, "runs")

@@ -11,7 +11,7 @@ import yaml
 from tests.workflow.small import ROOT, write_params
 
 PARTS = ["Snakefile", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"]
-FOLDERS = [".dvc/plots", "envs", "pipeline_src", "profiles", "workflow"]
+FOLDERS = [".dvc/plots", "envs", "pipeline_src", "profiles", "recipes", "workflow"]
 
 
 def make(folder: Path, *changes: dict) -> Path:

@@ -215,6 +215,7 @@ def test_a_folder_of_the_users_own_is_watched(study):
     (study / "pipeline_src/datasets/mine.py").write_text(OWN)
     shutil.copytree(next(study.glob("data/raw/av_digits-*")), study / "media/mine")
     (study / "media/mine/files.json").unlink()
+    shutil.rmtree(study / "data/raw")
     values = yaml.safe_load((study / "params.yaml").read_text())
     values["datasets"] = {"mine": values["datasets"]["av_digits"] | {"kind": "mine"}}
     values["study"]["datasets"] = ["mine"]
