@@ -33,7 +33,7 @@ def balance(part: Part) -> Iterator[Drawing]:
             continue
         legend = {}
         with styled():
-            figure, axes = panels(len(wanted), columns=4 if len(part.modalities) == 2 else 3, size=(2.5, 2.1))
+            figure, axes = panels(len(wanted), columns=4 if len(part.modalities) == 2 else 3, size=(2.4, 2.05))
             for axis, (quantity, m) in zip(axes, wanted, strict=True):
                 last = 1
                 for cell in cells:

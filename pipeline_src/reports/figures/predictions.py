@@ -7,14 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline_src.reports.figures.drawing import Drawing
-from pipeline_src.reports.figures.style import SERIES, SOFT, Look, panels, styled
+from pipeline_src.reports.figures.style import SOFT, Look, panels, styled
 from pipeline_src.reports.runs import Part
 from pipeline_src.reports.tables import BASELINE
 
 NAMED = 12  # classes whose names fit at an axis, and that have a colour of their own
 LARGEST = 60  # classes: above, a matrix of this size shows nothing
 SHOWN = 8  # methods in the features' figure
-HUES = (*SERIES, "#7f7f7f", "#17becf", "#bc6c4a", "#4a6fbc")
+# Middle tones, for classes: points are pixels, so they cannot change with the page's scheme.
+HUES = ("#1f7fc4", "#e0692a", "#1fa37a", "#c77ba6", "#d99a1c", "#63b4e0", "#8a63c4", "#9a9420", "#808080", "#2aa9b8")
+HUES += ("#b5674a", "#5a78c0")
 
 
 def confusion(part: Part) -> Iterator[Drawing]:
