@@ -216,6 +216,31 @@ def first_step(plan: Plan) -> None:
     mark("first step")
 
 
+def report(plan: Plan) -> None:
+    """Time and size of the report of a made-up grid of 2,000 runs, with the plan's settings, in a temporary folder."""
+    import contextlib
+    import tempfile
+    from pathlib import Path
+
+    import yaml
+
+    from pipeline_src.reports.aggregate import aggregate
+    from pipeline_src.reports.synthetic import grid, write
+
+    values = grid(plan.file, 2000)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        made = Plan("params.yaml")
+        write(made)
+        wall, cpu = time.perf_counter(), time.process_time()
+        aggregate(made)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        figures = [file.stat().st_size for file in (made.results / "figures").glob("*.svg")]
+        size = (made.results / "report.html").stat().st_size
+    print(f"{len(made.runs)} runs: aggregate {wall:.1f} s ({cpu:.1f} s of CPU)")
+    print(f"report.html {size / 1e6:.1f} MB; {len(figures)} figures, {sum(figures) / 1e6:.1f} MB")
+
+
 def _cell(plan: Plan):
     """The first cell with most modalities."""
     return max(plan.cells, key=lambda cell: len(cell.spec["modalities"]))

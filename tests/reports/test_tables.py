@@ -1,5 +1,7 @@
 import io
 import math
+import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -284,6 +286,25 @@ def test_latex():
         if line.endswith(r" \\"):
             assert line.replace(r"\&", "").count("&") in (7, 9)
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX: pdflatex is not installed")
+def test_latex_compiles(tmp_path):
+    metrics = frame()
+    metrics.loc[metrics.method.eq("a_new|one"), "value"] = 0.9
+    made = tables.tables(
+        tables.accuracy_table(metrics, CELLS, SEEDS, 0.95), 3, 0.95, {("toy_set", "a_new|one"): "x & y"}
+    )
+    text = tables.latex(made)
+    assert r"\textbf{" in text
+    (tmp_path / "tables.tex").write_text(text)
+    packages = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{tables}\end{document}"
+    (tmp_path / "main.tex").write_text(packages)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert (tmp_path / "main.pdf").stat().st_size > 10_000
 
 
 def test_latex_escapes():

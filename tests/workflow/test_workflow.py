@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -58,6 +59,7 @@ def test_a_stored_prediction_gives_the_reported_accuracy(finished):
         same = (metrics[list(names)] == pd.Series(names)).all(axis=1) & (metrics.split == "test")
         fused = metrics[same & (metrics.modality == "fused") & (metrics.metric == "accuracy")].value.item()
         test = stored[stored.split == "test"]
+        assert (stored.predicted == stored.fused.map(lambda z: z.argmax())).all()
         assert (test.fused.map(lambda z: z.argmax()) == test.label).mean() == pytest.approx(fused)
         assert len(test) == 24 and set(stored.split) == {"val", "test"}
 
@@ -199,7 +201,12 @@ def test_only_registered_names_are_wildcards(study):
 
 def test_snakemakes_own_report(study):
     snakemake(study, "--report", "report.zip")
-    assert (study / "report.zip").stat().st_size > 10_000
+    with zipfile.ZipFile(study / "report.zip") as report:
+        names = {Path(name).name for name in report.namelist()}
+        page = next(report.read(name) for name in report.namelist() if name.count("/") == 1 and name.endswith("html"))
+    assert {file.name for file in (study / "results/figures").iterdir()} | {"report.html"} <= names
+    assert {"gains-av_digits.svg", "learning-av_digits-concat.svg"} <= names
+    assert b"The figure learning of av_digits-concat." in page, "its caption"
 
 
 def test_a_grid_of_thousands_of_runs_is_planned(tmp_path):
