@@ -72,6 +72,8 @@ def packets(container, stream) -> Iterator:
     Raises MediaError at the end if a packet was damaged or they end before the stated duration.
     """
     starts, ends, own_end, damaged = [], [], Fraction(0), None
+    # FLV states no duration for a packet; then the last frame counts as long as a frame is on average.
+    rate = getattr(stream, "average_rate", None)
     for packet in container.demux():
         mine = packet.stream.index == stream.index
         if packet.is_corrupt:
@@ -82,6 +84,7 @@ def packets(container, stream) -> Iterator:
             starts.append(packet.pts * packet.time_base)
             ends.append((packet.pts + (packet.duration or 0)) * packet.time_base)
             if mine:
+                ends[-1] += 1 / rate if rate and not packet.duration else 0
                 own_end = max(own_end, ends[-1])
         if mine and damaged is None:
             yield packet

@@ -12,8 +12,8 @@ from pipeline_src.media.frames import Frames, FramesParams
 from tests.media.clips import broken, greys, noise, write
 
 
-def extractor(count=3, size=32):
-    return Frames(FramesParams(kind="frames", count=count, size=size, pick="centers"))
+def extractor(count=3, size=32, **how):
+    return Frames(FramesParams(**{"kind": "frames", "count": count, "size": size, "pick": "centers"} | how))
 
 
 def numbers(array):
@@ -38,6 +38,40 @@ def test_picks_the_frame_on_display_at_the_centre_of_each_part(tmp_path, suffix,
     assert array.shape == frames.shape == (count, 3, 32, 32)
     assert array.dtype == frames.dtype == np.uint8
     assert numbers(array) == expected
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".avi", "mpeg4"), (".flv", "flv1")])
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"pick": "first", "fps": 1.0}, [0, 4, 8]),
+        ({"pick": "first", "fps": 0.5}, [0, 8, 11]),  # of a clip of 3 s, the last frame in the place of that at 4 s
+        ({"pick": "starts"}, [0, 4, 8]),
+        ({"pick": "ends"}, [0, 6, 11]),
+        ({"pick": "starts", "of": 6}, [1, 5, 9]),
+    ],
+)
+def test_published_picks_on_real_files(tmp_path, suffix, codec, how, expected):
+    file = write(tmp_path / f"clip{suffix}", greys(12), fps=4, codec=codec, options={"g": "5"})
+    assert numbers(extractor(3, **how).extract(file)) == expected
+
+
+def test_squash_agrees_with_what_torchvision_does_to_the_decoded_frame(tmp_path):
+    from PIL import Image
+    from torchvision.transforms import v2
+
+    ramp = np.linspace(0, 255, 160)[None, :, None] * np.ones((120, 1, 3))
+    waves = 60 * np.sin(np.indices((120, 160)).sum(0) / 9)[..., None]
+    frame = (0.6 * ramp + 60 + waves).clip(0, 255).astype(np.uint8)
+    file = write(tmp_path / "clip.mp4", np.repeat(frame[None], 4, axis=0), options={"crf": "8"})
+    ours = extractor(1, 96, fit="squash", interpolation="bilinear").extract(file)[0].astype(int)
+    with opened(file, "video") as (container, stream):
+        decoded = next(container.decode(stream)).to_ndarray(format="rgb24")
+    theirs = np.asarray(v2.functional.resize(Image.fromarray(decoded), [96, 96])).transpose(2, 0, 1).astype(int)
+    # Colour is scaled before it is turned from YUV to RGB here, and after it there.
+    assert np.abs(ours - theirs).mean() < 1.5 and np.abs(ours - theirs).max() <= 12
+    cropped = extractor(1, 96, interpolation="bilinear").extract(file)[0].astype(int)
+    assert np.abs(cropped - theirs).mean() > 5, "squash and crop must differ on an oblong frame"
 
 
 def test_channels_are_red_green_blue(tmp_path):

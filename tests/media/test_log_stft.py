@@ -44,6 +44,37 @@ def test_agrees_with_the_definition(samples, n_fft, hop):
     np.testing.assert_allclose(found, np.log(expected + 1e-2), atol=5e-4)
 
 
+@pytest.mark.parametrize(
+    ("rate", "seconds", "n_fft", "hop", "shape"),
+    [(22_050, 3, 512, 353, (257, 188)), (16_000, 5, 256, 128, (129, 626))],
+    ids=["CREMA-D", "VGGSound"],
+)
+def test_agrees_with_librosa(rate, seconds, n_fft, hop, shape):
+    import librosa
+
+    wave = noise(seconds, rate)[0] + tone(seconds, 440, rate)[0]
+    # Ends mirrored, as was librosa's default until 0.10.
+    theirs = np.log(np.abs(librosa.stft(wave, n_fft=n_fft, hop_length=hop, pad_mode="reflect")) + 1e-7)
+    ours = log_stft(wave, n_fft, hop, 1e-7)
+    assert ours.shape == theirs.shape == shape
+    # Single precision in another order: 5e-6 of the largest magnitude, and the logarithm of the small ones shows it.
+    np.testing.assert_allclose(np.exp(ours), np.exp(theirs), atol=5e-6 * np.exp(theirs.max()))
+    assert np.quantile(np.abs(ours - theirs), 0.999) < 1e-3
+    assert np.abs(ours.astype(np.float16) - theirs).max() < 0.02, "as cached"
+
+
+def test_start_passes_over_the_beginning(tmp_path):
+    wave = noise(2, 16_000)
+    later = write(tmp_path / "later.wav", wave=wave, rate=16_000)
+    cut_off = write(tmp_path / "cut.wav", wave=wave[:, 8000:], rate=16_000)
+    how = {"sample_rate": 16_000, "seconds": 1.0}
+    np.testing.assert_array_equal(extractor(**how, start=0.5).extract(later), extractor(**how).extract(cut_off))
+    # A short sound is filled first: 0.5 s repeated, from 0.75 s on, is the sound turned by half.
+    short = write(tmp_path / "short.wav", wave=wave[:, :8000], rate=16_000)
+    turned = write(tmp_path / "turned.wav", wave=np.roll(wave[:, :8000], 4000, axis=1), rate=16_000)
+    np.testing.assert_array_equal(extractor(**how, start=0.75).extract(short), extractor(**how).extract(turned))
+
+
 def test_shape_and_type_are_those_of_ogm_ge(tmp_path):
     spectrogram = extractor()
     array = spectrogram.extract(write(tmp_path / "clip.wav", wave=noise(1)))
