@@ -6,10 +6,29 @@ import pandas as pd
 SPLITS = {"train": 26, "val": 10, "test": 13}  # no multiple of a batch
 
 
-class SyntheticCache:
-    """Modality i is frames where i is odd, else a spectrogram; each holds the label, the later ones less of it."""
+KINDS = {  # layout -> shape, type and a very small encoder
+    "spectrogram": ((17, 12), "float16", {"kind": "resnet", "width": 4, "depth": [1, 1]}),
+    "frames": ((2, 3, 16, 16), "uint8", {"kind": "resnet", "width": 4, "depth": [1, 1]}),
+    "sequence": (
+        (6, 5),
+        "float32",
+        {"kind": "transformer", "width": 8, "layers": 1, "heads": 2, "feedforward": 8, "dropout": 0.0},
+    ),
+    "tokens": ((7,), "int32", {"kind": "embedding", "words": 50, "width": 8}),
+}
 
-    def __init__(self, modalities: int = 2, classes: int = 3, seed: int = 0, splits: dict[str, int] = SPLITS):
+
+class SyntheticCache:
+    """Modality i has the i-th of `layouts`, round and round; each holds the label, the later ones less of it."""
+
+    def __init__(
+        self,
+        modalities: int = 2,
+        classes: int = 3,
+        seed: int = 0,
+        splits: dict[str, int] = SPLITS,
+        layouts: tuple[str, ...] = ("spectrogram", "frames"),
+    ):
         rng = np.random.default_rng(seed)
         count = sum(splits.values())
         label = np.concatenate([np.arange(n) % classes for n in splits.values()])
@@ -24,15 +43,20 @@ class SyntheticCache:
         )
         self.modalities, self._values = {}, {}
         for i in range(modalities):
-            shape, layout, dtype = (
-                ((2, 3, 16, 16), "frames", "uint8") if i % 2 else ((17, 12), "spectrogram", "float16")
-            )
+            layout = layouts[i % len(layouts)]
+            shape, dtype, _ = KINDS[layout]
             values = rng.normal(size=(count, *shape)) + label.reshape(-1, *[1] * len(shape)) / (i + 1)
+            if layout == "tokens":
+                values = 1 + np.abs(10 * values).astype(int) % 49
+            if layout in ("sequence", "tokens"):
+                values[rng.random(values.shape[:2]) < 0.3] = 0  # padding
             values = np.clip(40 * values + 90, 0, 255) if dtype == "uint8" else values
             values = values.astype(dtype)
-            axes = (0, 1, 3, 4) if layout == "frames" else None
-            train = values[self.clips.split == "train"].astype(np.float64)
-            stats = {k: np.atleast_1d(getattr(train, k)(axes)).tolist() for k in ("mean", "std")}
+            stats = {"mean": [0.0], "std": [1.0]}
+            if layout != "tokens":
+                axes = {"frames": (0, 1, 3, 4), "sequence": (0, 1)}.get(layout)
+                train = values[self.clips.split == "train"].astype(np.float64)
+                stats = {k: np.atleast_1d(getattr(train, k)(axes)).tolist() for k in ("mean", "std")}
             self.modalities[f"m{i}"] = {"layout": layout, "shape": list(shape), "dtype": dtype, **stats}
             self._values[f"m{i}"] = values
 
@@ -51,7 +75,7 @@ def spec(cache: SyntheticCache, head: str = "concat", method: dict | None = None
     modalities = list(cache.modalities)
     return {
         "modalities": modalities,
-        "encoders": {m: {"kind": "resnet", "width": 4, "depth": [1, 1]} for m in modalities},
+        "encoders": {m: dict(KINDS[info["layout"]][2]) for m, info in cache.modalities.items()},
         "head": head,
         "method": method or {"name": "joint"},
         "training": {

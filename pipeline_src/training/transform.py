@@ -32,7 +32,7 @@ class Transform:
                 mean, std = torch.zeros_like(mean), torch.full_like(std, 255.0 if info["dtype"] == "uint8" else 1.0)
             if normalize == "imagenet" and info["layout"] == "frames" and info["shape"][1] == 3:
                 mean, std = (255 * torch.tensor(IMAGENET[k], device=device) for k in ("mean", "std"))
-            by_channel = (-1, 1, 1) if info["layout"] == "frames" else (1,)
+            by_channel = (-1, 1, 1) if info["layout"] == "frames" else (-1,)  # of one value, or of each feature
             self.scale[m] = (1 / std).view(by_channel), (-mean / std).view(by_channel)
 
     def __call__(self, inputs: dict[str, Tensor], generators: dict[str, Generator] | None = None) -> dict[str, Tensor]:

@@ -271,3 +271,46 @@ def test_interrupted_extraction_leaves_no_shard_and_the_next_makes_it(data, monk
 def test_unfinished_cache_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"cache\.json: expected a finished cache, found none; run snakemake"):
         Cache(tmp_path)
+
+
+def test_statistics_of_sequences_leave_padding_out_and_tokens_have_none():
+    values = np.array([[[1.0, 5.0], [3.0, 0.0], [0.0, 0.0]], [[5.0, 1.0], [0.0, 0.0], [0.0, 0.0]]], np.float32)
+    moments = build._Moments("sequence")
+    moments.add(values[:1])
+    moments.add(values[1:])
+    found = moments.result()
+    steps = np.array([[1.0, 5], [3, 0], [5, 1]])
+    np.testing.assert_allclose(found["mean"], steps.mean(0))
+    np.testing.assert_allclose(found["std"], steps.std(0))
+    tokens = build._Moments("tokens")
+    tokens.add(np.ones((4, 3), np.int32))
+    assert tokens.result() == {"mean": [0.0], "std": [1.0]}
+
+
+def test_sequences_and_tokens_come_back_bit_for_bit(data):
+    class Sequence(Stored):
+        layout, dtype, shape = "sequence", np.dtype(np.float32), (4, 3)
+
+    class Words(Stored):
+        layout, dtype, shape = "tokens", np.dtype(np.int32), (5,)
+
+    rng = np.random.default_rng(1)
+    held = {
+        "sound": rng.normal(size=(CLIPS, 4, 3)).astype(np.float32),
+        "picture": rng.integers(0, 2**31, (CLIPS, 5), dtype=np.int32),
+    }
+    held["sound"][:, 2:] = 0
+    for m, values in held.items():
+        for i, value in enumerate(values):
+            (data.raw / m / f"c{i:02}").write_bytes(value.tobytes())
+    of = {"sound": Sequence(ExtractorParams(kind="a")), "picture": Words(ExtractorParams(kind="b"))}
+    changed = replace(data, extractors=of)
+    for i in range(len(changed.shards)):
+        build.extract(changed, i)
+    build.pack(changed)
+    cache = Cache(changed.cache)
+    for m, values in held.items():
+        np.testing.assert_array_equal(cache.gather(m, np.arange(CLIPS)), values)
+        assert cache.modalities[m]["dtype"] == values.dtype.name
+    train = held["sound"][(cache.clips.split == "train").to_numpy()][:, :2].reshape(-1, 3)
+    np.testing.assert_allclose(cache.modalities["sound"]["mean"], train.mean(0), rtol=1e-5)

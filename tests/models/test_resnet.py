@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torchvision.models import resnet18
 
+from pipeline_src.errors import UserError
 from pipeline_src.models.encoders.resnet import ResNet, ResNetParams
 
 
@@ -35,3 +37,72 @@ def test_the_first_layer_fits_the_modality(layout, shape, channels):
     model = encoder.build()
     assert model.conv1.in_channels == channels
     assert model(torch.randn(3, *shape)).shape == (3, encoder.features) == (3, 32)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    torch.manual_seed(0)
+    return resnet18(weights=None).eval()
+
+
+def loaded(file, layout="frames", shape=(1, 3, 64, 64), **how):
+    params = ResNetParams(**{"width": 64, "depth": [2, 2, 2, 2], "weights": str(file)} | how)
+    return ResNet(params, layout, shape).build().eval()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_starts_from_a_file_of_torchvisions_weights(tmp_path, reference, suffix):
+    file = tmp_path / f"resnet18{suffix}"
+    save_file(reference.state_dict(), file) if suffix == ".safetensors" else torch.save(reference.state_dict(), file)
+    x = torch.randn(2, 3, 64, 64)
+    features = torch.nn.Sequential(*list(reference.children())[:-1], torch.nn.Flatten())
+    torch.testing.assert_close(loaded(file)(x[:, None]), features(x))
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("spectrogram", (64, 64)), ("frames", (1, 2, 64, 64))])
+def test_on_equal_channels_the_adapted_first_layer_answers_alike(tmp_path, reference, layout, shape):
+    torch.save(reference.state_dict(), tmp_path / "w.pth")
+    x = torch.randn(2, 1, 64, 64)
+    ours = loaded(tmp_path / "w.pth", layout, shape)
+    channels = 1 if layout == "spectrogram" else 2
+    found = ours.conv1(x.expand(2, channels, 64, 64))
+    torch.testing.assert_close(found, reference.conv1(x.expand(2, 3, 64, 64)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_counts_by_its_content_wherever_it_lies(tmp_path, reference):
+    torch.save(reference.state_dict(), tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes((tmp_path / "a.pth").read_bytes())
+    params = [ResNetParams(width=64, depth=[2, 2, 2, 2], weights=str(tmp_path / f"{name}.pth")) for name in "ab"]
+    assert params[0].identity() == params[1].identity()
+    (tmp_path / "b.pth").write_bytes(b"other")
+    assert params[0].identity() != params[1].identity()
+    with pytest.raises(UserError, match="no such file"):
+        ResNetParams(width=64, depth=[2], weights=str(tmp_path / "none.pth")).identity()
+
+
+class Unpickled:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was executed",))
+
+
+def test_a_file_that_does_not_fit_is_named(tmp_path, reference):
+    state = reference.state_dict()
+    wrong = {
+        "lacks layer1.0.conv1.weight": {k: v for k, v in state.items() if k != "layer1.0.conv1.weight"},
+        r"has besides extra \(3,\)": {**state, "extra": torch.zeros(3)},
+        r"has layer4.1.bn2.bias \(5,\) for \(512,\)": {**state, "layer4.1.bn2.bias": torch.zeros(5)},
+        "expected a state dict of tensors": {"state_dict": state},
+        "found none": Unpickled(),
+    }
+    for message, content in wrong.items():
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(UserError, match=message) as caught:
+            loaded(tmp_path / "w.pth")
+        assert str(tmp_path / "w.pth") in str(caught.value)
+    for name in ("w.pth", "w.safetensors"):
+        (tmp_path / name).write_bytes(b"no weights at all")
+        with pytest.raises(UserError, match="found none"):
+            loaded(tmp_path / name)
+    old = {k: v for k, v in state.items() if "num_batches_tracked" not in k}
+    torch.save(old, tmp_path / "w.pth")
+    loaded(tmp_path / "w.pth")

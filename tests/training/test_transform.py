@@ -51,8 +51,14 @@ def test_roll_shifts_every_clip_by_its_own_whole_steps():
 
 def make(normalize: str = "train", **how) -> Transform:
     modalities = {
-        "s": {"layout": "spectrogram", "dtype": "float16", "mean": [2.0], "std": [4.0]},
-        "v": {"layout": "frames", "dtype": "uint8", "mean": [10.0, 20.0, 30.0], "std": [1.0, 2.0, 5.0]},
+        "s": {"layout": "spectrogram", "shape": [5, 4], "dtype": "float16", "mean": [2.0], "std": [4.0]},
+        "v": {
+            "layout": "frames",
+            "shape": [1, 3, 4, 4],
+            "dtype": "uint8",
+            "mean": [10.0, 20.0, 30.0],
+            "std": [1.0, 2.0, 5.0],
+        },
     }
     how = {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": 0.0, "roll": 0, **how}
     return Transform(modalities, {"s": how, "v": how}, normalize, torch.device("cpu"))
@@ -69,6 +75,30 @@ def test_normalisation():
     plain = make("none")(inputs)
     torch.testing.assert_close(plain["v"].unique(), torch.tensor([40 / 255]))
     assert plain["s"].unique().tolist() == [6.0]
+
+
+def test_imagenet_normalises_pictures_of_three_channels_alone():
+    inputs = {"s": torch.full((2, 5, 4), 6.0).half(), "v": torch.full((2, 1, 3, 4, 4), 40, dtype=torch.uint8)}
+    out = make("imagenet")(inputs)
+    reference = v2.functional.normalize(torch.full((3, 4, 4), 40 / 255), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    torch.testing.assert_close(out["v"][1, 0], reference)
+    assert out["s"].unique().tolist() == [6.0]
+    flow = {"f": {"layout": "frames", "shape": [1, 2, 4, 4], "dtype": "uint8", "mean": [9.0, 9], "std": [1.0, 1]}}
+    how = {"f": {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": 0.0, "roll": 0}}
+    values = Transform(flow, how, "imagenet", torch.device("cpu"))({"f": inputs["v"][:, :, :2]})["f"]
+    torch.testing.assert_close(values.unique(), torch.tensor([40 / 255]))
+
+
+def test_sequences_keep_their_padding_and_tokens_their_numbers():
+    modalities = {
+        "q": {"layout": "sequence", "shape": [3, 2], "dtype": "float32", "mean": [1.0, 2.0], "std": [2.0, 4.0]},
+        "w": {"layout": "tokens", "shape": [3], "dtype": "int32", "mean": [0.0], "std": [1.0]},
+    }
+    how = {m: {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": 0.0, "roll": 0} for m in "qw"}
+    inputs = {"q": torch.tensor([[[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]]), "w": torch.tensor([[7, 2**30 + 1, 0]]).int()}
+    out = Transform(modalities, how, "train", torch.device("cpu"))(inputs, {"q": draw(), "w": draw()})
+    assert out["q"].tolist() == [[[1.0, -0.5], [-0.5, 0.0], [0.0, 0.0]]]
+    assert out["w"].dtype == torch.int64 and out["w"].tolist() == [[7, 2**30 + 1, 0]]
 
 
 def test_only_training_is_augmented_and_the_frames_of_a_clip_alike():
