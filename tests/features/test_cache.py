@@ -59,7 +59,8 @@ def data(tmp_path, arrays) -> Data:
     params = DatasetParams(kind="fake", recipe="r-1", val_share=0.2, split_seed=0, max_quarantine=0.2, shards=3)
     extractors = {"sound": Sound(ExtractorParams(kind="sound")), "picture": Picture(ExtractorParams(kind="picture"))}
     data = Data(
-        *("fake", "r-1", Fake(params), extractors, tmp_path / "raw", True, tmp_path / "manifest", tmp_path / "cache"),
+        *("fake", "r-1", Fake(params), extractors, tmp_path / "raw", True, tmp_path / "seen.json"),
+        *(tmp_path / "manifest", tmp_path / "cache"),
         cache_fp="0123456789",
     )
     data.manifest.mkdir()
