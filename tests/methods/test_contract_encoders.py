@@ -15,8 +15,8 @@ SMALL = {
     ("resnet", "spectrogram"): {"width": 4, "depth": [1, 1]},
     ("convnet", "frames"): {"width": 4, "features": 8},
     ("convnet", "spectrogram"): {"width": 4, "features": 8},
-    ("transformer", "sequence"): {"width": 8, "layers": 1, "heads": 2, "feedforward": 8, "dropout": 0.0},
-    ("transformer", "tokens"): {"width": 8, "layers": 1, "heads": 2, "feedforward": 8, "dropout": 0.0, "words": 50},
+    ("transformer", "sequence"): {"width": 8, "layers": 1, "heads": 2, "feedforward": 8, "dropout": 0.1},
+    ("transformer", "tokens"): {"width": 8, "layers": 1, "heads": 2, "feedforward": 8, "dropout": 0.1, "words": 50},
     ("embedding", "tokens"): {"words": 50, "width": 8},
 }
 # Each method with each encoder, and each head with each encoder; the residual network is in test_contract.
