@@ -43,15 +43,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline_src", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def command(name: str, call, targets: str | None = None) -> argparse.ArgumentParser:
+    def command(
+        name: str, call, targets: str | None = None, target: str = "path of the output, as `plan` lists it"
+    ) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=call.__doc__.splitlines()[0], description=call.__doc__)
         one.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
         if targets:
-            one.add_argument("target", nargs=targets, help="path of the output, as `plan` lists it")
+            one.add_argument("target", nargs=targets, help=target)
         one.set_defaults(call=call, stage=name)
         return one
 
-    command("fetch", _fetch, "?")
+    command("fetch", _fetch, "?", "a data set of the study, or the path of the output, as `plan` lists it")
+    check = command("check", _check)
+    check.add_argument("dataset", nargs="*", help="data sets of the study; default: all")
     command("manifest", _manifest, "?")
     command("extract", _extract, "?")
     command("cache", _cache, "?")
@@ -63,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     explain = command("explain", _explain)
     explain.add_argument("method", nargs="?", help="its name; without one, every method in a line")
     command("recipes", _recipes)
-    check = command("check", _check)
-    check.add_argument("what", choices=["data", "features", "runs"], help="stage of dvc.yaml")
+    complete = command("complete", _complete)
+    complete.add_argument("what", choices=["data", "features", "runs"], help="stage of dvc.yaml")
     schema = command("schema", _schema)
     schema.add_argument("name", nargs="?", choices=["params", "resources", "recipe"], default="params")
     prune = command("prune", _prune)
@@ -90,11 +94,35 @@ def _targets(options) -> list:
 
 
 def _fetch(options) -> None:
-    """Generate or download a data set's raw media."""
-    from pipeline_src.datasets.fetch import fetch
+    """Fetch a published data set's files, or say what to put where; generate or convert raw media."""
+    from pipeline_src.datasets import fetch
+    from pipeline_src.plan import Plan
 
-    for data in _targets(options):
-        fetch(data)
+    if options.target is None or "/" in options.target:
+        for data in _targets(options):
+            fetch.fetch(data)
+        return
+    data = Plan(options.params).named(options.target)
+    if data.dataset.folder is not None:
+        fetch.obtain(data)
+        data = Plan(options.params).named(options.target)  # what has come may have another address
+    if data.fetched:
+        fetch.fetch(data)
+
+
+def _check(options) -> None:
+    """Look into every file of data sets: what is there, missing or broken, counts, disk; before any long job."""
+    from pipeline_src.datasets.check import check
+    from pipeline_src.plan import Plan
+
+    plan, failed = Plan(options.params), []
+    for name in options.dataset or plan.data:
+        try:
+            check(plan.named(name))
+        except UserError as error:
+            failed.append(str(error))
+    if failed:
+        raise UserError("\n".join(failed))
 
 
 def _manifest(options) -> None:
@@ -193,7 +221,7 @@ def _explain(options) -> None:
     print(explain(options.method) if options.method else overview())
 
 
-def _check(options) -> None:
+def _complete(options) -> None:
     """Check, before DVC records a stage, that every file it made is there."""
     from pipeline_src.plan import Plan
     from pipeline_src.versioning import check

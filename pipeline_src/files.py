@@ -8,12 +8,14 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline_src.errors import UserError
+from pipeline_src.progress import say
 
 FULL = {
     errno.ENOSPC: "free some space",
@@ -32,6 +34,8 @@ SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 LATE = 90.0  # seconds; NFS looks again after 60 at most, as it comes
 
 FILES = "files.json"  # index of a fetched folder: {path: sha256}
+PASSING = (".part", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
+SAID = 1e9  # bytes; hashing more is announced, as it takes a while
 
 
 @contextmanager
@@ -160,22 +164,46 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def scan(folder: Path, seen: Path) -> dict[str, str]:
-    """{path: sha256} of every file below `folder`.
+def below(folder: Path, follow: bool = False) -> list[tuple[str, os.DirEntry]]:
+    """(path relative to `folder`, entry) of every file below it, in the order of the paths; folders that are links are
+    entered if `follow`.
+    """
+    pending, found = [("", folder)], []
+    while pending:
+        prefix, place = pending.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=follow):
+                    pending.append((f"{prefix}{entry.name}/", Path(entry.path)))
+                elif entry.is_file():
+                    found.append((f"{prefix}{entry.name}", entry))
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def scan(folder: Path, seen: Path, follow: bool = False, skip: Callable[[str], bool] | None = None) -> dict[str, str]:
+    """{path: sha256} of every file below `folder`, but for those to `skip`; folders that are links are entered if
+    `follow`.
 
     `seen` keeps {path: [bytes, mtime in ns, sha256]} from one look to the next, so that a second one is a stat per
     file. It holds for this copy of the folder only, and may be lost: file times are no part of what was found.
     """
     known = read_json(seen) if seen.exists() else {}
-    now = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if name == FILES or not path.is_file():
+    now, unknown = {}, []
+    for name, entry in below(folder, follow):
+        if name == FILES or (skip and skip(name)):
             continue
-        stat = path.stat()
-        state = [stat.st_size, stat.st_mtime_ns]
-        old = known.get(name)
-        now[name] = old if old is not None and old[:2] == state else [*state, sha256(path)]
+        stat = entry.stat()
+        now[name] = [stat.st_size, stat.st_mtime_ns]
+        if name in known and known[name][:2] == now[name]:
+            now[name] = known[name]
+        else:
+            unknown.append(name)
+    size = sum(now[name][0] for name in unknown)
+    if size > SAID:
+        say(f"hashing {folder}", f"{len(unknown)} files, {size / 1e9:.1f} GB, once")
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for name, digest in zip(unknown, pool.map(lambda name: sha256(folder / name), unknown), strict=True):
+            now[name] = [*now[name], digest]
     if now != known:
         write_json(seen, now)
     return {name: entry[2] for name, entry in now.items()}
@@ -189,8 +217,14 @@ def changes(folder: Path, seen: Path) -> dict[str, str | None]:
 
 
 def content(folder: Path, seen: Path) -> str:
-    """Hash of all names and contents below `folder`."""
-    return hashlib.sha256(json.dumps(scan(folder, seen)).encode()).hexdigest()
+    """Hash of all names and contents below a folder of the user's, links followed. Hidden files, archives and
+    unfinished downloads do not count: they come and go.
+    """
+
+    def passing(name: str) -> bool:
+        return name.lower().endswith(PASSING) or name.startswith(".") or "/." in name
+
+    return hashlib.sha256(json.dumps(scan(folder, seen, True, passing)).encode()).hexdigest()
 
 
 def unprotect(job: Iterable[str | Path]) -> None:

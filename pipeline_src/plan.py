@@ -18,6 +18,7 @@ from pipeline_src.fingerprint import HEX, code_digest, fingerprint
 from pipeline_src.media.base import Extractor, extractors
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, heads
+from pipeline_src.registry import closest
 
 NO_FUSION = "none"  # the fusion of a unimodal model
 
@@ -146,6 +147,12 @@ class Plan:
     def data(self) -> dict[str, Data]:
         return {name: self._data(name) for name in self.params.study.datasets}
 
+    def named(self, name: str) -> Data:
+        """A data set of the study. Raises UserError, with the closest name, if it has none of that name."""
+        if name not in self.data:
+            raise UserError(f"{self.file}: expected a data set of the study, found {name!r}{closest(name, self.data)}")
+        return self.data[name]
+
     def _data(self, name: str) -> Data:
         params = self.params.datasets[name]
         dataset = datasets[params.kind](params)
@@ -153,19 +160,19 @@ class Plan:
         recipe = {m: extractors[recipe[m].kind](recipe[m]) for m in dataset.modalities}
         code = code_digest([datasets.module(params.kind)])
         # What the raw folder holds is settled before the val cut, the shards and the recipe.
-        own = params.model_dump(exclude={"recipe", "val_share", "split_seed", "max_quarantine", "shards"})
-        fp = fingerprint(stage="fetch", code=code, params=own)
-        fetched = dataset.folder is None
-        raw = Path(RAW.format(dataset=name, fp=fp)) if fetched else dataset.folder
+        own = params.model_dump(
+            exclude={"recipe", "val_share", "split_seed", "max_quarantine", "shards", "folder", "mirror"}
+        )
+        # The user's folder counts by its content, wherever it is; a study can be planned without the data, under an
+        # address of its own, and the first job says what is missing.
+        folder, source = dataset.folder, None
+        if folder is not None:
+            source = files.content(folder, Path(SEEN.format(name=name))) if folder.is_dir() else "absent"
+        fetched = folder is None or type(dataset).fetch is not Dataset.fetch
+        fp = fingerprint(stage="fetch", code=code, params=own, source=source)
+        raw = Path(RAW.format(dataset=name, fp=fp)) if fetched else folder
         seen = Path(SEEN.format(name=raw.name if fetched else name))
-        if not fetched:
-            if not raw.is_dir():
-                raise UserError(
-                    f"{self.file}: datasets.{name}: expected the folder {raw} with the raw media, found none"
-                )
-            state = files.content(raw, seen)
-        else:
-            state = files.changes(raw, seen) if (raw / files.FILES).exists() else {}
+        state = files.changes(raw, seen) if fetched and (raw / files.FILES).exists() else {}
         manifest_fp = fingerprint(
             stage="manifest",
             code=code_digest(["pipeline_src.datasets.manifest"] + [extractors.module(x.name) for x in recipe.values()]),

@@ -181,23 +181,38 @@ def test_touched_raw_file_moves_all_but_the_raw_folder_and_mending_it_moves_all_
 
 
 def test_data_set_of_the_users_own_folder(plan, tmp_path, monkeypatch):
-    from pipeline_src.datasets.base import datasets
+    from pipeline_src.datasets.base import Dataset, datasets
 
     own = tmp_path / "own"
     monkeypatch.setattr(datasets["av_digits"], "folder", own)
-    with pytest.raises(
-        UserError, match=r"params\.yaml: datasets\.av_digits: expected the folder .*/own with the raw media"
-    ):
-        plan().data  # noqa: B018
+    monkeypatch.setattr(datasets["av_digits"], "fetch", Dataset.fetch)
+    absent = addresses(plan())  # a study can be planned without the data
     own.mkdir()
     (own / "a").write_text("a")
     before = addresses(plan())
     assert not before["fetch"]
+    assert {stage for stage in STAGES if before[stage] != absent[stage]} == MANIFEST
     assert addresses(plan()) == before
     (own / "a").write_text("b")
     after = addresses(plan())
     assert {stage for stage in STAGES if before[stage] != after[stage]} == MANIFEST
     assert [path.name for path in own.iterdir()] == ["a"]  # nothing is written into the user's folder
+
+
+def test_data_set_that_the_fetch_stage_makes_from_the_users_folder(plan, tmp_path, monkeypatch):
+    from pipeline_src.datasets.base import datasets
+
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "a").write_text("a")
+    monkeypatch.setattr(datasets["av_digits"], "folder", own)
+    before = addresses(plan())
+    assert before["fetch"]
+    (own / "a.zip").touch()  # archives come and go
+    assert addresses(plan()) == before
+    (own / "a").write_text("b")
+    after = addresses(plan())
+    assert {stage for stage in STAGES if before[stage] != after[stage]} == DATA
 
 
 def test_batches_of_seeds(plan):

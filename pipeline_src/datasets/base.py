@@ -16,7 +16,7 @@ class Clip(NamedTuple):
 
     id: str
     label: str
-    split: str  # "train" or "test"; val is cut from train when the manifest is made
+    split: str  # "train", "test" or a published "val"; without one, val is cut from train when the manifest is made
     group: str  # who or what may not be on both sides of the val cut (speaker, video); the id where nothing is shared
     files: dict[str, Path]  # modality -> file, relative to the data set's folder; modalities may share one
 
@@ -28,34 +28,82 @@ class DatasetParams(BaseModel):
 
     kind: str = Field(description="registered data set; the block's own name by default")
     recipe: str = Field(description="preprocessing recipe, a key of `recipes`")
-    val_share: float = Field(gt=0, lt=0.5, description="share of the training clips held out as val, by group")
+    val_share: float = Field(
+        gt=0, lt=0.5, description="share of the training clips held out as val, by group, where no val is published"
+    )
     split_seed: int = Field(ge=0, description="seed of the val cut")
     max_quarantine: float = Field(ge=0, lt=1, description="share of unreadable clips above which the run stops")
     shards: int = Field(ge=1, le=10_000, description="jobs that the extraction is cut into")
 
 
+class FolderParams(DatasetParams):
+    """Parameters of a data set whose published files the user keeps in a folder."""
+
+    folder: str = Field(
+        min_length=1, description="folder of the published files; `fetch NAME` fills it as far as links allow"
+    )
+    mirror: str = Field(
+        default="",
+        description="address that holds copies of what `fetch` downloads, as <mirror>/<host>/<path>; none: the source",
+    )
+
+
+class Download(NamedTuple):
+    """A file that its authors publish under a direct link, and how to know that it is the one."""
+
+    url: str
+    file: str  # where it goes, relative to the data set's folder
+    sha256: str
+    bytes: int
+
+
+def github(repository: str, commit: str, path: str, file: str, sha256: str, size: int) -> Download:
+    """A file of a public repository at a fixed commit."""
+    return Download(f"https://raw.githubusercontent.com/{repository}/{commit}/{path}", file, sha256, size)
+
+
 class Dataset:
     """A data set. Subclasses are registered, have no state beyond `params`, and implement `clips` (and `fetch`).
 
-    `modalities` lists the keys of `Clip.files`; nothing outside this file and params.yaml knows them.
+    `modalities` lists the keys of `Clip.files`; nothing outside this file and params.yaml knows them. There are three
+    kinds: one that the fetch stage makes from nothing (`fetch`, no `folder`), one whose published files are read where
+    the user keeps them (`folder`, no `fetch`), and one whose published files the fetch stage turns into a file per
+    clip and modality (both).
     """
 
     Params: ClassVar[type[DatasetParams]] = DatasetParams
     modalities: ClassVar[tuple[str, ...]]
-    classes: ClassVar[tuple[str, ...]]
+    classes: ClassVar[tuple[str, ...]]  # those that come with the data are a property, read when the first job runs
+
+    # What a user must know of published data; `python -m pipeline_src check` prints it.
+    title: ClassVar[str] = ""
+    homepage: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    citation: ClassVar[str] = ""
+    layout: ClassVar[str] = ""  # tree of `folder`, with where to get each part
+    downloads: ClassVar[tuple[Download, ...]] = ()
 
     def __init__(self, params: DatasetParams):
         self.params = params
 
     @property
     def folder(self) -> Path | None:
-        """The user's folder with the raw media, or None if the fetch stage makes it."""
-        return None
+        """The user's folder with the published files, or None if there is none."""
+        folder = getattr(self.params, "folder", None)
+        return None if folder is None else Path(folder).expanduser()
 
     def fetch(self, folder: Path) -> None:
-        """Generate or download the raw media into `folder`, which is new and empty; renamed into place afterwards."""
+        """Generate or convert the raw media into `folder`, which is new and empty; renamed into place afterwards."""
         raise NotImplementedError
 
     def clips(self, folder: Path) -> Iterable[Clip]:
         """Every clip that the data set's own lists name, present on disk or not. Raises UserError on a bad list."""
         raise NotImplementedError
+
+
+def no_folder(name: str, folder: Path) -> str:
+    """What to say of a data set whose files are not there."""
+    return (
+        f"{name}: expected its files in {folder}, found no such folder; `python -m pipeline_src fetch {name}` fetches "
+        "what can be fetched and says what else to put where"
+    )

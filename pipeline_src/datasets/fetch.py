@@ -1,11 +1,64 @@
-"""The fetch stage: raw media, made or downloaded once, with an index that tells later if a file was touched."""
+"""Raw media: the fetch stage, which makes or converts them, and what a user fetches before any run.
+
+Published data sets lie in a folder of the user's. `obtain` fills it as far as lawful direct links go, unpacks the
+archives that were put there, and says precisely what else to put where.
+"""
+
+from pathlib import Path
 
 from pipeline_src import files
+from pipeline_src.datasets import download
+from pipeline_src.datasets.base import Dataset, no_folder
+from pipeline_src.errors import UserError
+from pipeline_src.progress import say
+
+UNPACKED = ".unpacked.json"  # archives of the folder that have been unpacked: {name: [bytes, mtime in ns]}
 
 
 def fetch(data) -> None:
     """Fill the raw folder of a data set of the plan; it appears whole, with files.json, or not at all."""
+    source = data.dataset.folder
+    if source is not None and not source.is_dir():
+        raise UserError(no_folder(data.name, source))
     with files.whole(data.raw) as folder:
         folder.mkdir(parents=True)
         data.dataset.fetch(folder)
         files.write_json(folder / files.FILES, files.scan(folder, data.seen))
+
+
+def obtain(data) -> None:
+    """Download and unpack what can be, into the user's folder of a data set, and print what it must hold.
+
+    Raises UserError if a download fails or an archive is refused.
+    """
+    dataset, folder = data.dataset, data.dataset.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in dataset.downloads:
+        there = (folder / item.file).exists()
+        download.download(item, folder, dataset.params.mirror)
+        say(f"fetch {data.name}", f"{item.file}: {'was there' if there else 'fetched'}, checksum right")
+    done = files.read_json(folder / UNPACKED) if (folder / UNPACKED).exists() else {}
+    for archive in download.archives(folder):
+        state = [archive.stat().st_size, archive.stat().st_mtime_ns]
+        if done.get(archive.name) != state:
+            count = download.unpack(archive, folder)
+            say(f"fetch {data.name}", f"{archive.name}: unpacked, {count} new files")
+            done[archive.name] = state
+            files.write_json(folder / UNPACKED, done)
+    print(described(dataset))
+
+
+def described(dataset: Dataset) -> str:
+    """Where a published data set comes from and what its folder holds."""
+    facts = {"from": dataset.homepage, "licence": dataset.licence, "cite": dataset.citation}
+    lines = [dataset.title, *(f"  {key:8} {value}" for key, value in facts.items())]
+    fetched = {item.file: item.bytes for item in dataset.downloads}
+    lines += [f"  fetched  {name} ({size:,} bytes)" for name, size in fetched.items()]
+    lines += ["  put into this folder what is not there yet:", f"    {dataset.folder}/"]
+    return "\n".join([*lines, *(f"      {line}" for line in dataset.layout.strip("\n").splitlines())])
+
+
+def absent(dataset: Dataset) -> list[Path]:
+    """The downloads that are not in the folder, or not with the published content."""
+    files_ = [(dataset.folder / item.file, item) for item in dataset.downloads]
+    return [path for path, item in files_ if not path.is_file() or files.sha256(path) != item.sha256]

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 
 from pipeline_src import files, quarantine
-from pipeline_src.datasets.base import Clip, Dataset
+from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, no_folder
 from pipeline_src.errors import UserError, listed
 from pipeline_src.media.base import Extractor, MediaError
 from pipeline_src.progress import say
 from pipeline_src.registry import closest
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "val", "test")
+NEEDED = ("train", "test")  # val is cut from train where none is published
+POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def make(data, threads: int = 1) -> None:
@@ -26,21 +28,34 @@ def make(data, threads: int = 1) -> None:
     Raises UserError for ids that are doubled or leave the folder, labels that are no class, and a quarantined share
     above the set one.
     """
-    clips = list(data.dataset.clips(data.raw))
-    check(clips, data.dataset, data.name)
+    clips = listed_clips(data)
     say(f"manifest {data.name}", f"reading {len(clips)} clips")
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        looks = list(pool.map(lambda clip: _look(clip, data.raw, data.extractors), clips))
-    bad = quarantine.table([reason for _, reason in looks if reason], "manifest")
+    rows, bad = look(data, clips, threads, hashed=True)
     with files.whole(data.manifest / "quarantine.parquet") as table:
         bad.to_parquet(table)
     quarantine.check_share(data, bad, len(clips))
-    manifest = pd.DataFrame([row for row, reason in looks if not reason])
-    manifest["split"] = cut_val(manifest, data.dataset.params.val_share, data.dataset.params.split_seed)
+    manifest = with_val(pd.DataFrame(rows), data.dataset.params)
     with files.whole(data.manifest / "manifest.parquet") as table:
         manifest.to_parquet(table)
     counts = manifest.split.value_counts()
     say(f"manifest {data.name}", f"{', '.join(f'{n} {s}' for s, n in counts.items())}, {len(bad)} quarantined")
+
+
+def listed_clips(data) -> list[Clip]:
+    """The clips of the data set's lists, checked. Raises UserError if the folder is missing or a list is wrong."""
+    if not data.raw.is_dir():
+        raise UserError(no_folder(data.name, data.raw))
+    clips = list(data.dataset.clips(data.raw))
+    check(clips, data.dataset, data.name)
+    return clips
+
+
+def look(data, clips: list[Clip], threads: int, hashed: bool) -> tuple[list[dict], pd.DataFrame]:
+    """Rows of the manifest, and the quarantine table; every file is opened, and read whole only if `hashed`."""
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        looks = list(pool.map(lambda clip: _look(clip, data.raw, data.extractors, hashed), clips))
+    bad = quarantine.table([reason for _, reason in looks if reason], "manifest")
+    return [row for row, reason in looks if not reason], bad
 
 
 def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
@@ -68,24 +83,24 @@ def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
         first = next(c.id for c in clips if c.label == labels[0])
         raise UserError(f"{name}: labels that are no class of the data set: {listed(labels)} (of {first}){hint}")
     splits = [f"{c.id} ({c.split})" for c in clips if c.split not in SPLITS]
-    complain(splits, f"splits other than {' and '.join(SPLITS)}")
+    complain(splits, f"splits other than {', '.join(SPLITS)}")
     missing = [c.id for c in clips if set(c.files) != set(dataset.modalities)]
     complain(missing, f"clips without a file for each of {', '.join(dataset.modalities)}")
-    for split in SPLITS:
+    for split in NEEDED:
         if all(clip.split != split for clip in clips):
             raise UserError(f"{name}: expected clips of both splits in the data set's lists, found none of {split}")
 
 
-def _look(clip: Clip, folder: Path, extractors: dict[str, Extractor]) -> tuple[dict | None, tuple | None]:
+def _look(clip: Clip, folder: Path, extractors: dict[str, Extractor], hashed: bool) -> tuple[dict | None, tuple | None]:
     """A manifest row, or what goes to the quarantine table."""
     durations = []
     for m, extractor in extractors.items():
         try:
             durations.append(extractor.probe(folder / clip.files[m]))
         except MediaError as error:
-            return None, (clip.id, m, clip.files[m].as_posix(), str(error))
+            return None, (clip.id, m, clip.files[m].as_posix(), _pointer(folder / clip.files[m]) or str(error))
     paths = {m: clip.files[m].as_posix() for m in extractors}
-    checksums = {path: files.sha256(folder / path) for path in dict.fromkeys(paths.values())}
+    checksums = {path: files.sha256(folder / path) if hashed else "" for path in dict.fromkeys(paths.values())}
     return {
         "id": clip.id,
         **paths,
@@ -95,6 +110,20 @@ def _look(clip: Clip, folder: Path, extractors: dict[str, Extractor]) -> tuple[d
         "duration": max(durations),
         "checksum": " ".join(checksums.values()),
     }, None
+
+
+def _pointer(file: Path) -> str | None:
+    """What a repository that was cloned without Git LFS has in place of its files."""
+    if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(POINTER):
+        return "Git LFS pointer in place of the file: run `git lfs pull` in the repository"
+    return None
+
+
+def with_val(manifest: pd.DataFrame, params: DatasetParams) -> pd.DataFrame:
+    """The rows with `val` cut from `train`, or with the published one. Raises UserError if it cannot be cut."""
+    if not (manifest.split == "val").any():
+        manifest["split"] = cut_val(manifest, params.val_share, params.split_seed)
+    return manifest
 
 
 def cut_val(manifest: pd.DataFrame, share: float, seed: int) -> pd.Series:

@@ -49,6 +49,7 @@ def data(tmp_path):
         dataset = Fake(DatasetParams(kind="fake", recipe="r", **values))
         dataset.listed = clips
         raw = tmp_path / "raw"
+        raw.mkdir(exist_ok=True)
         for one in clips:
             for m, file in one.files.items():
                 (raw / m).mkdir(parents=True, exist_ok=True)
@@ -112,8 +113,8 @@ BAD_LISTS = {
         [clip(1), clip(2, "dgo")],
         r"labels that are no class of the data set: dgo \(of c2\); did you mean 'dog'\? \(known: cat, dog\)",
     ),
-    "val as a split": ([clip(1, split="val")], r"splits other than train and test: c1 \(val\)"),
-    "unknown split": ([clip(1, split="Train")], r"splits other than train and test: c1 \(Train\)"),
+    "val alone": ([clip(1, split="val"), clip(2, split="test")], "of both splits .*, found none of train"),
+    "unknown split": ([clip(1, split="Train")], r"splits other than train, val, test: c1 \(Train\)"),
     "missing modality": ([clip(1, files={"sound": Path("x")})], "clips without a file for each of sound, picture: c1"),
     "no test clips": ([clip(1), clip(2)], "expected clips of both splits in the data set's lists, found none of test"),
     "many at once": ([clip(i, split="dev") for i in range(9)], r"c4 \(dev\) and 4 more \(9 of 9 clips\)"),
@@ -191,6 +192,33 @@ def test_val_cut_is_a_matter_of_its_seed_alone():
     clips = table(many(120))
     one, same, other = (manifest.cut_val(clips, 0.2, seed) for seed in (0, 0, 1))
     assert list(one) == list(same) != list(other)
+
+
+def test_published_val_is_kept(data):
+    clips = [one._replace(split="val") if i < 8 else one for i, one in enumerate(many())]
+    data = data(clips, val_share=0.4)
+    manifest.make(data)
+    table = pd.read_parquet(data.manifest / "manifest.parquet")
+    assert list(table.split) == [one.split for one in clips]
+
+
+def test_pointers_of_git_lfs_are_named_as_such(data):
+    data = data(many())
+    (data.raw / "sound/c3").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    manifest.make(data)
+    bad = pd.read_parquet(data.manifest / "quarantine.parquet")
+    assert bad.reason.item() == "Git LFS pointer in place of the file: run `git lfs pull` in the repository"
+
+
+def test_no_folder_is_one_clear_error(data, tmp_path):
+    import shutil
+
+    data = data(many())
+    shutil.rmtree(data.raw)
+    with pytest.raises(
+        UserError, match=r"^fake: expected its files in .*/raw, found no such folder; .* fetch fake` fetches"
+    ):
+        manifest.make(data)
 
 
 def test_too_few_groups_for_the_share():

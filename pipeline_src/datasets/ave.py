@@ -1,0 +1,68 @@
+"""AVE: ten-second videos of 28 events that are both seen and heard (Tian et al., 2018); a subset of AudioSet.
+
+The split is the published one with its val: 3,339 train, 402 val, 402 test rows `<category>&<video>&<quality>&<start>&
+<end>`. Some videos stand twice in a list, with other events or times: each row is a clip, of the same file and group.
+The whole clip is used, not only the part from start to end.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from pipeline_src.datasets import lists
+from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets, github
+from pipeline_src.progress import say
+
+PMR = ("fanyunfeng-bit/Modal-Imbalance-PMR", "3615e48983555089b0e693380087617c3797a641")
+MEND = "fetch the lists again"
+CLASSES = 28
+COLUMNS = ("category", "videoid|id", "quality", "starttime|start", "endtime|end")
+
+
+@datasets.register("ave")
+class AVE(Dataset):
+    Params = FolderParams
+    modalities = ("audio", "visual")
+    title = "AVE"
+    homepage = "https://sites.google.com/view/audiovisualresearch"
+    licence = "annotations CC BY 4.0, as AudioSet's; videos under YouTube's terms"
+    citation = "Tian et al., Audio-Visual Event Localization in Unconstrained Videos, ECCV 2018"
+    layout = """
+AVE/---1_cCGK4M.mp4 ...    from AVE_Dataset.zip of the address above, which `fetch` unpacks if it lies here
+lists/                     fetched
+"""
+    downloads = tuple(
+        github(*PMR, f"data/AVE/{name}", f"lists/{name}", sha256, size)
+        for name, sha256, size in (
+            ("trainSet.txt", "4f6c37aff56d4a3407f8beff47ca59dcefb8e94b3e02bbc34b0c89b5cdad6945", 116_313),
+            ("valSet.txt", "76c3c51b67aacbbacd5708e17aab491638a5e9032f786adad1a13be55d9cb3ca", 13_991),
+            ("testSet.txt", "e73c25a509bb38a691c1e08064af66d0512554f2fbc883cddd6d2a51ede8449d", 13_983),
+        )
+    )
+
+    @cached_property
+    def _rows(self) -> list[tuple[lists.Row, str]]:
+        return [
+            (row, split)
+            for split in ("train", "val", "test")
+            for row in lists.read(self.folder / f"lists/{split}Set.txt", COLUMNS, MEND)
+        ]
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        return lists.classes([row for row, _ in self._rows], 0, CLASSES, MEND)
+
+    def clips(self, folder: Path) -> Iterable[Clip]:
+        known = self.classes  # checks the labels
+        found, times, sides = lists.stems(folder, (".mp4", ".mkv", ".webm")), Counter(), {}
+        for row, split in self._rows:
+            label, video = row.cells[:2]
+            times[video] += 1
+            sides.setdefault(video, set()).add(split)
+            clip = video if times[video] == 1 else f"{video}.{times[video]}"
+            file = found.get(video, Path(f"AVE/{video}.mp4"))
+            yield Clip(clip, lists.label(row, label, known, MEND), split, video, dict.fromkeys(self.modalities, file))
+        shared = sum(len(splits) > 1 for splits in sides.values())
+        if shared:
+            say("AVE", f"{shared} videos stand in more than one split, as published")

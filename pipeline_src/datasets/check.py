@@ -1,0 +1,111 @@
+"""A look at a data set before any long job: what is there, what is missing or broken, and whether the disk can take it.
+
+It uses the manifest's own functions, so that what passes here passes there; only the hashes are left out.
+"""
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline_src import files
+from pipeline_src.datasets import fetch, manifest
+from pipeline_src.datasets.base import Clip, no_folder
+from pipeline_src.errors import UserError, listed
+from pipeline_src.progress import say
+from pipeline_src.quarantine import check_share
+
+SHOWN = 10  # files that are named; the manifest's quarantine table has all
+
+
+def check(data) -> None:
+    """Print what a data set of the plan has. Raises UserError, at the end, if a run would stop on it.
+
+    Every file's container is opened and read as the manifest does, in threads; nothing is decoded.
+    """
+    dataset, source = data.dataset, data.dataset.folder
+    print(f"{data.name}: {dataset.title or dataset.name}, in {source or data.raw}")
+    if source is not None and not source.is_dir():
+        raise UserError(no_folder(data.name, source))
+    problems = []
+    wrong = fetch.absent(dataset) if source is not None else []
+    if wrong:
+        print(f"  lists     {listed(wrong)}: not there, or not as published")
+    if data.fetched and not (data.raw / files.FILES).exists():
+        raise UserError(f"{data.name}: not made yet; run `python -m pipeline_src fetch {data.name}`, or snakemake")
+    touched = files.changes(data.raw, data.seen) if data.fetched else {}
+    if touched:
+        print(f"  changed   {len(touched)} files are not as they were fetched: {listed(touched)}")
+
+    clips = manifest.listed_clips(data)
+    splits = Counter(clip.split for clip in clips)
+    print(f"  listed    {len(clips)} clips: {', '.join(f'{n} {split}' for split, n in splits.items())}")
+    say(f"check {data.name}", f"opening the files of {len(clips)} clips")
+    rows, bad = manifest.look(data, clips, min(32, 4 * (os.cpu_count() or 1)), hashed=False)
+    print(f"  readable  {len(rows)} clips")
+    for reason, group in bad.groupby("reason", sort=False):
+        print(f"  {reason}: {len(group)} clips")
+        for row in group.head(SHOWN).itertuples():
+            print(f"            {row.file} ({row.modality} of {row.id})")
+        if len(group) > SHOWN:
+            print(f"            and {len(group) - SHOWN} more")
+    unlisted = _unlisted(data.raw, clips)
+    if unlisted:
+        print(f"  unlisted  {len(unlisted)} files that no list names, not used: {listed(unlisted)}")
+
+    table = pd.DataFrame(rows)
+    try:
+        check_share(data, bad, len(clips))
+        table = manifest.with_val(table, dataset.params)
+    except UserError as error:
+        problems.append(str(error))
+    if len(table):
+        print(_counts(table, dataset.classes))
+        problems += _empty(data.name, table, dataset.classes)
+    problems += _space(data, len(table))
+    if problems:
+        raise UserError("\n".join(problems))
+    print(f"  ready     {len(table)} clips, {len(bad)} quarantined")
+
+
+def _unlisted(folder: Path, clips: list[Clip]) -> list[str]:
+    """Files of the kinds that clips have, in the places where clips are, that no clip names."""
+    named = {file.as_posix() for clip in clips for file in clip.files.values()}
+    suffixes = {Path(name).suffix.lower() for name in named}
+    return [
+        name
+        for name, _ in files.below(folder, follow=True)
+        if name not in named and Path(name).suffix.lower() in suffixes
+    ]
+
+
+def _counts(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
+    """Clips per class and split, a line a class; of many classes only the extremes."""
+    counts = pd.crosstab(table.label, table.split).reindex(index=list(classes), fill_value=0)
+    counts = counts[[split for split in manifest.SPLITS if split in counts]]
+    total = counts.sum().rename("all").to_frame().T
+    if len(counts) > 40:
+        lowest, highest = counts.min().rename("fewest"), counts.max().rename("most")
+        counts = pd.DataFrame([lowest, highest])
+    lines = pd.concat([total, counts]).astype(int).to_string().splitlines()
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _empty(name: str, table: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
+    """Classes without a readable clip to learn from."""
+    without = [c for c in classes if c not in set(table.label[table.split == "train"])]
+    return [f"{name}: expected training clips of every class, found none of {listed(without)}"] if without else []
+
+
+def _space(data, clips: int) -> list[str]:
+    """Whether the feature cache fits on the disk."""
+    row = sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in data.extractors.values())
+    place = next(path for path in (data.cache.absolute(), *data.cache.absolute().parents) if path.exists())
+    free, done = shutil.disk_usage(place).free, (data.cache / "cache.json").exists()
+    print(f"  cache     {clips * row / 1e9:.2f} GB{' (made)' if done else ''}, {free / 1e9:.0f} GB free in {place}")
+    if not done and clips * row > free:
+        return [f"{data.name}: the cache takes {clips * row:,} bytes, expected as many free in {place}, found {free:,}"]
+    return []

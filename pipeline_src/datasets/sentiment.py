@@ -1,0 +1,103 @@
+"""What CMU-MOSI and CMU-MOSEI share: the pickle of features, and how it becomes a file per clip and modality.
+
+The pickle (of MultiBench, used by the papers on balanced learning) has `train`, `valid` and `test`, each with `vision`,
+`audio`, `text` (N, T, D), `labels` (N, 1, 1) from -3 to 3, and `id`. Two classes: negative below 0, positive from 0.
+Values that are not finite (CMU-MOSI's audio has -inf) are counted and kept: the recipe says what becomes of them.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from pipeline_src.datasets import lists, pickles
+from pipeline_src.datasets.base import Clip, Dataset, FolderParams
+from pipeline_src.errors import UserError, listed
+from pipeline_src.progress import say
+
+KEYS = {"audio": "audio", "text": "text", "visual": "vision"}
+SPLITS = {"train": "train", "val": "valid", "test": "test"}
+MEND = "get the file again"
+
+
+class SentimentParams(FolderParams):
+    file: str = Field(min_length=1, description="name of the pickle in `folder`")
+
+
+class Sentiment(Dataset):
+    """A data set whose published file is one pickle of features."""
+
+    Params = SentimentParams
+    modalities = ("audio", "text", "visual")
+    classes = ("negative", "positive")
+    licence = "CMU Multimodal SDK's terms; research use"
+
+    def fetch(self, folder: Path) -> None:
+        """Write `<modality>/<id>.npy`, float32 (T, D). Raises UserError if the pickle is unsafe or not as published."""
+        content = pickles.read(self.folder / self.params.file)
+        file = self.folder / self.params.file
+        if not isinstance(content, dict) or not set(SPLITS.values()) <= set(content):
+            found = listed(content) if isinstance(content, dict) else type(content).__name__
+            raise UserError(f"{file}: expected {', '.join(SPLITS.values())}, found {found}; {MEND}")
+        lists.write_clips(
+            folder, (clip for split, key in SPLITS.items() for clip in _split(file, content[key], key, split, folder))
+        )
+
+    def clips(self, folder: Path) -> Iterable[Clip]:
+        return lists.read_clips(folder, self.modalities)
+
+
+def _split(file: Path, part, key: str, split: str, folder: Path) -> Iterator[Clip]:
+    """Write one split's arrays, and give its clips."""
+    wanted = (*KEYS.values(), "labels", "id")
+    if not isinstance(part, dict) or not set(wanted) <= set(part):
+        found = listed(part) if isinstance(part, dict) else type(part).__name__
+        raise UserError(f"{file}: {key}: expected {', '.join(wanted)}, found {found}; {MEND}")
+    labels, ids = np.asarray(part["labels"]), part["id"]
+    count = len(labels)
+    for name in KEYS.values():
+        array = part[name]
+        if not isinstance(array, np.ndarray) or array.ndim != 3 or len(array) != count or array.dtype.kind != "f":
+            found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise UserError(f"{file}: {key}: expected {name} as floats ({count}, T, D), found {found}; {MEND}")
+    if labels.size != count or labels.dtype.kind not in "fiu" or len(ids) != count:
+        raise UserError(
+            f"{file}: {key}: expected a label and an id for each of {count} clips, found labels {labels.dtype} "
+            f"{labels.shape} and {len(ids)} ids; {MEND}"
+        )
+    labels = labels.reshape(-1)
+    outside = np.flatnonzero(~(np.abs(labels) <= 3))
+    if len(outside):
+        raise UserError(
+            f"{file}: {key}: expected labels from -3 to 3, found {labels[outside[0]]} at row {outside[0]} and "
+            f"{len(outside)} such; {MEND}"
+        )
+    for m in KEYS:
+        (folder / m).mkdir(exist_ok=True)
+    broken = dict.fromkeys(KEYS, 0)
+    for i in range(count):
+        video = video_of(ids[i])
+        clip = f"{re.sub(r'[^A-Za-z0-9_=+@-]', '_', video)}-{split}-{i:05d}"
+        names = {m: Path(f"{m}/{clip}.npy") for m in KEYS}
+        for m, name in KEYS.items():
+            values = np.array(part[name][i], np.float32)
+            broken[m] += int(np.count_nonzero(~np.isfinite(values)))
+            np.save(folder / names[m], values, allow_pickle=False)
+        yield Clip(clip, Sentiment.classes[int(labels[i] >= 0)], split, video, names)
+    for m, values in broken.items():
+        if values:
+            say(
+                f"{file.name} {key}",
+                f"{values} values of {m} are not finite; the recipe's `non_finite` says what of it",
+            )
+
+
+def video_of(name) -> str:
+    """The video that a clip is cut from: `abc[3]`, `abc_3` and (abc, start, end) are of the video abc."""
+    first = name
+    while isinstance(first, np.ndarray | list | tuple) and len(first):
+        first = first[0]
+    first = first.decode("latin-1") if isinstance(first, bytes) else str(first)
+    return re.sub(r"(\[\d+\]|_\d+)$", "", first) or first or "unknown"
