@@ -39,7 +39,7 @@ def cluster():
 def finished(cluster, tmp_path_factory) -> Path:
     """The small study, run by Slurm."""
     folder = tmp_path_factory.mktemp("study")
-    write_params(folder, {"resources": PARTITIONS})
+    write_params(folder, {"datasets": {"av_digits": {"shards": 1}}, "resources": PARTITIONS})
     (folder / "slurm").symlink_to(ROOT / "slurm")
     snakemake(folder, *PROFILE, "--group-components", "cells=2")
     return folder
@@ -77,7 +77,7 @@ def test_both_nodes_train_and_only_who_needs_one_asks_for_a_gpu(finished):
     assert {(job["TresPerJob"], job["Partition"]) for job in trained} == {("gres:gpu:1", "gpu")}
     assert sorted(job["TimeLimit"] for job in trained) == ["01:10:00", "02:20:00"]  # three cells, two to a job
     others = [job for job in jobs if job not in trained]
-    assert sorted(job["Comment"].split("_")[1] for job in others) == ["cache", "extract", "extract", "manifest"]
+    assert sorted(job["Comment"].split("_")[1] for job in others) == ["cache", "extract", "manifest"]
     assert not any("gpu" in job.get(field, "") for job in others for field in ("TRES", "TresPerJob", "TresPerNode"))
     assert {job["Partition"] for job in others} == {"cpu"}
     log = (STATE / "jobs.log").read_text()
@@ -154,7 +154,8 @@ def test_jobs_outlive_preemption_their_time_limit_and_their_node(finished, tmp_p
     study, undisturbed = tmp_path.resolve() / "study", tmp_path.resolve() / "undisturbed"
     for folder in (study, undisturbed):
         shutil.copytree(finished, folder, symlinks=True, ignore=shutil.ignore_patterns("results", ".snakemake"))
-        write_params(folder, {"study": cells, "training": {"epochs": 40}, "resources": PARTITIONS})
+        data = {"av_digits": {"shards": 1}}
+        write_params(folder, {"study": cells, "datasets": data, "training": {"epochs": 40}, "resources": PARTITIONS})
     started = [start(study, *PROFILE, "--group-components", "cells=1"), start(undisturbed)]
     process = started[0]
     try:
@@ -167,7 +168,7 @@ def test_jobs_outlive_preemption_their_time_limit_and_their_node(finished, tmp_p
         limited = Training(study, "concat", process, epochs=preempted.lines())
         assert limited.job == preempted.job
 
-        scontrol("update", f"JobId={limited.job}", "TimeLimit=1")  # minutes; its signal comes three before the end
+        scontrol("update", f"JobId={limited.job}", "TimeLimit=3")  # minutes: its signal is due three before the end
         until(lambda: limited.has_waiting(signal.SIGTERM), process)
         os.kill(limited.pid, signal.SIGCONT)
         for one in started:
@@ -181,7 +182,7 @@ def test_jobs_outlive_preemption_their_time_limit_and_their_node(finished, tmp_p
 
     jobs = {job["JobId"]: job for job in slurm_jobs(study)}
     first, other = jobs.pop(preempted.job), jobs.pop(struck.job)
-    assert (first["JobState"], first["Restarts"], first["TimeLimit"]) == ("FAILED", "1", "00:01:00")
+    assert (first["JobState"], first["Restarts"], first["TimeLimit"]) == ("FAILED", "1", "00:03:00")
     assert (other["JobState"], other["Restarts"], other["NodeList"]) == ("COMPLETED", "1", preempted.node)
     (again,) = jobs.values()  # Snakemake's retry of the first
     assert (again["JobState"], again["TimeLimit"]) == ("COMPLETED", "02:20:00")
