@@ -91,7 +91,7 @@ def test_nothing_is_left_to_do(finished):
 
 
 class Training:
-    """A process that trains, held still as soon as its run has more than `epochs`, and so a checkpoint, on any machine."""
+    """A process that trains, held still as soon as its run has more than `epochs`, and so a checkpoint."""
 
     def __init__(self, study: Path, fusion: str, process: subprocess.Popen, epochs: int = 1):
         self.study, self.fusion = study, fusion
