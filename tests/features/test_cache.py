@@ -62,7 +62,6 @@ def data(tmp_path, arrays) -> Data:
         *("fake", "r-1", Fake(params), extractors, tmp_path / "raw", True, tmp_path / "seen.json"),
         *(tmp_path / "manifest", tmp_path / "cache"),
         cache_fp="0123456789",
-        seen=tmp_path / "seen.json",
     )
     data.manifest.mkdir()
     for m, values in arrays.items():
