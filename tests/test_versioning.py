@@ -65,3 +65,13 @@ def test_weights_of_the_users_own_are_watched(plan, line, seen):
             UserError, match=r"^dvc.yaml: stages.runs.deps: expected own/weights.safetensors, which model"
         ):
             check(plan, "runs")
+
+
+def test_a_folder_of_published_files_is_watched_also_where_fetch_reads_it(plan, monkeypatch):
+    (data,) = plan.data.values()
+    monkeypatch.setattr(type(data.dataset), "folder", property(lambda self: Path("media/mine")))
+    assert data.fetched
+    with pytest.raises(UserError, match=r"^dvc.yaml: stages.data.deps: expected media/mine, which datasets.av_digits"):
+        check(plan, "data")
+    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text().replace("    deps:", "    deps:\n      - media", 1))
+    check(plan, "data")
