@@ -75,34 +75,39 @@ def panels(drawing: Drawing, text: str) -> list[Panel]:
     root = ElementTree.fromstring(text)
     figure = drawing.figure
     height = figure.get_figheight() * 72
-    shared = list(root.iter(f"{{{SVG}}}clipPath"))
+    clips = {one.get("id"): one for one in root.iter(f"{{{SVG}}}clipPath")}
     groups = [g for g in root.iter(f"{{{SVG}}}g") if re.fullmatch(r"axes_\d+", g.get("id", ""))]
+    used = _references(text)
     found = []
-    for i, (axes, group) in enumerate(zip(figure.axes, groups, strict=True)):
+    for axes, group in zip(figure.axes, groups, strict=True):
         box = axes.get_tightbbox().transformed(figure.dpi_scale_trans.inverted())
         left, top = 72 * box.x0 - 2, height - 72 * box.y1 - 2
         width, tall = 72 * box.width + 4, 72 * box.height + 4
-        inside = "".join(ElementTree.tostring(one, encoding="unicode") for one in (shared if i == 0 else []))
-        inside = f"<defs>{inside}</defs>{ElementTree.tostring(group, encoding='unicode')}"
+        drawn = ElementTree.tostring(group, encoding="unicode")
+        own = [clips.pop(name) for name in sorted(_references(drawn) & clips.keys())]  # with the first that needs it
+        inside = f"<defs>{''.join(ElementTree.tostring(one, encoding='unicode') for one in own)}</defs>{drawn}"
         view = f"{left:.1f} {top:.1f} {width:.1f} {tall:.1f}"
         label = _escaped(axes.get_title(loc="left") or drawing.title)
-        body = f'<svg viewBox="{view}" role="img" aria-label="{label}">{_own(inside, drawing.name)}</svg>'
+        body = f'<svg viewBox="{view}" role="img" aria-label="{label}">{_own(inside, drawing.name, used)}</svg>'
         found.append(Panel(body, round(width * 96 / 72)))
     return found
 
 
-def _own(text: str, name: str) -> str:
+def _references(text: str) -> set[str]:
+    """The identifiers that SVG text refers to."""
+    return set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
+
+
+def _own(text: str, name: str, used: set[str]) -> str:
+    """SVG text as a part of the page: identifiers that are `used` with the drawing's name before them, no others;
+    colours as the page's variables; the page's own font.
+    """
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text)
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"font: (?:(bold|[1-9]00) )?([\d.]+)px [^;\"]*", _font, text)
+    text = re.sub(r"; font-family: [^;\"]*", "", text)
     text = re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var({VARIABLES[m[0]]})" if m[0] in VARIABLES else m[0], text)
     return re.sub(r">\s+<", "><", text)
-
-
-def _font(match: re.Match) -> str:
-    return f"font-size: {match[2]}px" + (f"; font-weight: {match[1]}" if match[1] else "")
 
 
 def _escaped(text: str) -> str:
