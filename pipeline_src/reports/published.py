@@ -75,7 +75,8 @@ def published(name: str, kind: str, recipe: str, part: pd.DataFrame, seeds: int)
 def _side_by_side(name: str, recipe: str, same: pd.DataFrame, part: pd.DataFrame, seeds: int) -> Table | None:
     rows = []
     for row in part.to_dict("records"):
-        found = same[(same.method == row["method"]) & same["head"].isin([row["fusion"], ""])]
+        names = [row["method"], f"unimodal_{row['method'].removesuffix('-only')}"]
+        found = same[same.method.isin(names) & same["head"].isin([row["fusion"], ""])]
         for one in found.to_dict("records"):
             baseline = same[
                 (same.method == BASELINE) & (same["head"] == one["head"]) & (same.source == one["source"])
