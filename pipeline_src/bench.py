@@ -184,6 +184,13 @@ class _Noise:
         return self.values[modality][rows]
 
 
+def extract(plan: Plan) -> None:
+    """Clips per second of extraction against decoding every frame, on clips made here, and bytes per clip."""
+    from pipeline_src.media import bench
+
+    bench.extract()
+
+
 def start(plan: Plan) -> None:
     """The fixed cost of a run, from the start of the process to the end of its first step, and where it goes."""
     for label in ("cold", "warm"):

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     ui = command("ui", _ui)
     ui.add_argument("--port", type=int, help="default: the first free one from 5000 on")
     bench = command("bench", _bench)
-    bench.add_argument("what", choices=["loader", "methods", "start", "first_step", "report"])
+    bench.add_argument("what", choices=["loader", "methods", "extract", "start", "first_step", "report"])
     return parser
 
 
@@ -264,7 +264,9 @@ def _ui(options) -> None:
 
 
 def _bench(options) -> None:
-    """Measure the loader against bare compute, methods against joint training, or the fixed cost of a run."""
+    """Measure the loader against bare compute, methods against joint training, extraction against decoding every frame,
+    or the fixed cost of a run.
+    """
     from pipeline_src import bench
     from pipeline_src.plan import Plan
 
