@@ -101,6 +101,9 @@ def _fetch(options) -> None:
     if options.target is None or "/" in options.target:
         for data in _targets(options):
             fetch.fetch(data)
+        for name, data in Plan(options.params).data.items() if options.target is None else ():
+            if not data.fetched:
+                print(f"{name}: read where it is, in {data.raw}; `fetch {name}` says what belongs there")
         return
     data = Plan(options.params).named(options.target)
     if data.dataset.folder is not None:

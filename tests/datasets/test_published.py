@@ -424,6 +424,25 @@ def test_food101_keeps_its_pictures_where_they_are_and_its_titles_whole(copy, tm
         fetch.fetch(Plan("params.yaml").named("food101"))
 
 
+def test_pictures_and_titles_of_food101_that_are_missing_or_broken(copy, capsys):
+    folder, _ = copy("food101", max_quarantine=0.1)
+    pictures = sorted((folder / "images/test").rglob("*.jpg"))
+    pictures[0].unlink()
+    clips.cut(pictures[1])
+    shutil.copy(pictures[2], pictures[2].with_name("stray.jpg"))
+    lines = lines_of(folder / "texts/train_titles.csv", "food101")
+    published.rows(folder / "texts/train_titles.csv", [[lines[0][0], "", lines[0][2]], *lines[1:]])
+    data = ready(Plan("params.yaml").named("food101"))
+    manifest.make(data)
+    bad = pd.read_parquet(data.manifest / "quarantine.parquet").set_index("id")
+    assert set(bad.index) == {pictures[0].stem, pictures[1].stem, lines[0][0].removesuffix(".jpg")}
+    assert bad.reason[pictures[0].stem] == "missing file"
+    assert bad.modality.to_dict()[lines[0][0].removesuffix(".jpg")] == "text"
+    capsys.readouterr()
+    assert cli.main(["check"]) == 0
+    assert "unlisted  1 files that no list names, not used: images/test/dish_001/stray.jpg" in capsys.readouterr().out
+
+
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
@@ -460,6 +479,12 @@ def test_check_counts_by_split_and_class(copy, capsys):
         assert re.search(rf"^  {label} +{' +'.join(counts)}$", report, re.MULTILINE), label
     assert "lists     " in report  # these are not the published ones
     assert re.search(r"cache     0\.00 GB, \d+ GB free in ", report)
+
+
+def test_fetch_of_the_whole_study_names_what_is_the_users(copy, capsys):
+    folder, _ = copy("cremad")
+    assert cli.main(["fetch"]) == 0
+    assert f"cremad: read where it is, in {folder}; `fetch cremad` says what belongs there" in capsys.readouterr().out
 
 
 def test_check_of_a_data_set_that_the_study_has_not(copy, capsys):
@@ -547,7 +572,7 @@ def test_fetch_gets_the_lists_from_a_mirror(copy, tmp_path, capsys, monkeypatch)
     assert "not as published" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["cremad", "food101", "cg_mnist"])
+@pytest.mark.parametrize("kind", ["cremad", "cmu_mosi", "food101", "cg_mnist"])
 def test_from_published_files_to_an_epoch(copy, kind, tmp_path):
     """One data set of each kind of modalities: manifest, features, cache, one epoch."""
     from pipeline_src.features.build import extract, pack
