@@ -29,7 +29,8 @@ START = 120.0  # seconds that the server may take to answer
 def view_state(plan) -> dict[str, Any]:
     """The state of MLflow's page of runs: cells (seeds folded), their test accuracies, and charts."""
     modalities = list(dict.fromkeys(m for data in plan.data.values() for m in data.extractors))
-    columns = ["test/accuracy", *(f"test/accuracy_probe_{m}" for m in modalities), "val/accuracy", "run/seconds"]
+    metrics = ["test/accuracy", *(f"test/accuracy_probe_{m}" for m in modalities), "run/seconds"]
+    columns = [f"metrics.`{name}`" for name in metrics]
     sections = {
         "Test accuracy of the selected epoch": [
             ("BAR", "test/accuracy", "the whole"),
@@ -49,11 +50,14 @@ def view_state(plan) -> dict[str, Any]:
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": [f"metrics.`{name}`" for name in columns] + ["params.`seed`"],
+        "selectedColumns": columns,
+        "columnOrder": ["attributes.`Run Name`", *columns],
+        "columnWidths": {"attributes.`Run Name`": 330} | dict.fromkeys(columns, 190),
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "group"}]},
         "runsHiddenMode": "SHOW_ALL",
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
+        "isAccordionReordered": True,  # else sections stand in the order of the alphabet
         "compareRunSections": [
             {"uuid": f"section{i}", "name": name, "display": True, "isReordered": False, "deleted": False}
             | {"isGenerated": False, "columns": len(charts)}

@@ -1,0 +1,115 @@
+"""MLflow's UI as `make ui` opens it, driven in a real browser."""
+
+import re
+import signal
+import socket
+import subprocess
+from contextlib import contextmanager
+
+import pandas as pd
+import pytest
+from playwright.sync_api import sync_playwright
+
+from pipeline_src.tracking import ui
+from tests.artifacts import chromium, keep
+from tests.tracking.study import command, environment, finish, planned, results, row, until
+
+SLOW = 120_000  # ms, on a machine that does much else
+
+
+@contextmanager
+def shown():
+    """`python -m pipeline_src ui`: {table, charts: address}."""
+    process = subprocess.Popen(
+        command("ui"), env=environment(None), stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        addresses = {}
+        for line in process.stdout:
+            if found := re.match(r"(table|charts): +(http\S+)", line):
+                addresses[found[1]] = found[2]
+            if len(addresses) == 2:
+                break
+        assert len(addresses) == 2
+        yield addresses
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+
+
+@pytest.fixture
+def study(folder):
+    """A finished study of two cells with two seeds."""
+    plan = planned({"study": {"seeds": [0, 1]}})
+    for i, run in enumerate(plan.runs):
+        epochs = [
+            {"val_accuracy": (e + i) / 12, "val_accuracy/audio": e / 10, "ratio/audio": 1 + e / 9} for e in range(8)
+        ]
+        finish(run, [row(e, attempt=i, **{**one, "val_accuracy/visual": e / 14}) for e, one in enumerate(epochs)])
+    results(plan)
+    return plan
+
+
+def test_the_grid_can_be_read(study, tmp_path):
+    browser = chromium()
+    metrics = pd.read_parquet("results/metrics.parquet").query("split == 'test' and metric == 'accuracy'")
+    with shown() as addresses, sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page(
+            viewport={"width": 1500, "height": 950}
+        )
+        page.set_default_timeout(SLOW)
+        # The UI opens its assistant on a first visit; this browser has been here before.
+        page.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+        page.goto(addresses["table"])
+        page.get_by_text("4 matching runs").wait_for()  # the summary is not among them
+        for run in study.runs:
+            page.get_by_role("link", name=run.label).wait_for()
+        for method, own in metrics.groupby("method"):
+            page.get_by_text(f"Group: av_digits/concat/{method}", exact=True).wait_for()
+            for value in own.value:
+                page.get_by_text(f"{value}", exact=True).first.wait_for()
+        page.screenshot(path=keep("mlflow-table.png", tmp_path))
+
+        page.goto(addresses["charts"])
+        for title in (
+            "Test accuracy of the selected epoch",
+            "Accuracy on val by epoch",
+            "Ratios between the modalities",
+        ):
+            page.get_by_text(title).wait_for()
+        page.locator(".js-plotly-plot .barlayer .trace").first.wait_for()
+        page.locator(".js-plotly-plot .scatterlayer .trace .point").first.wait_for(state="attached")
+        page.screenshot(path=keep("mlflow-charts.png", tmp_path))
+
+
+def test_a_taken_port_is_said_and_without_a_wish_the_next_is_used(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Exception, match=f"127.0.0.1: expected port {port} to be free, found it taken"):
+            ui._port(port)
+        monkeypatch.setattr(ui, "PORTS", range(port, port + 20))
+        assert ui._port(None) > port
+
+
+def test_the_view_names_what_the_mirror_writes(study):
+    from pipeline_src.tracking import view
+
+    one = view.read(study.runs[1])
+    written = set(one.final) | {name for _, _, metrics in one.epochs for name in metrics}
+    state = ui.view_state(study)
+    assert {chart["metricKey"] for chart in state["compareRunCharts"]} - written <= set()
+    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == {
+        section["uuid"] for section in state["compareRunSections"]
+    }
+    assert state["groupBy"]["groupByKeys"][0]["groupByData"] in one.tags
+
+
+def test_the_server_ends_with_the_command(study):
+    with shown() as addresses:
+        port = int(re.search(r":(\d+)/", addresses["table"])[1])
+    until(lambda: _free(port), "the server outlived `ui`")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
