@@ -8,10 +8,9 @@ from contextlib import contextmanager
 
 import pandas as pd
 import pytest
-from playwright.sync_api import sync_playwright
 
 from pipeline_src.tracking import ui
-from tests.artifacts import chromium, keep
+from tests.browser import chromium, keep
 from tests.tracking.study import command, environment, finish, planned, results, row, until
 
 SLOW = 120_000  # ms, on a machine that does much else
@@ -50,13 +49,10 @@ def study(folder):
     return plan
 
 
-def test_the_grid_can_be_read(study, tmp_path):
-    browser = chromium()
+def test_the_grid_can_be_read(study):
     metrics = pd.read_parquet("results/metrics.parquet").query("split == 'test' and metric == 'accuracy'")
-    with shown() as addresses, sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page(
-            viewport={"width": 1500, "height": 950}
-        )
+    with chromium() as browser, shown() as addresses:
+        page = browser.new_page(viewport={"width": 1500, "height": 950})
         page.set_default_timeout(SLOW)
         # The UI opens its assistant on a first visit; this browser has been here before.
         page.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
@@ -68,7 +64,7 @@ def test_the_grid_can_be_read(study, tmp_path):
             page.get_by_text(f"Group: av_digits/concat/{method}", exact=True).wait_for()
             for value in own.value:
                 page.get_by_text(f"{value}", exact=True).first.wait_for()
-        page.screenshot(path=keep("mlflow-table.png", tmp_path))
+        keep(page, "mlflow-table")
 
         page.goto(addresses["charts"])
         for title in (
@@ -79,7 +75,7 @@ def test_the_grid_can_be_read(study, tmp_path):
             page.get_by_text(title).wait_for()
         page.locator(".js-plotly-plot .barlayer .trace").first.wait_for()
         page.locator(".js-plotly-plot .scatterlayer .trace .point").first.wait_for(state="attached")
-        page.screenshot(path=keep("mlflow-charts.png", tmp_path))
+        keep(page, "mlflow-charts")
 
 
 def test_a_taken_port_is_said_and_without_a_wish_the_next_is_used(monkeypatch):
