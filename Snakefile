@@ -87,8 +87,8 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/aggregate.smk"
 
 
-# Snakemake looks whether outputs are read-only before `onstart`.
-if workflow.is_main_process:
+# What DVC has recorded may be read-only links, which Snakemake looks at before `onstart`.
+if workflow.is_main_process and os.path.exists("dvc.lock"):
     for job in [*chain.from_iterable(map(plan.jobs, places.STAGES[:-1])), rules.aggregate.output]:
         files.unprotect(job)
 
