@@ -209,6 +209,12 @@ def scan(folder: Path, seen: Path, follow: bool = False, skip: Callable[[str], b
     return {name: entry[2] for name, entry in now.items()}
 
 
+def digest(file: Path, entry: list | None) -> str:
+    """Hash of a file's content; that of its `entry` in what `scan` keeps, if size and time are still the same."""
+    stat = file.stat()
+    return entry[2] if entry is not None and entry[:2] == [stat.st_size, stat.st_mtime_ns] else sha256(file)
+
+
 def changes(folder: Path, seen: Path) -> dict[str, str | None]:
     """{path: sha256, or None if it is gone} of the files of a fetched folder that are not as they were fetched."""
     recorded, now = read_json(folder / FILES), scan(folder, seen)

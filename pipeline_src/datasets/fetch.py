@@ -12,6 +12,7 @@ from pipeline_src.datasets.base import Dataset, no_folder
 from pipeline_src.errors import UserError
 from pipeline_src.progress import say
 
+OTHERS = (".rar", ".7z")  # what the standard library cannot unpack
 UNPACKED = ".unpacked.json"  # archives of the folder that have been unpacked: {name: [bytes, mtime in ns]}
 
 
@@ -45,6 +46,8 @@ def obtain(data) -> None:
             say(f"fetch {data.name}", f"{archive.name}: unpacked, {count} new files")
             done[archive.name] = state
             files.write_json(folder / UNPACKED, done)
+    for other in sorted(path for path in folder.iterdir() if path.name.lower().endswith(OTHERS)):
+        say(f"fetch {data.name}", f"{other.name}: unpack it yourself (unrar x, bsdtar -xf, 7z x) in {folder}")
     print(described(dataset))
 
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import re
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline_src.registry import closest
 
 SPLITS = ("train", "val", "test")
 NEEDED = ("train", "test")  # val is cut from train where none is published
+SAID = 5000  # clips between two lines of progress
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -51,9 +53,20 @@ def listed_clips(data) -> list[Clip]:
 
 
 def look(data, clips: list[Clip], threads: int, hashed: bool) -> tuple[list[dict], pd.DataFrame]:
-    """Rows of the manifest, and the quarantine table; every file is opened, and read whole only if `hashed`."""
+    """Rows of the manifest, and the quarantine table; every file is opened, and only if `hashed` read whole, unless the
+    plan has just done so.
+    """
+    known = files.read_json(data.seen) if hashed and data.seen.exists() else {}
+
+    def checksum(name: str) -> str:
+        return files.digest(data.raw / name, known.get(name)) if hashed else ""
+
+    looks = []
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        looks = list(pool.map(lambda clip: _look(clip, data.raw, data.extractors, hashed), clips))
+        for one in pool.map(lambda clip: _look(clip, data.raw, data.extractors, checksum), clips):
+            looks.append(one)
+            if len(looks) % SAID == 0:
+                say(f"manifest {data.name}", f"{len(looks)} of {len(clips)} clips")
     bad = quarantine.table([reason for _, reason in looks if reason], "manifest")
     return [row for row, reason in looks if not reason], bad
 
@@ -91,7 +104,9 @@ def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
             raise UserError(f"{name}: expected clips of both splits in the data set's lists, found none of {split}")
 
 
-def _look(clip: Clip, folder: Path, extractors: dict[str, Extractor], hashed: bool) -> tuple[dict | None, tuple | None]:
+def _look(
+    clip: Clip, folder: Path, extractors: dict[str, Extractor], checksum: Callable[[str], str]
+) -> tuple[dict | None, tuple | None]:
     """A manifest row, or what goes to the quarantine table."""
     durations = []
     for m, extractor in extractors.items():
@@ -100,7 +115,7 @@ def _look(clip: Clip, folder: Path, extractors: dict[str, Extractor], hashed: bo
         except MediaError as error:
             return None, (clip.id, m, clip.files[m].as_posix(), _pointer(folder / clip.files[m]) or str(error))
     paths = {m: clip.files[m].as_posix() for m in extractors}
-    checksums = {path: files.sha256(folder / path) if hashed else "" for path in dict.fromkeys(paths.values())}
+    checksums = {path: checksum(path) for path in dict.fromkeys(paths.values())}
     return {
         "id": clip.id,
         **paths,

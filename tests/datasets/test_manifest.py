@@ -57,7 +57,7 @@ def data(tmp_path):
                     (raw / file).write_text("1.5" if m == "sound" else "2.0")
         extractors = {m: Seconds(ExtractorParams(kind="seconds")) for m in Fake.modalities}
         folders = {"manifest": tmp_path / "manifest", "cache": tmp_path / "cache"}
-        return Data("fake", "r", dataset, extractors, raw, fetched=True, seen=raw, cache_fp="f" * 10, **folders)
+        return Data("fake", "r", dataset, extractors, raw, fetched=True, seen=tmp_path / "seen.json", cache_fp="f" * 10, **folders)
 
     return of
 
@@ -192,6 +192,18 @@ def test_val_cut_is_a_matter_of_its_seed_alone():
     clips = table(many(120))
     one, same, other = (manifest.cut_val(clips, 0.2, seed) for seed in (0, 0, 1))
     assert list(one) == list(same) != list(other)
+
+
+def test_what_the_plan_has_hashed_is_not_read_again(data):
+    data = data(many())
+    digests = files.scan(data.raw, data.seen)
+    entries = files.read_json(data.seen)
+    entries["sound/c0"][2], entries["sound/c1"][2], entries["sound/c1"][1] = "remembered", "stale", 0
+    files.write_json(data.seen, entries)
+    manifest.make(data)
+    table = pd.read_parquet(data.manifest / "manifest.parquet").set_index("id")
+    assert table.checksum["c0"].split()[0] == "remembered"
+    assert table.checksum["c1"].split()[0] == digests["sound/c1"]
 
 
 def test_published_val_is_kept(data):

@@ -532,8 +532,10 @@ def test_fetch_unpacks_what_was_put_there_and_says_what_else_to_put(copy, capsys
     folder, _ = copy("ucf101")
     shutil.make_archive(str(folder / "UCF101TrainTestSplits-RecognitionTask"), "zip", folder, "ucfTrainTestlist")
     shutil.rmtree(folder / "ucfTrainTestlist")
+    (folder / "UCF101.rar").touch()
     assert cli.main(["fetch", "ucf101"]) == 0
     out = capsys.readouterr()
+    assert "UCF101.rar: unpack it yourself" in out.err
     assert "UCF101TrainTestSplits-RecognitionTask.zip: unpacked, 7 new files" in out.err
     assert f"{folder}/" in out.out and "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi" in out.out
     assert cli.main(["check", "ucf101"]) == 0
