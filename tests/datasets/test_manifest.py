@@ -56,8 +56,8 @@ def data(tmp_path):
                 if not Path(file).is_absolute() and ".." not in Path(file).parts:
                     (raw / file).write_text("1.5" if m == "sound" else "2.0")
         extractors = {m: Seconds(ExtractorParams(kind="seconds")) for m in Fake.modalities}
-        folders = {"manifest": tmp_path / "manifest", "cache": tmp_path / "cache"}
-        return Data("fake", "r", dataset, extractors, raw, fetched=True, seen=tmp_path / "seen.json", cache_fp="f" * 10, **folders)
+        places = {name: tmp_path / name for name in ("manifest", "cache", "seen")}
+        return Data("fake", "r", dataset, extractors, raw, fetched=True, cache_fp="f" * 10, **places)
 
     return of
 
