@@ -26,7 +26,7 @@ def extract(data, index: int) -> None:
 
     `data` is the plan's entry of the data set. Writes the shard and, beside it, its quarantine table.
     """
-    manifest = pd.read_parquet(data.manifest / "manifest.parquet")
+    manifest = pd.read_parquet(files.awaited(data.manifest / "manifest.parquet"))
     stem, count = data.shards[index], len(data.shards)
     rows = manifest.iloc[len(manifest) * index // count : len(manifest) * (index + 1) // count]
     labels = {label: i for i, label in enumerate(data.dataset.classes)}
@@ -92,10 +92,10 @@ def pack(data) -> None:
     Statistics are the mean and deviation per channel (frames), per feature of the steps that are no padding (sequence)
     or of all values (spectrograms), over `train` alone; tokens have none.
     """
-    manifest = pd.read_parquet(data.manifest / "manifest.parquet")
+    manifest = pd.read_parquet(files.awaited(data.manifest / "manifest.parquet"))
     bad = pd.concat(
-        [pd.read_parquet(data.manifest / "quarantine.parquet")]
-        + [pd.read_parquet(stem.with_suffix(".quarantine.parquet")) for stem in data.shards],
+        [pd.read_parquet(files.awaited(data.manifest / "quarantine.parquet"))]
+        + [pd.read_parquet(files.awaited(stem.with_suffix(".quarantine.parquet"))) for stem in data.shards],
         ignore_index=True,
     )
     with files.whole(data.cache / "quarantine.parquet") as table:

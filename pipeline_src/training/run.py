@@ -38,6 +38,9 @@ def train(runs: list, params, process_started: float | None = None) -> None:
     `params` is the whole params file, of which only what changes no result is read here: device, memory and threads.
     `process_started` (Unix time) is when the process began, for the fixed cost in the first run's record.
     """
+    for run in runs:
+        if run.record.exists():
+            _tidy(run)  # of a run that was killed after its last word
     runs = [run for run in runs if not run.record.exists()]
     if not runs:
         return
@@ -97,6 +100,11 @@ def _train(
             note("failed", error=repr(error), ended=_now())
         raise
     files.write_json(run.record, {**attempt, "status": "complete", **result, "ended": _now()})
+    _tidy(run)
+
+
+def _tidy(run) -> None:
+    """Remove what only a run that is not done needs."""
     for left in ("attempt.json", CHECKPOINT):
         (run.folder / left).unlink(missing_ok=True)
 

@@ -43,8 +43,11 @@ def test_contract(method, head, modalities):
     begun = trainer(method, head, modalities)
     begun.method.on_train_start(begun.context)
     begun.epoch(0)
+    with pytest.raises(StopIteration):
+        begun.epoch(1, iter([None]).__next__)  # ends after its second step
     resumed = trainer(method, head, modalities)
-    resumed.load_state_dict({name: value.clone() for name, value in begun.state_dict().items()})
+    tensors, position = begun.snapshot()
+    resumed.restore({name: value.clone() for name, value in tensors.items()}, position)
     row = resumed.epoch(1)
     assert {k: v for k, v in row.items() if k != "seconds"} == {k: v for k, v in rows[1].items() if k != "seconds"}
     ours, theirs = resumed.state_dict(), whole.state_dict()

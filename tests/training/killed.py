@@ -5,13 +5,16 @@ They are forked from a server that has imported PyTorch once, and has trained no
 
 import multiprocessing
 import os
+import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
 from pipeline_src import files
+from pipeline_src.errors import UserError
 from pipeline_src.evaluation import run as evaluation
 from pipeline_src.methods.base import methods
 from pipeline_src.training import checkpoint, run
@@ -23,6 +26,7 @@ from pipeline_src.training.loop import Context, Trainer
 from tests.synthetic import SPLITS, SyntheticCache, spec
 
 CPU = torch.device("cpu")
+FULL = "full"
 SLOW = ["torchvision.models", "torch._inductor.config", "sklearn.linear_model", "sklearn.cluster"]  # imports of a run
 CELLS = {  # name: method, its parameters, optimizer, resident
     "joint": ("joint", {}, "sgd", True),
@@ -70,8 +74,8 @@ def cell(name: str, folder: Path):
     return one, cache, {s: Loader(cache, s, list(cache.modalities), CPU, resident) for s in SPLITS}
 
 
-def train(name: str, folder: Path, minutes: float, where: str | None = None, count: int = 0, by: int = 9) -> None:
-    """Train and evaluate a cell; get the signal `by` before call number `count` of what WHERE says.
+def train(name: str, folder: Path, minutes: float, where: str | None = None, count: int = 0, by=9) -> None:
+    """Train and evaluate a cell; before call number `count` of what WHERE says, get the signal `by`, or be FULL.
 
     What is said on standard error is added to a file beside the folder.
     """
@@ -83,27 +87,34 @@ def train(name: str, folder: Path, minutes: float, where: str | None = None, cou
         training=SimpleNamespace(checkpoint_minutes=minutes),
     )
     if where:
-        arm(*WHERE[where], count, by)
+        arm(*WHERE[where], count, no_room if by == FULL else lambda: [os.kill(os.getpid(), by) for _ in "12"])
     try:
         with Stop() as stop:
             run._train(one, cache, loaders, CPU, params, None, stop)
     except StoppedError as error:
         sys.exit(error.status)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     evaluation._evaluate(one, cache, loaders, CPU)
 
 
-def arm(owner, name: str, count: int, number: int) -> None:
-    """Have this process send itself a signal before call number `count` of owner.name."""
+def arm(owner, name: str, count: int, act: Callable[[], object]) -> None:
+    """Have this process act before call number `count` of owner.name; signals come twice, as from who is impatient."""
     original, calls = getattr(owner, name), [0]
 
     def call(*arguments, **named):
         calls[0] += 1
         if calls[0] == count:
-            os.kill(os.getpid(), number)
-            os.kill(os.getpid(), number)  # who is impatient sends it twice
+            act()
         return original(*arguments, **named)
 
     setattr(owner, name, call)
+
+
+def no_room() -> None:
+    """From here on the system refuses to write files of more than 2,000 bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def ended(target, *arguments) -> int:

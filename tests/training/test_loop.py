@@ -1,5 +1,7 @@
 """The loop: schedule, hooks in their order, scores against a plain count, and state that is complete."""
 
+import json
+
 import pytest
 import torch
 
@@ -56,6 +58,73 @@ def test_resuming_is_exact(optimizer):
     assert equal(weights(whole), weights(resumed))
     assert whole.context.forwards == resumed.context.forwards == 52
     assert whole.context.step == resumed.context.step == 8
+
+
+class PauseError(Exception):
+    """Stands for whatever ends training within an epoch."""
+
+
+def noisy(seed: int = 0) -> Trainer:
+    """With two phases, a network that drops out, and an epoch that changes the method once."""
+
+    class Doubled(Method):
+        scale = torch.ones(())
+
+        def before_epoch(self, ctx):
+            self.scale = self.scale * 2
+            ctx.log("scale", self.scale)
+            return [Phase("first"), Phase("second")]
+
+        def loss(self, ctx, output, batch):
+            ctx.log("rng", torch.rand((), generator=ctx.rng))
+            ctx.log("phase", float(ctx.phase.name == "second"))
+            return {"loss": self.scale * super().loss(ctx, output, batch)["loss"]}
+
+        def state_dict(self):
+            return {"scale": self.scale}
+
+        def load_state_dict(self, state):
+            self.scale = state["scale"]
+
+    trainer = make(seed=seed, lr=1e-3)
+    trainer.method = Doubled(MethodParams())
+    encode = trainer.model.encode
+    dropout = torch.nn.functional.dropout
+    trainer.model.encode = lambda x: {m: dropout(f, 0.3, trainer.model.training) for m, f in encode(x).items()}
+    return trainer
+
+
+@pytest.mark.parametrize("steps", range(1, 9))  # of an epoch's 8: also at the end of each phase
+def test_going_on_after_any_step_is_exact(steps):
+    whole, begun, resumed = noisy(), noisy(), noisy()
+    rows = [whole.epoch(epoch) for epoch in range(3)]
+    left = [8 + steps]
+
+    def pulse():
+        left[0] -= 1
+        if left[0] == 0:
+            raise PauseError
+
+    begun.epoch(0, pulse)
+    with pytest.raises(PauseError):
+        begun.epoch(1, pulse)
+    tensors, position = begun.snapshot()
+    torch.rand(3)  # what else the process does
+    resumed.restore({k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(position)))
+    again = [resumed.epoch(epoch) for epoch in (1, 2)]
+    assert all(row.pop("seconds") > 0 for row in rows + again)
+    assert again == rows[1:]
+    assert equal(weights(whole), weights(resumed))
+    ours, theirs = whole.state_dict(), resumed.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_a_trained_epoch_is_not_trained_again():
+    begun, resumed = noisy(), noisy()
+    row = begun.epoch(0)
+    resumed.restore(*begun.snapshot())
+    assert resumed.epoch(0) == row
+    assert equal(weights(begun), weights(resumed))
 
 
 def test_scores_count_every_clip_of_the_split():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_src.training import checkpoint
-from tests.training.killed import CELLS, WHERE, ended, train
+from tests.training.killed import CELLS, FULL, WHERE, ended, train
 
 KILLS = 3  # of one run, one after the other
 MINUTES = {"every step": 0.0, "every epoch": 1e9}  # when a checkpoint is made
@@ -110,3 +110,23 @@ def test_a_checkpoint_that_is_damaged_is_not_used(tmp_path):
         assert ended(train, "joint", folder, 1e9) == 0
         assert "cannot be used and the run begins anew: expected" in folder.with_suffix(".log").read_text(), name
         assert bits(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("place", "count", "file"),
+    [
+        ("writing tensors", 3, "weights-1.safetensors"),
+        ("writing tensors", 4, "checkpoint.safetensors"),
+        ("adding a row", 2, "metrics.jsonl"),
+    ],
+)
+def test_where_there_is_no_room_it_says_so_and_goes_on_when_there_is(place, count, file, tmp_path):
+    assert ended(train, "joint", tmp_path / "whole", 1e9) == 0
+    folder = tmp_path / "cut"
+    assert ended(train, "joint", folder, 1e9, place, count, FULL) == 2
+    said = folder.with_suffix(".log").read_text().splitlines()[-1]
+    assert f"{folder / file}: expected to be able to write it, found: File too large" in said
+    assert not list(folder.glob(".*"))
+    assert ended(train, "joint", folder, 1e9) == 0
+    assert "goes on after epoch 1 of 3" in folder.with_suffix(".log").read_text()
+    assert bits(folder) == bits(tmp_path / "whole")
