@@ -107,7 +107,7 @@ def pack(data) -> None:
     moments = {m: _Moments(x.layout) for m, x in data.extractors.items()}
     splits = pd.Series(dtype=int)
     for stem in data.shards:
-        for batch in tensors(stem.with_suffix(".arrow")):
+        for batch in tensors(files.awaited(stem.with_suffix(".arrow"))):
             split = batch["split"]
             splits = splits.add(split.value_counts(), fill_value=0)
             for name, digest in digests.items():

@@ -113,8 +113,8 @@ def arm(owner, name: str, count: int, act: Callable[[], object]) -> None:
 
 
 def no_room() -> None:
-    """From here on the system refuses to write files of more than 2,000 bytes."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    """From here on the system refuses to write files of more than 900 bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (900, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def ended(target, *arguments) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import time
 import zipfile
 from pathlib import Path
@@ -131,14 +132,29 @@ def test_a_cell_trained_again_predicts_the_same_bit_for_bit(study):
     assert all(f.read_bytes() == content for f, content in before.items())
 
 
-def test_killed_in_the_middle_it_goes_on_and_keeps_what_was_finished(tmp_path):
+def begun(process, folder: Path, seed: int) -> None:
+    """Wait until a seed has a checkpoint."""
+    deadline = time.time() + 300
+    while not list(folder.glob(f"results/runs/**/seed{seed}/checkpoint.safetensors")):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+
+
+def test_asked_to_stop_and_killed_it_goes_on_and_keeps_what_was_finished(tmp_path):
     # Both seeds are one job, so that seed 0 is done, and nothing else, when seed 1 is killed.
     write_params(tmp_path, {"training": {"epochs": 20}, "study": {"unimodal": False, "seeds": [0, 1]}})
     process = start(tmp_path)
-    deadline = time.time() + 300
-    while not list(tmp_path.glob("results/runs/**/seed1/checkpoint.safetensors")):
-        assert process.poll() is None and time.time() < deadline
-        time.sleep(0.05)
+    begun(process, tmp_path, seed=0)
+    os.killpg(process.pid, signal.SIGTERM)  # also to the shell and to tee
+    process.communicate()
+    (log,) = tmp_path.glob("logs/train/**/*.log")
+    assert re.search(
+        r"stopped by SIGTERM after epoch \d+ of 20, step \d+; goes on when started again\n$", log.read_text()
+    )
+    (attempt,) = tmp_path.glob("results/runs/**/attempt.json")
+    assert json.loads(attempt.read_text())["status"] == "interrupted"
+    process = start(tmp_path)
+    begun(process, tmp_path, seed=1)
     kill(process)
     finished = records(tmp_path)
     assert [Path(file).parent.name for file in finished] == ["seed0"]
