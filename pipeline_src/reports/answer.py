@@ -135,8 +135,8 @@ def _encoders(part: pd.DataFrame, seeds: int, confidence: float) -> Iterator[str
         after = f" {stands} of {len(said)} stand after Holm's correction for all such differences of the study."
         more = f"; and {len(said) - 4} more in the table" if len(said) > 4 else ""
         yield (
-            f"Encoders inside {BASELINE} models against those trained alone, linear probe, points: {'; '.join(said[:4])}"
-            f"{more}."
+            f"Encoders inside {BASELINE} models against those trained alone, linear probe, points:"
+            f" {'; '.join(said[:4])}{more}."
             f" Below 0 is the imbalance that the methods are meant to cure.{after if seeds > 1 else ''}"
         )
 
