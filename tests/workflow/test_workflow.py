@@ -208,6 +208,13 @@ def test_a_mistake_in_the_params_is_said_before_the_first_job(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+def test_another_resources_file_is_named_on_the_command_line(tmp_path):
+    write_params(tmp_path)
+    (tmp_path / "mine.yaml").write_text("seeds_per_job: many\n")
+    output = snakemake(tmp_path, "-n", "--config", "resources=mine.yaml", succeeds=False)
+    assert "mine.yaml:1: seeds_per_job: expected" in output
+
+
 def test_only_registered_names_are_wildcards(study):
     run = next(study.glob("results/runs/*/*/concat/joint-*/seed0/record.json")).relative_to(study)
     for wrong in ("conat/joint", "concat/jiont"):
