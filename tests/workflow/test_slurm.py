@@ -92,13 +92,20 @@ def test_nothing_is_left_to_do(finished):
 
 
 class Training:
-    """A process that trains, held still as soon as its run has more than `epochs`, and so a checkpoint."""
+    """The process that trains a cell of a study, to be held still once the run has more than `epochs`: it then has a
+    checkpoint, and waits for what the test does to it, however fast the machine is.
+    """
 
-    def __init__(self, study: Path, fusion: str, process: subprocess.Popen, epochs: int = 1):
-        self.study, self.fusion = study, fusion
-        self.pid = until(lambda: self.lines() > epochs and self.find(), process)
-        os.kill(self.pid, signal.SIGSTOP)
-        self.job, self.node = (environment(self.pid)[name] for name in ("SLURM_JOB_ID", "SLURMD_NODENAME"))
+    def __init__(self, study: Path, fusion: str, epochs: int = 1):
+        self.study, self.fusion, self.epochs = study, fusion, epochs
+        self.pid = self.job = self.node = None
+
+    def held(self) -> bool:
+        if self.pid is None and self.lines() > self.epochs and (pid := self.find()):
+            os.kill(pid, signal.SIGSTOP)
+            self.pid = pid
+            self.job, self.node = (environment(pid)[name] for name in ("SLURM_JOB_ID", "SLURMD_NODENAME"))
+        return self.pid is not None
 
     def files(self, name: str) -> list[Path]:
         return list(self.study.glob(f"results/runs/*/*/{self.fusion}/*/seed0/{name}"))
@@ -169,17 +176,19 @@ def test_jobs_outlive_preemption_their_time_limit_and_their_node(finished, tmp_p
     for folder in (study, undisturbed):
         shutil.copytree(finished, folder, symlinks=True, ignore=shutil.ignore_patterns("results", ".snakemake"))
         data = {"av_digits": {"shards": 1}}
-        write_params(folder, {"study": cells, "datasets": data, "training": {"epochs": 40}, "resources": PARTITIONS})
+        write_params(folder, {"study": cells, "datasets": data, "training": {"epochs": 60}, "resources": PARTITIONS})
     started = [start(study, *PROFILE, "--group-components", "cells=1"), start(undisturbed)]
     process = started[0]
     try:
-        preempted, struck = Training(study, "concat", process), Training(study, "sum", process)
+        preempted, struck = Training(study, "concat"), Training(study, "sum")
+        until(lambda: all([preempted.held(), struck.held()]), process)  # whichever comes first
         assert {preempted.node, struck.node} == {"gpu1", "gpu2"}
         kill_node(struck.node, struck.job)
 
         scontrol("requeue", preempted.job)
         until(preempted.has_saved, process)
-        limited = Training(study, "concat", process, epochs=preempted.lines())
+        limited = Training(study, "concat", epochs=preempted.lines())
+        until(limited.held, process)
         assert limited.job == preempted.job
 
         scontrol("update", f"JobId={limited.job}", "TimeLimit=3")  # minutes: its signal is due three before the end
