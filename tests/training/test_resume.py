@@ -39,9 +39,9 @@ def kills():
     """What was killed; printed at the end."""
     table = []
     yield table
-    print(f"\n{'method':12}{'checkpoint':14}{'killed before':28}{'left':32}result")
+    print(f"\n{'method':12}{'checkpoint':14}{'killed before':32}{'left':12}result")
     for row in table:
-        print(f"{row[0]:12}{row[1]:14}{row[2]:28}{row[3]:32}{row[4]}")
+        print(f"{row[0]:12}{row[1]:14}{row[2]:32}{row[3]:12}{row[4]}")
 
 
 @pytest.mark.parametrize("name", list(CELLS))
