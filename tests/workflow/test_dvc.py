@@ -207,11 +207,13 @@ OWN = """
 from pathlib import Path
 
 from pipeline_src.datasets.av_digits import AVDigits
-from pipeline_src.datasets.base import datasets
+from pipeline_src.datasets.base import Dataset, datasets
 
 
 @datasets.register("mine")
 class Mine(AVDigits):
+    fetch = Dataset.fetch  # nothing is made of the files
+
     @property
     def folder(self):
         return Path("media/mine")
