@@ -7,6 +7,7 @@
 Paths come from pipeline_src.plan: each holds a fingerprint of all that determines the output, so what exists is right.
 """
 
+import atexit
 import os
 import sys
 from itertools import chain
@@ -14,7 +15,7 @@ from itertools import chain
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from pipeline_src import files
+from pipeline_src import estimate, files
 from pipeline_src import plan as places
 from pipeline_src.config import RESOURCES
 from pipeline_src.errors import UserError
@@ -44,6 +45,13 @@ here = slots(asked.cells_per_gpu) if plan.params.training.device in ("auto", "cu
 if here and workflow.is_main_process and workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", here)  # no more jobs that need one at a time; a cluster counts for itself
 follower = Follower(plan)  # mirrors the runs in MLflow, from a process of its own
+
+
+@atexit.register
+def estimated():
+    """A dry run ends with what the study will take. Only now is it known to be one."""
+    if workflow.dryrun:
+        print(estimate.line(plan), file=sys.stderr)
 
 
 wildcard_constraints:

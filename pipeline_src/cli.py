@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     command("status", _status)
     explain = command("explain", _explain)
     explain.add_argument("method", nargs="?", help="its name; without one, every method in a line")
+    estimate = command("estimate", _estimate)
+    estimate.add_argument("--tflops", type=_positive, help="TFLOP/s that the GPU sustains; default: an assumption")
+    estimate.add_argument("--step-ms", type=_positive, help="least milliseconds of a step; default: an assumption")
     command("recipes", _recipes)
     complete = command("complete", _complete)
     complete.add_argument("what", choices=["data", "features", "runs"], help="stage of dvc.yaml")
@@ -82,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench)
     bench.add_argument("what", choices=["loader", "methods", "extract", "start", "first_step", "report"])
     return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return value
 
 
 def _targets(options) -> list:
@@ -192,6 +202,14 @@ def _plan(options) -> None:
     for stage in STAGES:
         for path, _ in plan.places(stage):
             print("+" if path.exists() else " ", stage, path)
+
+
+def _estimate(options) -> None:
+    """Estimate what a study takes, without its data: runs, GPU hours, core hours of extraction, disk."""
+    from pipeline_src import estimate
+    from pipeline_src.plan import Plan
+
+    estimate.show(Plan(options.params), options.tflops or estimate.TFLOPS, options.step_ms or estimate.STEP_MS)
 
 
 def _recipes(options) -> None:

@@ -122,6 +122,11 @@ class AVDigits(Dataset):
             table.writerow(COLUMNS)
             table.writerows([getattr(plan, column) for column in COLUMNS] for plan in plans)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        test = self.params.clips * self.params.test_writers // len(FORM_STARTS)
+        return {"train": self.params.clips - test, "test": test}
+
     def clips(self, folder: Path) -> Iterable[Clip]:
         """One Clip per row of clips.csv. Raises UserError, naming the line, if the list is not what `fetch` writes."""
         file = folder / "clips.csv"

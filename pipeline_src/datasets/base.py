@@ -82,6 +82,7 @@ class Dataset:
     citation: ClassVar[str] = ""
     layout: ClassVar[str] = ""  # tree of `folder`, with where to get each part
     downloads: ClassVar[tuple[Download, ...]] = ()
+    sizes: ClassVar[dict[str, int]] = {}  # clips per published split, for `estimate` alone
 
     def __init__(self, params: DatasetParams):
         self.params = params

@@ -18,7 +18,7 @@ import colorsys
 import gzip
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -53,6 +53,7 @@ class CGMnist(Dataset):
     homepage = "http://yann.lecun.com/exdb/mnist; https://github.com/feidfoe/learning-not-to-learn"
     licence = "MNIST CC BY-SA 3.0; the published colours: none stated"
     citation = "LeCun et al., Proc. IEEE 86(11), 1998; Kim et al., Learning Not to Learn, CVPR 2019"
+    sizes: ClassVar = {split: count for split, (_, count) in PARTS.items()}
     layout = """
 train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz    fetched
 mnist_10color_jitter_var_0.030.npy    only for `colors: published`: from the second address, dataset/colored_mnist

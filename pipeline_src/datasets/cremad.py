@@ -83,6 +83,12 @@ lists/                              fetched
         ),
     )
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        if self.params.split == "relearning":
+            return {"train": 5_954, "val": 744, "test": 744}
+        return {"train": 6_698, "test": 744}  # of `speakers` about
+
     def clips(self, folder: Path) -> Iterable[Clip]:
         names = {"train": "relearning_train", "val": "relearning_val"} if self.params.split == "relearning" else {}
         rows = []

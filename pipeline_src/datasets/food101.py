@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
@@ -26,6 +27,7 @@ class Food101(Dataset):
     homepage = "https://www.kaggle.com/datasets/gianmarco96/upmcfood101"
     licence = "none stated; research use"
     citation = "Wang et al., Recipe Recognition with Large Multimodal Food Dataset, ICME Workshops 2015"
+    sizes: ClassVar = {"train": 68_000, "test": 22_700}  # about
     layout = """
 images/train/apple_pie/apple_pie_0.jpg ...    from upmcfood101.zip of the address above (needs an account), which
 images/test/apple_pie/apple_pie_10.jpg ...    `fetch` unpacks if it lies here

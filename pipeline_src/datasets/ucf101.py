@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -34,6 +35,7 @@ class UCF101(Dataset):
     homepage = "https://www.crcv.ucf.edu/data/UCF101.php"
     licence = "none stated; research use"
     citation = "Soomro, Zamir and Shah, UCF101: A Dataset of 101 Human Actions Classes, arXiv:1212.0402"
+    sizes: ClassVar = {"train": 9_537, "test": 3_783}  # of split 1; the others differ by 1 %
     layout = """
 UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi ...    from UCF101.rar, which needs unrar or bsdtar
 ucfTrainTestlist/classInd.txt, trainlist01.txt, testlist01.txt ...

@@ -7,6 +7,7 @@ alphabetical order. The group is the YouTube video.
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
@@ -24,6 +25,7 @@ class VGGSound(Dataset):
     homepage = "https://github.com/hche11/VGGSound; videos: https://huggingface.co/datasets/Loie/VGGSound"
     licence = "annotations CC BY 4.0; videos under YouTube's terms"
     citation = "Chen et al., VGGSound: A Large-scale Audio-Visual Dataset, ICASSP 2020"
+    sizes: ClassVar = {"train": 184_020, "test": 15_447}  # about: as found by users
     layout = """
 vggsound.csv                        from the first address, folder data
 **/---g-f_I2yQ_000001.mp4 ...       <video>_<start second>.mp4, in any folders; archives are unpacked by `fetch`
