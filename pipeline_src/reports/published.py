@@ -3,8 +3,9 @@
 A figure is set beside ours only if it was made by the same recipe on the same data set with the same head. What else
 is published is shown as what it is: how far figures of one method on one data set lie apart.
 
-Columns of published.csv: dataset, method, head, metric (accuracy is top-1), percent, recipe (ours that repeats the
-source's preprocessing; empty where it does not name it or is another), source, provenance, remark. Provenance is
+Columns of published.csv: dataset, method (`<modality>-only`: trained alone), head (`none` of those; `concat-mlp`: two
+layers), metric (accuracy is top-1), percent, recipe (ours that repeats the source's preprocessing; empty where it does
+not name it or is another), source, provenance, remark (what differs from the recipe, too). Provenance is
 `first-hand` (read in the authors' own artefact), `quoted` (by somebody else, not checked against the paper) or `user`
 (a third party's run of released code or weights).
 """
@@ -75,8 +76,7 @@ def published(name: str, kind: str, recipe: str, part: pd.DataFrame, seeds: int)
 def _side_by_side(name: str, recipe: str, same: pd.DataFrame, part: pd.DataFrame, seeds: int) -> Table | None:
     rows = []
     for row in part.to_dict("records"):
-        names = [row["method"], f"unimodal_{row['method'].removesuffix('-only')}"]
-        found = same[same.method.isin(names) & same["head"].isin([row["fusion"], ""])]
+        found = same[(same.method == row["method"]) & same["head"].isin([row["fusion"], ""])]
         for one in found.to_dict("records"):
             baseline = same[
                 (same.method == BASELINE) & (same["head"] == one["head"]) & (same.source == one["source"])
