@@ -83,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     ui = command("ui", _ui)
     ui.add_argument("--port", type=int, help="default: the first free one from 5000 on")
     bench = command("bench", _bench)
-    bench.add_argument("what", choices=["loader", "methods", "extract", "start", "first_step", "report"])
+    bench.add_argument("what", choices=["loader", "methods", "extract", "scale", "start", "first_step", "report"])
+    bench.add_argument("--clips", type=int, default=2000, help="of scale, generated; default: %(default)s")
     return parser
 
 
@@ -286,8 +287,12 @@ def _ui(options) -> None:
 
 def _bench(options) -> None:
     """Measure the loader against bare compute, methods against joint training, extraction against decoding every frame,
-    or the fixed cost of a run.
+    what large data sets need, or the fixed cost of a run.
     """
+    if options.what == "scale":
+        from pipeline_src.scale import measure
+
+        return measure(options.clips)
     from pipeline_src import bench
     from pipeline_src.plan import Plan
 

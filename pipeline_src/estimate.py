@@ -111,8 +111,8 @@ def show(plan: Plan, tflops: float, step_ms: float) -> None:
         print(f"    extraction  {hours} core hours in {len(data.shards)} jobs ({parts} a clip)")
         print(f"    training    {_short(cost.gpu_seconds / 3600)} GPU hours ({cost.flop:.2g} operations)")
     print(
-        f"An estimate: {tflops:g} TFLOP/s sustained and {step_ms:g} ms or more a step are assumed (--tflops, --step-ms); "
-        "methods' own passes are not counted."
+        f"An estimate: {tflops:g} TFLOP/s sustained and {step_ms:g} ms or more a step are assumed (--tflops, --step-ms)"
+        "; methods' own passes are not counted."
     )
 
 

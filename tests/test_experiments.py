@@ -1,6 +1,7 @@
 """The experiments that stand beside published tables: complete, planned without data, and named as the figures are."""
 
 import csv
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_every_experiment_is_planned_and_estimated_without_its_data(plan):
 
 @pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
 def test_every_table_has_our_protocol_and_says_where_it_is_from(file):
-    params = config.load(file)
+    params = _params(file)
     assert len(params.study.seeds) >= 3 and "joint" in params.study.methods and params.study.unimodal
     assert params.training.select == "best_val" and params.training.track_test
     assert params.tracking.experiment == file.stem
@@ -51,8 +52,13 @@ def test_every_table_has_our_protocol_and_says_where_it_is_from(file):
     assert f"params=experiments/{file.name}" in head
 
 
+@functools.cache
+def _params(file: Path) -> config.Settings:
+    return config.load(file)
+
+
 def _experiments(recipe: str) -> list[config.Settings]:
-    found = [config.load(file) for file in TABLES]
+    found = [_params(file) for file in TABLES]
     return [params for params in found if recipe in {one.recipe for one in params.datasets.values()}]
 
 
@@ -75,7 +81,7 @@ def test_a_figure_with_a_recipe_has_its_experiment(recipe):
 
 def test_every_experiment_has_figures_or_says_that_it_has_none():
     recipes = {row["recipe"] for row in FIGURES}
-    found = {f.stem for f in TABLES if recipes.isdisjoint(one.recipe for one in config.load(f).datasets.values())}
+    found = {f.stem for f in TABLES if recipes.isdisjoint(one.recipe for one in _params(f).datasets.values())}
     assert found == WITHOUT_FIGURES
 
 
