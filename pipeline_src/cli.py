@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, help="default: the first free one from 5000 on")
     bench = command("bench", _bench)
     bench.add_argument("what", choices=["loader", "methods", "extract", "scale", "start", "first_step", "report"])
-    bench.add_argument("--clips", type=int, default=2000, help="of scale, generated; default: %(default)s")
+    bench.add_argument("--clips", type=int, default=2400, help="of scale, generated; default: %(default)s")
     return parser
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline_src.plan import Cell, Data, Plan
 
 TFLOPS = 20.0  # what a data-centre GPU sustains on small convolutions in bf16, by the order of magnitude
-SECONDS = {"flow": 1.0, "image": 0.01, "array": 0.001, "tokens": 0.001}  # of a core per clip, by extractor
+SECONDS = {"flow": 1.7, "image": 0.01, "array": 0.001, "tokens": 0.001}  # of a core per clip, by extractor
 DECODING = 0.03  # of every other, which decodes a stream of some seconds
 STEP_MS = 15.0  # launching the kernels of two small networks, however small the batch
 

@@ -8,12 +8,14 @@ does not spoil the rates.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -27,23 +29,21 @@ from pipeline_src.plan import Plan
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments/ogm-ge-2022-ks.yaml"
 PROJECTED = {"Kinetics-Sounds": 17_396, "VGGSound": 199_467}  # clips
-DISTINCT, FPS, WIDTH, HEIGHT, RATE = 20, 25, 340, 256, 44_100
-LIMIT = 0.5  # of the cache: the memory that training has of its own
+DISTINCT, FPS, WIDTH, HEIGHT, RATE = 10, 25, 340, 256, 44_100
+LIMIT = 1600 << 20  # bytes that training may have of its own; PyTorch asks for 1,200 before any clip
 SAMPLE = 0.02  # seconds
 
 
 class Used(NamedTuple):
-    """What a process took: of the clock, of the cores, and its most memory, MB (its own, without mapped files)."""
+    """What a process took of the cores, s, and the most memory of its own, MB: without mapped files."""
 
-    wall: float
     cpu: float
-    peak: float
     own: float
 
 
 def measure(clips: int, seconds: float = 10.0, shards: int = 8) -> None:
     """Print the figures for a fourth of `clips` and for all of them, in a folder that is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="counterpoise-scale-", dir=os.getcwd()) as name:
+    with tempfile.TemporaryDirectory(prefix="counterpoise-scale-", dir=Path.cwd()) as name:
         folder = Path(name)
         media = _generate(folder / "distinct", seconds)
         print(
@@ -146,14 +146,10 @@ def _lay_out(folder: Path, media: list[Path], count: int, shards: int) -> None:
 
 
 def _plan(folder: Path) -> Plan:
-    here = os.getcwd()
-    try:
-        os.chdir(folder)
+    with contextlib.chdir(folder):
         plan = Plan("params.yaml")
-        plan.index  # noqa: B018 reads what depends on the folder
+        plan.index  # noqa: B018 what the folder holds is read now
         return plan
-    finally:
-        os.chdir(here)
 
 
 def _start(folder: Path, *arguments: str, limit: int | None = None) -> subprocess.Popen:
@@ -176,13 +172,10 @@ def _start(folder: Path, *arguments: str, limit: int | None = None) -> subproces
     )
 
 
-def _run(folder: Path, *arguments: str, limit: int | None = None, said: list | None = None) -> Used:
+def _run(folder: Path, *arguments: str, limit: int | None = None) -> Used:
     """Run a stage to its end. Raises UserError with its last line if it fails."""
-    import threading
-
-    started = time.perf_counter()
     process = _start(folder, *arguments, limit=limit)
-    lines = said if said is not None else []
+    lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stderr))
     reader.start()
     own = 0.0
@@ -196,9 +189,7 @@ def _run(folder: Path, *arguments: str, limit: int | None = None, said: list | N
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise UserError(f"{' '.join(arguments)}: ended with {process.returncode}: {lines[-1].strip() if lines else ''}")
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    spent = usage.ru_utime + usage.ru_stime
-    return Used(time.perf_counter() - started, spent, usage.ru_maxrss / unit, own)
+    return Used(usage.ru_utime + usage.ru_stime, own)
 
 
 def _own_mb(pid: int) -> float:
@@ -239,16 +230,11 @@ def _stream(plan: Plan, folder: Path) -> None:
     """Train an epoch with less memory than the cache is large, and read it both ways."""
     (run,) = plan.runs
     size = _bytes(run.cell.data, folder)
-    base = _run(folder, "plan").own  # what Python takes anyway
-    needed = 900 << 20  # what PyTorch takes of its own before any clip
-    limit = max(needed, int(LIMIT * size))
-    said: list[str] = []
-    used = _run(folder, "train", str(run.record), limit=limit, said=said)
+    used = _run(folder, "train", str(run.record), limit=LIMIT)
     resident = files.read_json(folder / run.record)["resident"]
     print(
-        f"a cache of {size / 1e6:,.0f} MB, at most {limit / 1e6:,.0f} MB of own memory allowed: trained "
-        f"{'from memory' if resident else 'by streaming'} with {used.own:,.0f} MB of its own at most "
-        f"({base:,.0f} MB of them Python's), {used.wall:.0f} s",
+        f"training: a cache of {size / 1e6:,.0f} MB where {LIMIT / 1e6:,.0f} MB are allowed: "
+        f"{'from memory' if resident else 'streamed'}, with {used.own:,.0f} MB of its own at most",
         flush=True,
     )
     _read(run, folder)
