@@ -228,7 +228,7 @@ def test_snakemakes_own_report(study):
         names = {Path(name).name for name in report.namelist()}
         page = next(report.read(name) for name in report.namelist() if name.count("/") == 1 and name.endswith("html"))
     assert {file.name for file in (study / "results/figures").glob("*.svg")} | {"report.html"} <= names
-    assert {"gains-av_digits.svg", "learning-av_digits-concat.svg"} <= names
+    assert {"cost-av_digits.svg", "learning-av_digits-concat.svg"} <= names
     assert b"The figure learning of av_digits-concat." in page, "its caption"
 
 
