@@ -17,13 +17,15 @@ def linear_probe(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     seen = np.unique(label)
     if len(seen) == 1:  # nothing to separate
         found = [np.zeros((len(x), 1)) for x in others]
     else:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=iterations))
-        with warnings.catch_warnings():
+        # One thread, so that the sums have one order and the probe repeats.
+        with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             model.fit(train, label)
         found = [model.predict_log_proba(x) for x in others]
