@@ -32,6 +32,7 @@ PROJECTED = {"Kinetics-Sounds": 17_396, "VGGSound": 199_467}  # clips
 DISTINCT, FPS, WIDTH, HEIGHT, RATE = 10, 25, 340, 256, 44_100
 LIMIT = 1600 << 20  # bytes that training may have of its own; PyTorch asks for 1,200 before any clip
 SAMPLE = 0.02  # seconds
+TRIES = 5
 
 
 class Used(NamedTuple):
@@ -207,17 +208,21 @@ def _restart(plan: Plan, folder: Path) -> None:
     shard = folder / data.shards[0].with_suffix(".arrow")
     before = files.sha256(shard)
     others = {path: path.stat().st_mtime_ns for path in shard.parent.glob("*.arrow") if path != shard}
-    shard.unlink()
     target = str(data.shards[0].with_suffix(".arrow"))
-    process = _start(folder, "extract", target)
-    process.stderr.readline()  # it is in the middle: some clips are done
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    half = shard.exists()
+    for _ in range(TRIES):  # it may be done before the kill comes
+        shard.unlink(missing_ok=True)
+        process = _start(folder, "extract", target)
+        process.stderr.readline()  # some of its clips are done
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if not shard.exists():
+            break
+    else:
+        raise UserError(f"{target}: expected to kill its job in the middle; ask for more --clips")
     used = _run(folder, "extract", target)
     same = files.sha256(shard) == before and others == {path: path.stat().st_mtime_ns for path in others}
-    if half or not same:
-        raise UserError(f"{shard}: expected the killed job to leave nothing and the next to make the same, found else")
+    if not same:
+        raise UserError(f"{shard}: expected the same content as before the kill, and the other shards as they were")
     left = [path.name for path in shard.parent.iterdir() if ".tmp-" in path.name]
     print(
         f"killed in the middle of a shard: started again, that shard alone takes {used.cpu:.1f} core seconds, has the "
