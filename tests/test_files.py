@@ -97,6 +97,7 @@ def test_killed_while_writing(tmp_path):
     """A process that cannot clean up after itself leaves no target, and the next one cleans up."""
     code = f"""
 import os, signal
+from contextlib import contextmanager
 from pathlib import Path
 from pipeline_src import files
 with files.whole(Path({str(tmp_path / "out")!r})) as temporary:
@@ -110,32 +111,36 @@ with files.whole(Path({str(tmp_path / "out")!r})) as temporary:
     assert names(tmp_path) == ["out"]
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """No file of this process may be longer than 1,000 bytes: the system refuses, as it does on a full disk."""
+    """No file of this process may be longer than 1,000 bytes: the system refuses, as it does on a full disk.
+
+    For a block, not for a test: pytest's own output may go to a file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_file_that_cannot_be_written_is_an_error_that_keeps_the_old_one(tmp_path, small_files):
+def test_a_file_that_cannot_be_written_is_an_error_that_keeps_the_old_one(tmp_path):
     target = tmp_path / "out"
     files.write_text(target, "old")
-    with pytest.raises(
-        UserError, match=r"out: expected to be able to write it, found: File too large \([\d,]+ MB free"
-    ):
+    found = r"out: expected to be able to write it, found: File too large \([\d,]+ MB free"
+    with pytest.raises(UserError, match=found), small_files():
         files.write_text(target, "new" * 1000)
     assert target.read_text() == "old" and names(tmp_path) == ["out"]
     files.write_text(target, "new" * 10)
     assert target.read_text() == "new" * 10
 
 
-def test_text_is_added_whole_or_not_at_all(tmp_path, small_files):
+def test_text_is_added_whole_or_not_at_all(tmp_path):
     target = tmp_path / "rows"
     for row in ("a" * 400, "b" * 400):
         files.append_text(target, row)
-    with pytest.raises(UserError, match=r"rows: .*File too large"):
+    with pytest.raises(UserError, match=r"rows: .*File too large"), small_files():
         files.append_text(target, "c" * 400)
     assert target.read_text() == "a" * 400 + "b" * 400
 
