@@ -6,7 +6,7 @@ An estimate, from counts that are exact and rates that are assumed:
     clips         of the manifest where there is one, else of the published lists
     cache         bytes of a clip as the recipe gives it
     GPU           `tflops` sustained and at least `step_ms` a step; assumed, as it depends on the machine
-    extraction    seconds of a core per clip, by extractor; measured on generated clips (README, Measuring)
+    extraction    seconds of a core per clip, by extractor, from generated clips of 10 s (README, Measuring)
 
 Passes that a method adds, reading, and the linear probe are not counted.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TFLOPS = 20.0  # what a data-centre GPU sustains on small convolutions in bf16, by the order of magnitude
 SECONDS = {"flow": 1.7, "image": 0.01, "array": 0.001, "tokens": 0.001}  # of a core per clip, by extractor
-DECODING = 0.03  # of every other, which decodes a stream of some seconds
+DECODING = 0.06  # of every other, a stream of about 10 s; `bench scale` measures 0.12 for sound and frames
 STEP_MS = 15.0  # launching the kernels of two small networks, however small the batch
 
 
