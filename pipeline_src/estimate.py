@@ -6,7 +6,7 @@ An estimate, from counts that are exact and rates that are assumed:
     clips         of the manifest where there is one, else of the published lists
     cache         bytes of a clip as the recipe gives it
     GPU           `tflops` sustained and at least `step_ms` a step; assumed, as it depends on the machine
-    extraction    seconds of a core per clip, by extractor, from generated clips of 10 s (README, Measuring)
+    extraction    seconds of a core per clip, by extractor, from generated clips of 10 s (docs/measuring.md)
 
 Passes that a method adds, reading, and the linear probe are not counted.
 """

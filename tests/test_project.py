@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 from pipeline_src import versioning
@@ -70,9 +71,11 @@ def test_dvc_versions_every_output_once_and_keeps_it():
         assert stage["params"] == [{"params.yaml": None}]
 
 
-def test_every_file_that_the_readme_names_is_there():
-    readme = (ROOT / "README.md").read_text()
-    named = re.findall(r"`((?:pipeline_src|workflow|tests|envs|profiles)/[\w/.-]+)`", readme)
-    assert len(named) > 10
-    made = ("results/", "data/")
-    assert [path for path in named if not path.startswith(made) and not (ROOT / path).exists()] == []
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda page: page.stem)
+def test_every_file_that_a_page_names_is_there(page):
+    text = page.read_text()
+    folders = "pipeline_src|workflow|tests|envs|profiles|slurm|recipes|experiments"
+    named = [ROOT / path for path in re.findall(rf"(?:`|params=|--params )((?:{folders})/[\w/.-]+)", text)]
+    named += [page.parent / path for path in re.findall(r"\]\(([^):]+)\)", text)]
+    assert named
+    assert [str(path.relative_to(ROOT)) for path in named if not path.exists()] == []
