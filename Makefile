@@ -28,7 +28,7 @@ lint: .venv/ready
 	@test -n "$(PYTHON)" || { echo "error: expected Python 3.11 or later with venv, found $$(python3 --version 2>&1 || echo none);" \
 		"install it, or name it: make run PYTHON=/path/to/python3" >&2; exit 2; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r envs/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -286,9 +286,7 @@ def _ui(options) -> None:
 
 
 def _bench(options) -> None:
-    """Measure the loader against bare compute, methods against joint training, extraction against decoding every frame,
-    what large data sets need, or the fixed cost of a run.
-    """
+    """Measure speed and memory, as ratios to a baseline of the same run; docs/measuring.md tells of each."""
     if options.what == "scale":
         from pipeline_src.scale import measure
 
