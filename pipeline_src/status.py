@@ -88,7 +88,7 @@ def _sign_of_life(folder) -> float:
 
 def _gone(attempt: dict, host: str) -> bool:
     """Whether the attempt names a process of this machine that is no more."""
-    pid = attempt.get("pid") or attempt.get("machine", {}).get("pid")
+    pid = attempt.get("pid")
     if not isinstance(pid, int) or host != platform.node():
         return False
     try:

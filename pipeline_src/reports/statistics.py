@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+EQUAL = 1e-9  # differences of accuracies that differ by less are equal, but for floating point
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -55,7 +57,8 @@ def paired(values: Sequence[float], baseline: Sequence[float], confidence: float
     """Difference of `values` - `baseline`, both (n,) and in the same order of seeds.
 
     The same seed means the same initial weights and batches, so what they share cancels out. Interval and p are those
-    of the paired t test. Where all differences are equal, p is 0, or 1 if they are 0, and there is no effect size.
+    of the paired t test. Where all differences are equal there is no effect size, and p is 1 if they are 0, else NaN:
+    accuracies are shares of few clips, so that a spread of 0 says more of the rounding than of the method.
     Raises ValueError if the lengths differ.
     """
     if len(values) != len(baseline):
@@ -63,8 +66,8 @@ def paired(values: Sequence[float], baseline: Sequence[float], confidence: float
     one = summary(np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64), confidence)
     if one.n < 2 or math.isnan(one.sd):
         return Difference(**vars(one))
-    if one.sd == 0:
-        return Difference(**vars(one), p=0.0 if one.mean else 1.0)
+    if one.sd < EQUAL:
+        return Difference(**vars(one), p=1.0 if abs(one.mean) < EQUAL else math.nan)
     d_z = one.mean / one.sd
     p = 2 * float(stats.t.sf(abs(d_z) * math.sqrt(one.n), one.n - 1))
     return Difference(**vars(one), p=p, d_z=d_z, g_z=hedges(one.n - 1) * d_z)

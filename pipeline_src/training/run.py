@@ -88,7 +88,7 @@ def _train(
     def note(status: str, **more) -> None:
         files.write_json(run.folder / "attempt.json", {**attempt, "status": status, **more})
 
-    note("running")
+    note("running", pid=os.getpid())
     try:
         with devices.memory_explained(f"train {run.label}", device, "training", run.cell.spec["training"]):
             result = _epochs(run, cache, loaders, device, params, process_started, stop)

@@ -223,10 +223,12 @@ def test_the_answer_names_a_method_that_helps_and_one_that_does_not(tmp_path, mo
     study = Study(methods=("joint", "ogm<ge>", "pmr"))
     study.write_all()
     for run in study.runs:
+        if run.cell.method == "ogm<ge>":
+            study.write(run, (0.919, 0.932, 0.941)[run.seed], audio=0.9, visual=0.6)
         if run.cell.method == "pmr":  # as joint, but for noise
             study.write(run, 0.91 + (run.seed - 1) * 0.01 + (0.03 if run.seed == 1 else -0.01), audio=0.9, visual=0.6)
     aggregate(study)
-    assert "ogm<ge> with concat (+2.0 points [+2.0, +2.0]) helps." in text()
+    assert "ogm<ge> with concat (+2.0 points [+1.8, +2.2]) helps." in text()
     assert (
         "Of 2 comparisons 1 would look like a difference each by itself; 1 stands after Holm's correction for all"
         in text()
