@@ -184,7 +184,7 @@ class Mirror:
             path
             for pattern in ("*.html", "*.parquet", "*.json", "*.csv", "tables/*", "figures/*")
             for path in plan.results.glob(pattern)
-            if path.is_file()
+            if path.is_file() and not path.name.startswith(".")  # Snakemake's own marks
         )
         digest = hashlib.sha256()
         for path in results:
