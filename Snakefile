@@ -47,11 +47,8 @@ if here and workflow.is_main_process and workflow.local_exec and "gpu" not in wo
 follower = Follower(plan)  # mirrors the runs in MLflow, from a process of its own
 
 
-@atexit.register
-def estimated():
-    """A dry run ends with what the study will take. Only now is it known to be one."""
-    if workflow.dryrun:
-        print(estimate.line(plan), file=sys.stderr)
+# A dry run ends with what the study will take; only then is it known to be one.
+atexit.register(lambda: workflow.dryrun and print(estimate.line(plan), file=sys.stderr))
 
 
 wildcard_constraints:
