@@ -47,8 +47,8 @@ if here and workflow.is_main_process and workflow.local_exec and "gpu" not in wo
 follower = Follower(plan)  # mirrors the runs in MLflow, from a process of its own
 
 
-# A dry run ends with what the study will take; only then is it known to be one.
-atexit.register(lambda: workflow.dryrun and print(estimate.line(plan), file=sys.stderr))
+# A dry run, of a study that is not done, ends with what it will take; only at the end is it known to be one.
+atexit.register(lambda: workflow.dryrun and not plan.index.exists() and print(estimate.line(plan), file=sys.stderr))
 
 
 wildcard_constraints:
