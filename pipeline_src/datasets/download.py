@@ -22,6 +22,7 @@ import urllib.request
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from pipeline_src import files
 from pipeline_src.datasets.base import Download
@@ -232,10 +233,8 @@ def _unzip(archive: Path, folder: Path) -> None:
         for member in members:  # not extractall, which trusts the stated sizes
             if member.is_dir():
                 continue
-            target = folder / member.filename
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with opened.open(member) as source, target.open("wb") as sink:
-                shutil.copyfileobj(source, sink, BLOCK)
+            with opened.open(member) as source:
+                _write(source, folder / member.filename)
 
 
 def _untar(archive: Path, folder: Path) -> None:
@@ -245,7 +244,15 @@ def _untar(archive: Path, folder: Path) -> None:
             _check(archive, member.name, None if member.isfile() or member.isdir() else "a link or a device")
             total += member.size
             _check_size(archive, total)
-            opened.extract(member, folder, filter="data")
+            if member.isfile():  # not extract, which Python made safe with 3.11.4 only
+                with opened.extractfile(member) as source:
+                    _write(source, folder / member.name)
+
+
+def _write(source: IO[bytes], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as sink:
+        shutil.copyfileobj(source, sink, BLOCK)
 
 
 def _special(mode: int) -> bool:

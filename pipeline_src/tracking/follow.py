@@ -142,6 +142,7 @@ def follow(plan, parent: int) -> int:
                     say("track", f"{store.uri()}: {said(error)}; will try again")
                     pause = time.monotonic() + PAUSE if failures > 1 else 0.0
             if last:
+                signal.setitimer(signal.ITIMER_REAL, 0)  # or it would end this process on its way out
                 break
             _sleep(max(INTERVAL, 50 * cost), lambda: asked or os.getppid() != parent)
     except _Ended:
