@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -450,7 +451,6 @@ def test_schema_is_in_step():
 
 
 def test_schema_accepts_what_is_valid_and_refuses_what_is_not():
-    jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(config.SCHEMAS["params"].read_text())
     validator = jsonschema.validators.validator_for(schema)
     validator.check_schema(schema)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -38,7 +39,6 @@ def requests(stage: config.Stage, attempt: int) -> dict:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "workflow").glob("resources*.yaml")), ids=lambda file: file.name)
 def test_files_of_the_repository_are_valid(file):
-    jsonschema = pytest.importorskip("jsonschema")
     assert config.load_resources(file).train.gpu == 1
     schema = json.loads(config.SCHEMAS["resources"].read_text())
     jsonschema.validate(yaml.safe_load(file.read_text()), schema)

@@ -233,8 +233,16 @@ def test_lists_as_other_systems_save_them_say_the_same(copy, kind):
     assert list(ready(again).dataset.clips(again.raw)) == expected
 
 
-@pytest.mark.parametrize("what", ["unknown label", "no list", "other separator", "short row", "contradiction"])
-@pytest.mark.parametrize("kind", LISTS)
+# In AVE a video may stand twice, as published, so nothing there is a contradiction.
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (kind, what)
+        for kind in LISTS
+        for what in ("unknown label", "no list", "other separator", "short row", "contradiction")
+        if (kind, what) != ("ave", "contradiction")
+    ],
+)
 def test_wrong_lists_are_named_by_file_and_line(copy, kind, what, capsys):
     folder, _ = copy(kind)
     name, relabelled, message = LISTS[kind]
@@ -253,8 +261,6 @@ def test_wrong_lists_are_named_by_file_and_line(copy, kind, what, capsys):
             published.rows(file, [*lines[:2], lines[2][:1], *lines[3:]], separator)
             message = rf"{file.name}:3: expected \d values .*, found 1"
         case "contradiction":
-            if kind == "ave":
-                pytest.skip("in AVE a video may stand twice, as published")
             same = 2 if kind == "vggsound" else 1  # what names a clip
             published.rows(file, [*lines, [*lines[0][:same], *lines[-1][same:]]], separator)
             message = rf"{file.name}:\d+: expected each clip once, found .* with other values in .*{file.name}:1;"
