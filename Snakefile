@@ -4,7 +4,7 @@
     snakemake --cores all --config params=other.yaml       another one
     snakemake --cores all --profile slurm                  on a cluster; resources=other.yaml: with other requests
 
-Paths come from pipeline_src.plan: each holds a fingerprint of all that determines the output, so what exists is right.
+Paths come from pipeline_src.study.plan: each holds a fingerprint of all that determines the output, so what exists is right.
 """
 
 import atexit
@@ -15,11 +15,12 @@ from itertools import chain
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from pipeline_src import estimate, files
-from pipeline_src import plan as places
-from pipeline_src.config import RESOURCES
-from pipeline_src.errors import UserError
-from pipeline_src.plan import Plan
+from pipeline_src.study import estimate
+from pipeline_src.core import files
+from pipeline_src.study import plan as places
+from pipeline_src.study.config import RESOURCES
+from pipeline_src.core.errors import UserError
+from pipeline_src.study.plan import Plan
 from pipeline_src.tracking.follow import Follower
 from pipeline_src.training.gpu import slots
 

@@ -10,13 +10,13 @@ import signal
 import sys
 import time
 
-from pipeline_src.errors import UserError
-from pipeline_src.progress import say
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.progress import say
 from pipeline_src.training.interrupt import SIGNALS, StoppedError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a sub-command; 0 if it went well, 2 with one line on standard error if the user can mend what did not, and
+    """Run a sub-command; 0 if it went well, 2 with one line on standard error if the user can fix what did not, and
     128 + its number if a signal asked it to stop.
     """
     options = _parser().parse_args(arguments)
@@ -53,9 +53,9 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(call=call, stage=name)
         return one
 
-    command("fetch", _fetch, "?", "a data set of the study, or the path of the output, as `plan` lists it")
+    command("fetch", _fetch, "?", "a dataset of the study, or the path of the output, as `plan` lists it")
     check = command("check", _check)
-    check.add_argument("dataset", nargs="*", help="data sets of the study; default: all")
+    check.add_argument("dataset", nargs="*", help="datasets of the study; default: all")
     command("manifest", _manifest, "?")
     command("extract", _extract, "?")
     command("cache", _cache, "?")
@@ -82,22 +82,19 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--parent", type=int, default=os.getppid(), help=argparse.SUPPRESS)
     ui = command("ui", _ui)
     ui.add_argument("--port", type=int, help="default: the first free one from 5000 on")
-    bench = command("bench", _bench)
-    bench.add_argument("what", choices=["loader", "methods", "extract", "scale", "start", "first_step", "report"])
-    bench.add_argument("--clips", type=int, default=2400, help="of scale, generated; default: %(default)s")
     return parser
 
 
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+        raise argparse.ArgumentTypeError(f"expected a number above 0, but got {text}")
     return value
 
 
 def _targets(options) -> list:
     """What the plan has at the targets; all that the stage has in the plan if none is named."""
-    from pipeline_src.plan import Plan
+    from pipeline_src.study.plan import Plan
 
     plan = Plan(options.params)
     targets = [options.target] if isinstance(options.target, str) else options.target
@@ -105,9 +102,9 @@ def _targets(options) -> list:
 
 
 def _fetch(options) -> None:
-    """Fetch a published data set's files, or say what to put where; generate or convert raw media."""
+    """Fetch a published dataset's files, or say what to put where; generate or convert raw media."""
     from pipeline_src.datasets import fetch
-    from pipeline_src.plan import Plan
+    from pipeline_src.study.plan import Plan
 
     if options.target is None or "/" in options.target:
         for data in _targets(options):
@@ -125,9 +122,9 @@ def _fetch(options) -> None:
 
 
 def _check(options) -> None:
-    """Look into every file of data sets: what is there, missing or broken, counts, disk; before any long job."""
+    """Look into every file of datasets: what is there, missing or broken, counts, disk; before any long job."""
     from pipeline_src.datasets.check import check
-    from pipeline_src.plan import Plan
+    from pipeline_src.study.plan import Plan
 
     plan, failed = Plan(options.params), []
     for name in options.dataset or plan.data:
@@ -140,9 +137,9 @@ def _check(options) -> None:
 
 
 def _manifest(options) -> None:
-    """List a data set's clips, look into every file, cut val from train."""
+    """List a dataset's clips, look into every file, cut val from train."""
     from pipeline_src.datasets.manifest import make
-    from pipeline_src.plan import Plan
+    from pipeline_src.study.plan import Plan
 
     threads = Plan(options.params).params.resources.manifest.threads
     for data in _targets(options):
@@ -150,7 +147,7 @@ def _manifest(options) -> None:
 
 
 def _extract(options) -> None:
-    """Decode one shard of a data set into the feature cache."""
+    """Decode one shard of a dataset into the feature cache."""
     from pipeline_src.features.build import extract
 
     for data, index in _targets(options):
@@ -168,7 +165,7 @@ def _cache(options) -> None:
 def _train(options) -> None:
     """Train the runs at the given record.json paths, in one process; they must share a cell."""
     started = time.time() - time.process_time()
-    from pipeline_src.plan import Plan
+    from pipeline_src.study.plan import Plan
     from pipeline_src.training.run import train
 
     plan = Plan(options.params)
@@ -178,7 +175,7 @@ def _train(options) -> None:
 def _evaluate(options) -> None:
     """Evaluate the runs at the given metrics.json paths, in one process; they must share a cell."""
     from pipeline_src.evaluation.run import evaluate
-    from pipeline_src.plan import Plan
+    from pipeline_src.study.plan import Plan
 
     plan = Plan(options.params)
     evaluate([plan.at("evaluate", target) for target in options.target], plan.params)
@@ -186,8 +183,8 @@ def _evaluate(options) -> None:
 
 def _aggregate(options) -> None:
     """Gather all metrics into results/: long-form Parquet, tables, report. Shows an incomplete grid as incomplete."""
-    from pipeline_src.plan import Plan
     from pipeline_src.reports.aggregate import aggregate
+    from pipeline_src.study.plan import Plan
 
     plan = Plan(options.params)
     if options.target:
@@ -197,7 +194,7 @@ def _aggregate(options) -> None:
 
 def _plan(options) -> None:
     """Check the params file and list the address of every output, with + before those that exist."""
-    from pipeline_src.plan import STAGES, Plan
+    from pipeline_src.study.plan import STAGES, Plan
 
     plan = Plan(options.params)
     for stage in STAGES:
@@ -207,16 +204,16 @@ def _plan(options) -> None:
 
 def _estimate(options) -> None:
     """Estimate what a study takes, without its data: runs, GPU hours, core hours of extraction, disk."""
-    from pipeline_src import estimate
-    from pipeline_src.plan import Plan
+    from pipeline_src.study import estimate
+    from pipeline_src.study.plan import Plan
 
     estimate.show(Plan(options.params), options.tflops or estimate.TFLOPS, options.step_ms or estimate.STEP_MS)
 
 
 def _recipes(options) -> None:
     """List the published recipes: what each modality becomes, bytes per clip, and the source."""
-    from pipeline_src import config
     from pipeline_src.media.base import extractors
+    from pipeline_src.study import config
 
     for name in config.shipped_recipes():
         recipe = config.recipe(name)
@@ -230,45 +227,45 @@ def _recipes(options) -> None:
 
 def _status(options) -> None:
     """Print what of the study is done, running, failed and left, and the time that is left."""
-    from pipeline_src.plan import Plan
-    from pipeline_src.status import status
+    from pipeline_src.study.plan import Plan
+    from pipeline_src.study.status import status
 
     print(status(Plan(options.params)))
 
 
 def _explain(options) -> None:
     """Print a method's equation, source, deviations, parameters and hooks; without a name, list the methods."""
-    from pipeline_src.explain import explain, overview
+    from pipeline_src.study.explain import explain, overview
 
     print(explain(options.method) if options.method else overview())
 
 
 def _complete(options) -> None:
     """Check, before DVC records a stage, that every file it made is there."""
-    from pipeline_src.plan import Plan
-    from pipeline_src.versioning import check
+    from pipeline_src.study.plan import Plan
+    from pipeline_src.study.versioning import check
 
     check(Plan(options.params), options.what)
 
 
 def _schema(options) -> None:
     """Print the JSON schema of params.yaml, resources.yaml or a recipe, as it stands in workflow/schemas."""
-    from pipeline_src.config import schema_text
+    from pipeline_src.study.config import schema_text
 
     print(schema_text(options.name), end="")
 
 
 def _prune(options) -> None:
     """List, and with --yes remove, caches and runs that no given params file names."""
-    from pipeline_src.plan import Plan
-    from pipeline_src.prune import prune
+    from pipeline_src.study.plan import Plan
+    from pipeline_src.study.prune import prune
 
     prune([Plan(file) for file in (options.params, *options.also)], options.yes)
 
 
 def _track(options) -> None:
     """Bring MLflow up to date with the runs that are there."""
-    from pipeline_src.plan import Plan
+    from pipeline_src.study.plan import Plan
     from pipeline_src.tracking import follow
 
     plan = Plan(options.params)
@@ -279,19 +276,7 @@ def _track(options) -> None:
 
 def _ui(options) -> None:
     """Open MLflow's UI, on this machine alone, at a view in which the study can be read."""
-    from pipeline_src.plan import Plan
+    from pipeline_src.study.plan import Plan
     from pipeline_src.tracking.ui import serve
 
     serve(Plan(options.params), options.port)
-
-
-def _bench(options) -> None:
-    """Measure speed and memory, as ratios to a baseline of the same run; docs/measuring.md tells of each."""
-    if options.what == "scale":
-        from pipeline_src.scale import measure
-
-        return measure(options.clips)
-    from pipeline_src import bench
-    from pipeline_src.plan import Plan
-
-    getattr(bench, options.what)(Plan(options.params))

@@ -70,13 +70,13 @@ class SyntheticCache:
         return self._values[modality][rows]
 
 
-def spec(cache: SyntheticCache, head: str = "concat", method: dict | None = None, **training) -> dict:
+def spec(cache: SyntheticCache, fusion: str = "concat", method: dict | None = None, **training) -> dict:
     """A cell's spec with a very small network for every modality of the cache."""
     modalities = list(cache.modalities)
     return {
         "modalities": modalities,
         "encoders": {m: dict(KINDS[info["layout"]][2]) for m, info in cache.modalities.items()},
-        "head": head,
+        "fusion": fusion,
         "method": method or {"name": "joint"},
         "training": {
             "epochs": 3,

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_src import config, estimate
 from pipeline_src.datasets.base import datasets
-from pipeline_src.plan import NO_FUSION, Plan
+from pipeline_src.study import config, estimate
+from pipeline_src.study.plan import NO_FUSION, Plan
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
-TABLES = [file for file in FILES if file.stem != "informativeness"]  # it is of the embedded data set
+TABLES = [file for file in FILES if file.stem != "informativeness"]  # it is of the embedded dataset
 with (ROOT / "pipeline_src/reports/published.csv").open() as opened:
     FIGURES = list(csv.DictReader(opened))
-OTHER_DATASETS = {"balanced_av"}  # in the table of a paper whose other data sets are here
+OTHER_DATASETS = {"balanced_av"}  # in the table of a paper whose other datasets are here
 # No figure of the paper itself was found, or its recipe is not known; their files say so.
 WITHOUT_FIGURES = {"ogm-ge-2022-ks", "opm-2024-ks", "pmr-2023-ave", "pmr-2023-cgmnist", "relearning-2024-mosi"}
 
@@ -68,12 +68,12 @@ def test_a_figure_with_a_recipe_has_its_experiment(recipe):
     studies = _experiments(recipe)
     assert studies
     kinds = {one.kind: datasets[one.kind].modalities for params in studies for one in params.datasets.values()}
-    heads = {NO_FUSION, "concat-mlp", *(head for params in studies for head in params.study.fusions)}
+    fusions = {NO_FUSION, "concat-mlp", *(fusion for params in studies for fusion in params.study.fusions)}
     for row in (row for row in FIGURES if row["recipe"] == recipe):
         assert row["dataset"] in kinds, row
-        assert row["head"] in heads, row
+        assert row["fusion"] in fusions, row
         alone = row["method"].removesuffix("-only")
-        assert (row["head"] == NO_FUSION) == (alone in kinds[row["dataset"]] or alone.startswith("unimodal_")), row
+        assert (row["fusion"] == NO_FUSION) == (alone in kinds[row["dataset"]] or alone.startswith("unimodal_")), row
     methods = {method for params in studies for method in params.study.methods}
     methods |= {f"{m}-only" for modalities in kinds.values() for m in modalities}
     assert methods & {row["method"] for row in FIGURES if row["recipe"] == recipe}

@@ -3,10 +3,10 @@
 import pytest
 import yaml
 
-from pipeline_src import config
-from pipeline_src.errors import UserError
+from pipeline_src.core.errors import UserError
 from pipeline_src.media.base import extractors
-from pipeline_src.plan import Plan
+from pipeline_src.study import config
+from pipeline_src.study.plan import Plan
 
 PARAMS = config.WORKFLOW.parent / "params.yaml"
 FILTERS, SHORT, LONG = (128, 1024), (257, 188), (257, 1004)
@@ -41,7 +41,7 @@ def test_every_recipe_has_the_published_shapes():
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """Makes params files out of the shipped one, whose data set reads `recipe`; shipped recipes are the test's own."""
+    """Makes params files out of the shipped one, whose dataset reads `recipe`; shipped recipes are the test's own."""
     monkeypatch.setattr(config, "RECIPES", tmp_path / "recipes")
     (tmp_path / "recipes").mkdir()
     values = yaml.safe_load(PARAMS.read_text())
@@ -83,7 +83,7 @@ def test_mistakes_name_the_file_and_the_place(study):
     with pytest.raises(UserError, match=r"shared-1.yaml:\d+: modalities.visual.cuont: unknown key; did you mean"):
         config.load(study())
     study.ship()
-    with pytest.raises(UserError, match=r"recipe: expected a recipe, found 'shraed-1'; did you mean 'shared-1'"):
+    with pytest.raises(UserError, match=r"recipe: expected a recipe, but got 'shraed-1'; did you mean 'shared-1'"):
         config.load(study("shraed-1"))
     with pytest.raises(UserError, match=r"recipes.shared-1: expected another name: recipes/shared-1.yaml is"):
         config.load(study(blocks={"shared-1": study.own}))
@@ -95,12 +95,12 @@ def test_mistakes_name_the_file_and_the_place(study):
         (
             "model__encoders__audio",
             {"kind": "embedding", "words": 9, "width": 4},
-            r"encoders.audio: expected an encoder of layout 'spectrogram', found 'embedding' of tokens",
+            r"encoders.audio: expected an encoder of layout 'spectrogram', but got 'embedding' of tokens",
         ),
         (
             "training__augmentation__audio",
             {"flip": 0.5},
-            r"augmentation.audio.flip: expected it for modalities of layout 'frames' alone, found it for 'spectrogram'",
+            r"augmentation.audio.flip: expected it for .* of layout 'frames' alone, but it is for 'spectrogram'",
         ),
         ("training__augmentation__visual", {"roll": 3}, r"augmentation.visual.roll: expected it for .* 'spectrogram'"),
     ],

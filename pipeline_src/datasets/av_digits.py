@@ -1,4 +1,4 @@
-"""Spoken and written digits: a small audio-visual data set that is generated on the spot, offline.
+"""Spoken and written digits: a small audio-visual dataset that is generated on the spot, offline.
 
 Each clip shows one of scikit-learn's 1,797 handwritten digits (the test part of UCI's "Optical Recognition of
 Handwritten Digits") moving over a noisy background, while eSpeak NG says it in one of its voices, in white noise.
@@ -26,8 +26,8 @@ from typing import Annotated, TypeVar
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from pipeline_src.core.errors import UserError, listed
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, datasets
-from pipeline_src.errors import UserError, listed
 
 FORM_STARTS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667)
 DIGITS = 1797
@@ -48,7 +48,7 @@ COLUMNS = ("id", "label", "split", "group", "file", "voice")
 
 def _ascending(pair: list) -> list:
     if pair[0] > pair[1]:
-        raise ValueError(f"expected [low, high] with low <= high, found {pair}")
+        raise ValueError(f"expected [low, high] with low <= high, but got {pair}")
     return pair
 
 
@@ -108,7 +108,7 @@ class AVDigits(Dataset):
         longest = max(map(len, words)) / SAMPLE_RATE
         if longest > self.params.seconds:
             raise UserError(
-                f"{self.name}.seconds: the longest spoken digit takes {longest:.2f} s, found {self.params.seconds}"
+                f"{self.name}.seconds: the longest spoken digit takes {longest:.2f} s, but got {self.params.seconds}"
             )
         (folder / "media").mkdir(parents=True)
         files = [folder / plan.file for plan in plans]
@@ -146,10 +146,10 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{file}: expected the list of clips, found no file; fetch the data set again") from None
+        raise UserError(f"{file}: expected the list of clips, but got no file; fetch the dataset again") from None
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{file}: expected UTF-8, found {error.reason} at byte {error.start}; save it as UTF-8"
+            f"{file}: expected UTF-8, but got {error.reason} at byte {error.start}; save it as UTF-8"
         ) from None
     table = csv.reader(text.splitlines())
     header = next(table, [])
@@ -158,7 +158,7 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         found = "; ".join(
             [f"no {listed(missing)}"] * bool(missing) + [f"unknown {listed(unknown)}"] * bool(unknown) or ["one twice"]
         )
-        raise UserError(f"{file}:1: expected the columns {', '.join(COLUMNS)}, found {found}; mend the first line")
+        raise UserError(f"{file}:1: expected the columns {', '.join(COLUMNS)}, but got {found}; fix the first line")
     for cells in table:
         _expect(len(cells) == len(header), file, table.line_num, f"{len(header)} values", len(cells))
         yield table.line_num, dict(zip(header, cells, strict=True))
@@ -167,7 +167,7 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
 def _expect(holds: object, file: Path, line: int, expected: str, found: object) -> None:
     if not holds:
         raise UserError(
-            f"{file}:{line}: expected {expected}, found {found!r}; mend the line or fetch the data set again"
+            f"{file}:{line}: expected {expected}, but got {found!r}; fix the line or fetch the dataset again"
         )
 
 
@@ -205,7 +205,7 @@ def planned(params: AVDigitsParams) -> list[Plan]:
     rng = np.random.default_rng(params.seed)
     labels, writer = load_digits().target, writers()
     if len(labels) != DIGITS:
-        raise UserError(f"expected scikit-learn's {DIGITS} digits, found {len(labels)}; install another version")
+        raise UserError(f"expected scikit-learn's {DIGITS} digits, but got {len(labels)}; install another version")
     hands = len(FORM_STARTS)
     voices = rng.permutation(VOICES)
     # Take the first digit of every writer and class, then the second, and so on; diagonally, so that writers and
@@ -241,15 +241,15 @@ def spoken(plans: list[Plan], seed: int) -> list[np.ndarray]:
 
     import espeakng_loader
 
-    mend = "reinstall espeakng-loader"
+    fix = "reinstall espeakng-loader"
     data = Path(espeakng_loader.get_data_path())
     absent = [name for name in VOICES if not (data / "voices" / "!v" / name).is_file()]
     if absent:  # eSpeak NG itself falls back to its default voice in silence
-        raise UserError(f"{data}: expected eSpeak NG's voices, found no {listed(absent)}; {mend}")
+        raise UserError(f"{data}: expected eSpeak NG's voices, but there is no {listed(absent)}; {fix}")
     try:
         engine = ctypes.CDLL(espeakng_loader.get_library_path())
     except OSError as error:
-        raise UserError(f"eSpeak NG's library cannot be loaded ({error}); {mend}") from error
+        raise UserError(f"eSpeak NG's library cannot be loaded ({error}); {fix}") from error
 
     pieces: list[np.ndarray] = []
 
@@ -262,7 +262,7 @@ def spoken(plans: list[Plan], seed: int) -> list[np.ndarray]:
     synchronous, dont_exit, characters, utf8, rate, pitch, pitch_range = 2, 0x8000, 1, 1, 1, 3, 4
     found = engine.espeak_Initialize(synchronous, 0, str(data).encode(), dont_exit)
     if found != SAMPLE_RATE:
-        raise UserError(f"expected {SAMPLE_RATE} Hz from eSpeak NG, found {found}; {mend}")
+        raise UserError(f"expected {SAMPLE_RATE} Hz from eSpeak NG, but got {found}; {fix}")
     engine.espeak_SetSynthCallback(keep)
     engine.espeak_ng_SetRandSeed(ctypes.c_long(seed))
     rng = np.random.default_rng(seed)
@@ -278,7 +278,7 @@ def spoken(plans: list[Plan], seed: int) -> list[np.ndarray]:
         word = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
         loud = np.flatnonzero(np.abs(word.astype(np.int32)) > 0.01 * np.abs(word.astype(np.int32)).max(initial=0))
         if not len(loud):
-            raise UserError(f"eSpeak NG said nothing for {plan.label!r} with voice {plan.voice!r}; {mend}")
+            raise UserError(f"eSpeak NG said nothing for {plan.label!r} with voice {plan.voice!r}; {fix}")
         words.append(word[loud[0] : loud[-1] + 1])
     return words
 
@@ -382,7 +382,7 @@ def write_clip(file: Path, frames: np.ndarray, fps: int, wave: np.ndarray) -> No
 
     if "libx264" not in av.codecs_available:
         raise UserError(
-            "expected a PyAV whose FFmpeg has libx264, found one without; install PyAV's wheel (pip install av)"
+            "expected a PyAV whose FFmpeg has libx264, but got one without; install PyAV's wheel (pip install av)"
         )
     with av.open(str(file), "w", format="mp4") as container:
         height, width = frames.shape[1:]

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from pipeline_src.core.progress import say
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets, github
-from pipeline_src.progress import say
 
 PMR = ("fanyunfeng-bit/Modal-Imbalance-PMR", "3615e48983555089b0e693380087617c3797a641")
-MEND = "fetch the lists again"
+FIX = "fetch the lists again"
 CLASSES = 28
 COLUMNS = ("category", "videoid|id", "quality", "starttime|start", "endtime|end")
 
@@ -48,12 +48,12 @@ lists/                     fetched
         return [
             (row, split)
             for split in ("train", "val", "test")
-            for row in lists.read(self.folder / f"lists/{split}Set.txt", COLUMNS, MEND)
+            for row in lists.read(self.folder / f"lists/{split}Set.txt", COLUMNS, FIX)
         ]
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        return lists.classes([row for row, _ in self._rows], 0, CLASSES, MEND)
+        return lists.classes([row for row, _ in self._rows], 0, CLASSES, FIX)
 
     def clips(self, folder: Path) -> Iterable[Clip]:
         known = self.classes  # checks the labels
@@ -64,7 +64,7 @@ lists/                     fetched
             sides.setdefault(video, set()).add(split)
             clip = video if times[video] == 1 else f"{video}.{times[video]}"
             file = found.get(video, Path(f"AVE/{video}.mp4"))
-            yield Clip(clip, lists.label(row, label, known, MEND), split, video, dict.fromkeys(self.modalities, file))
+            yield Clip(clip, lists.label(row, label, known, FIX), split, video, dict.fromkeys(self.modalities, file))
         shared = sum(len(splits) > 1 for splits in sides.values())
         if shared:
             say("AVE", f"{shared} videos stand in more than one split, as published")

@@ -1,4 +1,4 @@
-"""What a data set is to the pipeline: classes, modalities, and a list of clips with the file of each modality."""
+"""What a dataset is to the pipeline: classes, modalities, and a list of clips with the file of each modality."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,29 +6,29 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline_src.registry import Registry
+from pipeline_src.core.registry import Registry
 
-datasets = Registry("pipeline_src.datasets", "data set")
+datasets = Registry("pipeline_src.datasets", "dataset")
 
 
 class Clip(NamedTuple):
-    """One labelled example, as the data set lists it; nothing has been opened yet."""
+    """One labelled example, as the dataset lists it; nothing has been opened yet."""
 
     id: str
     label: str
     split: str  # "train", "test" or a published "val"; without one, val is cut from train when the manifest is made
     group: str  # who or what may not be on both sides of the val cut (speaker, video); the id where nothing is shared
-    files: dict[str, Path]  # modality -> file, relative to the data set's folder; modalities may share one
+    files: dict[str, Path]  # modality -> file, relative to the dataset's folder; modalities may share one
 
 
 class DatasetParams(BaseModel):
-    """Parameters that every data set has; a data set adds its own in a subclass."""
+    """Parameters that every dataset has; a dataset adds its own in a subclass."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    kind: str = Field(description="registered data set; the block's own name by default")
+    kind: str = Field(description="registered dataset; the block's own name by default")
     recipe: str = Field(description="preprocessing recipe, a key of `recipes`")
-    val_share: float = Field(
+    val_fraction: float = Field(
         gt=0, lt=0.5, description="share of the training clips held out as val, by group, where no val is published"
     )
     split_seed: int = Field(ge=0, description="seed of the val cut")
@@ -37,7 +37,7 @@ class DatasetParams(BaseModel):
 
 
 class FolderParams(DatasetParams):
-    """Parameters of a data set whose published files the user keeps in a folder."""
+    """Parameters of a dataset whose published files the user keeps in a folder."""
 
     folder: str = Field(
         min_length=1, description="folder of the published files; `fetch NAME` fills it as far as links allow"
@@ -52,7 +52,7 @@ class Download(NamedTuple):
     """A file that its authors publish under a direct link, and how to know that it is the one."""
 
     url: str
-    file: str  # where it goes, relative to the data set's folder
+    file: str  # where it goes, relative to the dataset's folder
     sha256: str
     bytes: int
 
@@ -63,7 +63,7 @@ def github(repository: str, commit: str, path: str, file: str, sha256: str, size
 
 
 class Dataset:
-    """A data set. Subclasses are registered, have no state beyond `params`, and implement `clips` (and `fetch`).
+    """A dataset. Subclasses are registered, have no state beyond `params`, and implement `clips` (and `fetch`).
 
     `modalities` lists the keys of `Clip.files`; nothing outside this file and params.yaml knows them. There are three
     kinds: one that the fetch stage makes from nothing (`fetch`, no `folder`), one whose published files are read where
@@ -98,13 +98,13 @@ class Dataset:
         raise NotImplementedError
 
     def clips(self, folder: Path) -> Iterable[Clip]:
-        """Every clip that the data set's own lists name, present on disk or not. Raises UserError on a bad list."""
+        """Every clip that the dataset's own lists name, present on disk or not. Raises UserError on a bad list."""
         raise NotImplementedError
 
 
 def no_folder(name: str, folder: Path) -> str:
-    """What to say of a data set whose files are not there."""
+    """What to say of a dataset whose files are not there."""
     return (
-        f"{name}: expected its files in {folder}, found no such folder; `python -m pipeline_src fetch {name}` fetches "
-        "what can be fetched and says what else to put where"
+        f"{name}: expected its files in {folder}, but there is no such folder; `python -m pipeline_src fetch {name}` "
+        "fetches what can be fetched and says what else to put where"
     )

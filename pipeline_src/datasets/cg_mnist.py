@@ -23,13 +23,13 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import lists, pickles
 from pipeline_src.datasets.base import Clip, Dataset, Download, FolderParams, datasets
-from pipeline_src.errors import UserError
 
 SIDE = 28
 PARTS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
-MEND = "fetch the files again"
+FIX = "fetch the files again"
 SOURCE = "https://ossci-datasets.s3.amazonaws.com/mnist"
 
 # Mean ink of each class, RGB: nine even steps of hue, and white.
@@ -90,7 +90,7 @@ mnist_10color_jitter_var_0.030.npy    only for `colors: published`: from the sec
             if len(gray) != len(labels) or len(gray) > count or labels.max(initial=0) > 9:
                 raise UserError(
                     f"{self.folder}: expected a label from 0 to 9 for each of up to {count} {split} images, "
-                    f"found {len(labels)} labels and {len(gray)} images; {MEND}"
+                    f"found {len(labels)} labels and {len(gray)} images; {FIX}"
                 )
             if self.params.colors == "published":
                 colored = self._published(split, labels)
@@ -111,9 +111,9 @@ mnist_10color_jitter_var_0.030.npy    only for `colors: published`: from the sec
         try:
             images, own = np.asarray(content[f"{split}_image"]), np.asarray(content[f"{split}_label"])
         except (KeyError, TypeError, IndexError):
-            raise UserError(f"{file}: expected {split}_image and {split}_label, found others; get it again") from None
+            raise UserError(f"{file}: expected {split}_image and {split}_label, but got others; get it again") from None
         if images.shape != (len(labels), SIDE, SIDE, 3) or not np.array_equal(own.reshape(-1), labels):
-            raise UserError(f"{file}: expected the {split} images in MNIST's order, found other labels; get it again")
+            raise UserError(f"{file}: expected the {split} images in MNIST's order, but got other labels; get it again")
         return images.astype(np.uint8)
 
     def clips(self, folder: Path) -> Iterable[Clip]:
@@ -132,11 +132,11 @@ def idx(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         data = gzip.decompress(file.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{file}: expected one of MNIST's files, found none; {MEND}") from None
+        raise UserError(f"{file}: expected one of MNIST's files, but got none; {FIX}") from None
     except (OSError, EOFError) as error:
-        raise UserError(f"{file}: cannot be unpacked: {error}; {MEND}") from None
+        raise UserError(f"{file}: cannot be unpacked: {error}; {FIX}") from None
     head = 4 * (2 + len(shape))
     sizes = tuple(np.frombuffer(data[4:head], ">u4").tolist()) if len(data) >= head else ()
     if data[:4] != bytes((0, 0, 8, 1 + len(shape))) or sizes[1:] != shape or len(data) != head + int(np.prod(sizes)):
-        raise UserError(f"{file}: expected an IDX file of bytes (N{''.join(f', {n}' for n in shape)}), whole; {MEND}")
+        raise UserError(f"{file}: expected an IDX file of bytes (N{''.join(f', {n}' for n in shape)}), whole; {FIX}")
     return np.frombuffer(data, np.uint8, offset=head).reshape(sizes)

@@ -1,4 +1,4 @@
-"""A look at a data set before any long job: what is there, what is missing or broken, and whether the disk can take it.
+"""A look at a dataset before any long job: what is there, what is missing or broken, and whether the disk can take it.
 
 It uses the manifest's own functions, so that what passes here passes there; only the hashes are left out.
 """
@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline_src import files
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError, listed
+from pipeline_src.core.progress import say
 from pipeline_src.datasets import fetch, manifest
 from pipeline_src.datasets.base import Clip, no_folder
-from pipeline_src.errors import UserError, listed
-from pipeline_src.progress import say
-from pipeline_src.quarantine import check_share
+from pipeline_src.datasets.quarantine import check_share
 
 SHOWN = 10  # files that are named; the manifest's quarantine table has all
 
 
 def check(data) -> None:
-    """Print what a data set of the plan has. Raises UserError, at the end, if a run would stop on it.
+    """Print what a dataset of the plan has. Raises UserError, at the end, if a run would stop on it.
 
     Every file's container is opened and read as the manifest does, in threads; nothing is decoded.
     """
@@ -97,7 +97,7 @@ def _counts(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
 def _empty(name: str, table: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
     """Classes without a readable clip to learn from."""
     without = [c for c in classes if c not in set(table.label[table.split == "train"])]
-    return [f"{name}: expected training clips of every class, found none of {listed(without)}"] if without else []
+    return [f"{name}: expected training clips of every class, but got none of {listed(without)}"] if without else []
 
 
 def _space(data, clips: int) -> list[str]:
@@ -107,5 +107,7 @@ def _space(data, clips: int) -> list[str]:
     free, done = shutil.disk_usage(place).free, (data.cache / "cache.json").exists()
     print(f"  cache     {clips * row / 1e9:.2f} GB{' (made)' if done else ''}, {free / 1e9:.0f} GB free in {place}")
     if not done and clips * row > free:
-        return [f"{data.name}: the cache takes {clips * row:,} bytes, expected as many free in {place}, found {free:,}"]
+        return [
+            f"{data.name}: the cache takes {clips * row:,} bytes, expected as many free in {place}, but got {free:,}"
+        ]
     return []

@@ -28,7 +28,7 @@ RELEARNING = (
     "025085ea82ed784c6ab6e5fb1b08bfe498dd0fc7",
     "code/dataset/cremad",
 )
-MEND = "fetch the lists again"
+FIX = "fetch the lists again"
 COLUMNS = ("id|name|clip", "label")
 
 
@@ -94,13 +94,13 @@ lists/                              fetched
         rows = []
         for split in ("train", *(["val"] if names else []), "test"):
             file = folder / "lists" / f"{names.get(split, split)}.csv"
-            rows += [(row, split) for row in lists.read(file, COLUMNS, MEND)]
-        lists.once([row for row, _ in rows], lambda row: row.cells[0], MEND)
+            rows += [(row, split) for row in lists.read(file, COLUMNS, FIX)]
+        lists.once([row for row, _ in rows], lambda row: row.cells[0], FIX)
         actors = sorted({row.cells[0].split("_")[0] for row, _ in rows})
         tested = set(actors[4::10])
         sound, video = lists.stems(folder, (".wav",)), lists.stems(folder, (".flv", ".mp4"))
         for row, split in rows:
-            clip, label = row.cells[0], lists.label(row, row.cells[1], self.classes, MEND)
+            clip, label = row.cells[0], lists.label(row, row.cells[1], self.classes, FIX)
             actor = clip.split("_")[0]
             if self.params.split == "speakers":
                 split = "test" if actor in tested else "train"

@@ -24,10 +24,10 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from pipeline_src import files
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.progress import say
 from pipeline_src.datasets.base import Download
-from pipeline_src.errors import UserError
-from pipeline_src.progress import say
 
 ATTEMPTS = 5
 TIMEOUT = 60  # seconds without a byte
@@ -49,7 +49,7 @@ def download(item: Download, folder: Path, mirror: str = "", pause: float = 2.0)
         if _right(target, item):
             return target
         raise UserError(
-            f"{target}: expected the published file (sha256 {item.sha256[:12]}...), found another one "
+            f"{target}: expected the published file (sha256 {item.sha256[:12]}...), but got another one "
             f"({files.sha256(target)[:12]}...); move it away and fetch again"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def download(item: Download, folder: Path, mirror: str = "", pause: float = 2.0)
                 part.replace(wrong)
                 if not _continued(part):
                     raise UserError(
-                        f"{url}: expected {item.bytes} bytes with sha256 {item.sha256}, found {wrong.stat().st_size} "
+                        f"{url}: expected {item.bytes} bytes with sha256 {item.sha256}, but got {wrong.stat().st_size} "
                         f"with {found}; kept as {wrong}. The source has changed or the transfer is tampered with"
                     )
                 reason = "the continued file is not the published one"  # once more, from the beginning
@@ -74,7 +74,7 @@ def download(item: Download, folder: Path, mirror: str = "", pause: float = 2.0)
                 reason = f"{error.code} {error.reason}"
                 if error.code not in PASSING:
                     raise UserError(
-                        f"{url}: expected a file, found {reason}; put it in {target} yourself, or name a copy's "
+                        f"{url}: expected a file, but got {reason}; put it in {target} yourself, or name a copy's "
                         "address as `mirror`"
                     ) from None
                 pause = max(pause, _asked(error))
@@ -163,10 +163,10 @@ def _transfer(url: str, part: Path, item: Download) -> None:
         length = answer.headers.get("Content-Length")
         whole = (have if goes_on else 0) + int(length) if length and length.isdigit() else item.bytes
         if whole != item.bytes:
-            raise UserError(f"{url}: expected {item.bytes} bytes, found {whole}; the source has changed")
+            raise UserError(f"{url}: expected {item.bytes} bytes, but got {whole}; the source has changed")
         free = shutil.disk_usage(part.parent).free
         if whole - have > free - SPARE:
-            raise UserError(f"{part.parent}: expected {whole - have:,} bytes free and 1 GB over, found {free:,}")
+            raise UserError(f"{part.parent}: expected {whole - have:,} bytes free and 1 GB over, but got {free:,}")
         # A weak validator does not promise the same bytes.
         tag = answer.headers.get("ETag", "")
         validator = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
@@ -175,7 +175,7 @@ def _transfer(url: str, part: Path, item: Download) -> None:
             while block := answer.read1(BLOCK):
                 sink.write(block)
                 if sink.tell() > item.bytes:
-                    raise UserError(f"{url}: expected {item.bytes} bytes, found more; the source has changed")
+                    raise UserError(f"{url}: expected {item.bytes} bytes, but got more; the source has changed")
             sink.flush()
             os.fsync(sink.fileno())
     found = part.stat().st_size
@@ -273,4 +273,4 @@ def _check_size(archive: Path, size: int) -> None:
     if size > LARGEST or size > max(FREE_RATIO, RATIO * packed):
         raise UserError(f"{archive}: refused, as its {packed:,} bytes unpack to {size:,}; nothing was unpacked")
     if size > free - SPARE:
-        raise UserError(f"{archive}: unpacks to {size:,} bytes, expected as many free and 1 GB over, found {free:,}")
+        raise UserError(f"{archive}: unpacks to {size:,} bytes, expected as many free and 1 GB over, but got {free:,}")

@@ -1,23 +1,23 @@
 """Raw media: the fetch stage, which makes or converts them, and what a user fetches before any run.
 
-Published data sets lie in a folder of the user's. `obtain` fills it as far as lawful direct links go, unpacks the
+Published datasets lie in a folder of the user's. `obtain` fills it as far as lawful direct links go, unpacks the
 archives that were put there, and says precisely what else to put where.
 """
 
 from pathlib import Path
 
-from pipeline_src import files
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.progress import say
 from pipeline_src.datasets import download
 from pipeline_src.datasets.base import Dataset, no_folder
-from pipeline_src.errors import UserError
-from pipeline_src.progress import say
 
 OTHERS = (".rar", ".7z")  # what the standard library cannot unpack
 UNPACKED = ".unpacked.json"  # archives of the folder that have been unpacked: {name: [bytes, mtime in ns]}
 
 
 def fetch(data) -> None:
-    """Fill the raw folder of a data set of the plan; it appears whole, with files.json, or not at all."""
+    """Fill the raw folder of a dataset of the plan; it appears whole, with files.json, or not at all."""
     source = data.dataset.folder
     if source is not None and not source.is_dir():
         raise UserError(no_folder(data.name, source))
@@ -28,7 +28,7 @@ def fetch(data) -> None:
 
 
 def obtain(data) -> None:
-    """Download and unpack what can be, into the user's folder of a data set, and print what it must hold.
+    """Download and unpack what can be, into the user's folder of a dataset, and print what it must hold.
 
     Raises UserError if a download fails or an archive is refused.
     """
@@ -52,7 +52,7 @@ def obtain(data) -> None:
 
 
 def described(dataset: Dataset) -> str:
-    """Where a published data set comes from and what its folder holds."""
+    """Where a published dataset comes from and what its folder holds."""
     facts = {"from": dataset.homepage, "licence": dataset.licence, "cite": dataset.citation}
     lines = [dataset.title, *(f"  {key:8} {value}" for key, value in facts.items())]
     fetched = {item.file: item.bytes for item in dataset.downloads}

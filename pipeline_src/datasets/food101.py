@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
-from pipeline_src.errors import UserError
 
-MEND = "get the file again"
+FIX = "get the file again"
 CLASSES = 101
 COLUMNS = ("image_path|image", "text|title", "food|label|class")
 
@@ -39,14 +39,14 @@ texts/train_titles.csv, texts/test_titles.csv
         rows = [
             (row, split)
             for split in ("train", "test")
-            for row in lists.read(self.folder / f"texts/{split}_titles.csv", COLUMNS, MEND, optional=COLUMNS[1])
+            for row in lists.read(self.folder / f"texts/{split}_titles.csv", COLUMNS, FIX, optional=COLUMNS[1])
         ]
-        lists.once([row for row, _ in rows], lambda row: row.cells[0], MEND)
+        lists.once([row for row, _ in rows], lambda row: row.cells[0], FIX)
         return rows
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        return lists.classes([row for row, _ in self._rows], 2, CLASSES, MEND)
+        return lists.classes([row for row, _ in self._rows], 2, CLASSES, FIX)
 
     def fetch(self, folder: Path) -> None:
         """Write `text/<picture>.txt`, and link the pictures. Raises UserError if a list is missing or wrong."""
@@ -58,10 +58,10 @@ texts/train_titles.csv, texts/test_titles.csv
         known = self.classes  # checks the labels
         for row, split in self._rows:
             picture, title, label = row.cells
-            lists.label(row, label, known, MEND)
+            lists.label(row, label, known, FIX)
             if not (re.fullmatch(r"[\w-][\w.-]*", picture) and re.fullmatch(r"[\w-]+", label)):
                 raise UserError(
-                    f"{row.place}: expected the name of a picture and a class, found {picture!r}, {label!r}"
+                    f"{row.place}: expected the name of a picture and a class, but got {picture!r}, {label!r}"
                 )
             clip = Path(picture).stem
             text = Path(f"text/{label}/{clip}.txt")

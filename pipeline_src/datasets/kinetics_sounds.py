@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets, github
-from pipeline_src.errors import UserError
 
 OGM_GE = ("GeWu-Lab/OGM-GE_CVPR2022", "343dc1d95c9bda88f105c0da8d24f185e0e98b54")
-MEND = "fetch the lists again"
+FIX = "fetch the lists again"
 VIDEOS = (".mp4", ".mkv", ".webm")
 
 
@@ -61,15 +61,15 @@ lists/                                         fetched
         rows = [
             (row, split)
             for split in ("train", "test")
-            for row in lists.read(folder / f"lists/my_{split}.txt", ("id", "seconds", "label"), MEND)
+            for row in lists.read(folder / f"lists/my_{split}.txt", ("id", "seconds", "label"), FIX)
         ]
-        lists.once([row for row, _ in rows], lambda row: row.cells[0], MEND)
+        lists.once([row for row, _ in rows], lambda row: row.cells[0], FIX)
         found = lists.stems(folder, VIDEOS)
         for row, split in rows:
             clip, _, number = row.cells
             if not (number.isdecimal() and int(number) < len(self.classes)):
                 raise UserError(
-                    f"{row.place}: expected a class number from 0 to {len(self.classes) - 1}, found {number!r}; {MEND}"
+                    f"{row.place}: expected a class number from 0 to {len(self.classes) - 1}, but got {number!r}; {FIX}"
                 )
             video, names = _names(clip)
             file = next((found[name] for name in names if name in found), Path(f"videos/{names[0]}.mp4"))

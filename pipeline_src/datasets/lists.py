@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline_src import files
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError, listed
+from pipeline_src.core.progress import say
+from pipeline_src.core.registry import closest
 from pipeline_src.datasets.base import Clip
-from pipeline_src.errors import UserError, listed
-from pipeline_src.progress import say
-from pipeline_src.registry import closest
 
 SEPARATORS = ",;\t&"
 NAMES = {",": "','", ";": "';'", "\t": "tab", "&": "'&'", " ": "space"}
-CLIPS = "clips.csv"  # what a data set's fetch stage lists its clips in
+CLIPS = "clips.csv"  # what a dataset's fetch stage lists its clips in
 
 
 class Row(NamedTuple):
@@ -33,16 +33,16 @@ class Row(NamedTuple):
 
 
 def read(
-    file: Path, columns: tuple[str, ...], mend: str, separators: str = SEPARATORS, optional: str | None = None
+    file: Path, columns: tuple[str, ...], fix: str, separators: str = SEPARATORS, optional: str | None = None
 ) -> list[Row]:
     """The rows of a list with these columns, in order, each once.
 
     A first row that names the columns is a header, and may give them in another order; a column may have several
-    names, `id|name`, and the `optional` one may be empty. `mend` says in the errors how to get a right list. Raises
+    names, `id|name`, and the `optional` one may be empty. `fix` says in the errors how to get a right list. Raises
     UserError.
     """
-    text = _text(file, mend)
-    separator = _separator(file, text, len(columns), columns, mend, separators)
+    text = _text(file, fix)
+    separator = _separator(file, text, len(columns), columns, fix, separators)
     rows, seen, twice, order, line = [], {}, [], None, 0
     table = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     try:
@@ -61,47 +61,47 @@ def read(
             row = Row(file, first, cells)
             if len(cells) != len(columns):
                 expected = f"expected {len(columns)} values ({_named(columns)})"
-                raise UserError(f"{row.place}: {expected}, found {len(cells)}; mend the line, or {mend}")
+                raise UserError(f"{row.place}: {expected}, but got {len(cells)}; fix the line, or {fix}")
             row = row._replace(cells=tuple(cells[i] for i in order))
             for column, cell in zip(columns, row.cells, strict=True):
                 if not cell and column != optional:
                     empty = column.split("|")[0]
-                    raise UserError(f"{row.place}: expected a value for {empty}, found none; mend the line, or {mend}")
+                    raise UserError(f"{row.place}: expected a value for {empty}, but got none; fix the line, or {fix}")
             if row.cells in seen:
                 twice.append(row.line)
                 continue
             seen[row.cells] = row.line
             rows.append(row)
     except csv.Error as error:
-        raise UserError(f"{file}:{table.line_num}: not a table: {error}; {mend}") from error
+        raise UserError(f"{file}:{table.line_num}: not a table: {error}; {fix}") from error
     if not rows:
-        raise UserError(f"{file}: expected rows with {_named(columns)}, found none; {mend}")
+        raise UserError(f"{file}: expected rows with {_named(columns)}, but got none; {fix}")
     if twice:
         say(str(file), f"{len(twice)} rows stand twice and are used once: lines {listed(twice)}")
     return rows
 
 
-def once(rows: Iterable[Row], key: Callable[[Row], str], mend: str) -> list[Row]:
+def once(rows: Iterable[Row], key: Callable[[Row], str], fix: str) -> list[Row]:
     """The rows, if no two have one key. Raises UserError, naming both, as they contradict each other."""
     first: dict[str, Row] = {}
     for row in rows:
         other = first.setdefault(key(row), row)
         if other is not row:
             raise UserError(
-                f"{row.place}: expected each clip once, found {key(row)!r} with other values in {other.place}; "
-                f"remove one, or {mend}"
+                f"{row.place}: expected each clip once, but got {key(row)!r} with other values in {other.place}; "
+                f"remove one, or {fix}"
             )
     return list(first.values())
 
 
-def label(row: Row, value: str, classes: Iterable[str], mend: str) -> str:
+def label(row: Row, value: str, classes: Iterable[str], fix: str) -> str:
     """The value, if it is a class. Raises UserError with the closest one."""
     if value not in classes:
-        raise UserError(f"{row.place}: expected a class, found {value!r}{closest(value, classes)}; {mend}")
+        raise UserError(f"{row.place}: expected a class, but got {value!r}{closest(value, classes)}; {fix}")
     return value
 
 
-def classes(rows: Iterable[Row], column: int, count: int, mend: str) -> tuple[str, ...]:
+def classes(rows: Iterable[Row], column: int, count: int, fix: str) -> tuple[str, ...]:
     """The labels of a column in alphabetical order. Raises UserError, naming the rarest, if they are not `count`."""
     rows = list(rows)
     counts = Counter(row.cells[column] for row in rows)
@@ -109,31 +109,31 @@ def classes(rows: Iterable[Row], column: int, count: int, mend: str) -> tuple[st
         rare = min(counts, key=lambda name: (counts[name], name))
         place = next(row for row in rows if row.cells[column] == rare).place
         raise UserError(
-            f"{rows[0].file}: expected {count} classes, found {len(counts)}; the rarest is {rare!r}, "
-            f"{counts[rare]} times, first in {place}; {mend}"
+            f"{rows[0].file}: expected {count} classes, but got {len(counts)}; the rarest is {rare!r}, "
+            f"{counts[rare]} times, first in {place}; {fix}"
         )
     return tuple(sorted(counts))
 
 
-def _text(file: Path, mend: str) -> str:
+def _text(file: Path, fix: str) -> str:
     try:
         raw = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{file}: expected a list, found no file; {mend}") from None
+        raise UserError(f"{file}: expected a list, but got no file; {fix}") from None
     except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}; {mend}") from None
+        raise UserError(f"{file}: cannot be read: {error.strerror}; {fix}") from None
     encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise UserError(f"{file}:{line}: expected UTF-8, found {error.reason}; save it as UTF-8, or {mend}") from None
+        raise UserError(f"{file}:{line}: expected UTF-8, but got {error.reason}; save it as UTF-8, or {fix}") from None
     if "\0" in text:
-        raise UserError(f"{file}: expected text, found binary data; {mend}")
+        raise UserError(f"{file}: expected text, but got binary data; {fix}")
     return text
 
 
-def _separator(file: Path, text: str, count: int, columns: tuple, mend: str, separators: str) -> str:
+def _separator(file: Path, text: str, count: int, columns: tuple, fix: str, separators: str) -> str:
     """The separator that cuts most of the first lines into the right number of values."""
     sample = [line for line in text.splitlines() if line.strip(f"{separators} \t")][:200]
     if count == 1:
@@ -148,7 +148,7 @@ def _separator(file: Path, text: str, count: int, columns: tuple, mend: str, sep
         known = ", ".join(NAMES[s] for s in separators)
         raise UserError(
             f"{file}: expected lines of {count} values ({_named(columns)}) separated by {known}, "
-            f"found {sample[0][:80]!r}; {mend}"
+            f"found {sample[0][:80]!r}; {fix}"
         )
     return best
 
@@ -178,7 +178,7 @@ def stems(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
         if path.suffix.lower() in suffixes:
             if path.stem in found:
                 raise UserError(
-                    f"{folder / path}: expected each clip's file once, found {found[path.stem]} too; remove one of them"
+                    f"{folder / path}: expected each clip's file once, but got {found[path.stem]} too; remove one"
                 )
             found[path.stem] = path
     return found

@@ -1,4 +1,4 @@
-"""The manifest: every clip that a data set lists is in it, or in the quarantine table with the reason."""
+"""The manifest: every clip that a dataset lists is in it, or in the quarantine table with the reason."""
 
 import concurrent.futures
 import re
@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from pipeline_src import files, quarantine
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError, listed
+from pipeline_src.core.progress import say
+from pipeline_src.core.registry import closest
+from pipeline_src.datasets import quarantine
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, no_folder
-from pipeline_src.errors import UserError, listed
 from pipeline_src.media.base import Extractor, MediaError
-from pipeline_src.progress import say
-from pipeline_src.registry import closest
 
 SPLITS = ("train", "val", "test")
 NEEDED = ("train", "test")  # val is cut from train where none is published
@@ -22,7 +23,7 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def make(data, threads: int = 1) -> None:
-    """Write manifest.parquet and quarantine.parquet of a data set of the plan.
+    """Write manifest.parquet and quarantine.parquet of a dataset of the plan.
 
     The manifest has id, one column per modality (path relative to the raw folder), label, split (train, val, test),
     group, duration (seconds, of the longest modality) and checksum (of the files, in the order of the modalities).
@@ -44,7 +45,7 @@ def make(data, threads: int = 1) -> None:
 
 
 def listed_clips(data) -> list[Clip]:
-    """The clips of the data set's lists, checked. Raises UserError if the folder is missing or a list is wrong."""
+    """The clips of the dataset's lists, checked. Raises UserError if the folder is missing or a list is wrong."""
     if not data.raw.is_dir():
         raise UserError(no_folder(data.name, data.raw))
     clips = list(data.dataset.clips(data.raw))
@@ -74,7 +75,7 @@ def look(data, clips: list[Clip], threads: int, hashed: bool) -> tuple[list[dict
 def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
     """What is wrong with a list of clips as a whole is an error, not a matter for the quarantine."""
     if not clips:
-        raise UserError(f"{name}: expected clips, found none in the data set's lists")
+        raise UserError(f"{name}: expected clips, but got none in the dataset's lists")
 
     def complain(bad: list, what: str) -> None:
         if bad:
@@ -85,7 +86,7 @@ def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
         for file in clip.files.values():
             path = PurePosixPath(Path(file).as_posix())
             if path.is_absolute() or ".." in path.parts:
-                complain([f"{clip.id} ({file})"], "paths that leave the data set's folder")
+                complain([f"{clip.id} ({file})"], "paths that leave the dataset's folder")
     seen: dict[str, int] = {}
     for clip in clips:
         seen[clip.id] = seen.get(clip.id, 0) + 1
@@ -94,14 +95,14 @@ def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
     if labels:
         hint = closest(labels[0], dataset.classes)
         first = next(c.id for c in clips if c.label == labels[0])
-        raise UserError(f"{name}: labels that are no class of the data set: {listed(labels)} (of {first}){hint}")
+        raise UserError(f"{name}: labels that are no class of the dataset: {listed(labels)} (of {first}){hint}")
     splits = [f"{c.id} ({c.split})" for c in clips if c.split not in SPLITS]
     complain(splits, f"splits other than {', '.join(SPLITS)}")
     missing = [c.id for c in clips if set(c.files) != set(dataset.modalities)]
     complain(missing, f"clips without a file for each of {', '.join(dataset.modalities)}")
     for split in NEEDED:
         if all(clip.split != split for clip in clips):
-            raise UserError(f"{name}: expected clips of both splits in the data set's lists, found none of {split}")
+            raise UserError(f"{name}: expected clips of both splits in the dataset's lists, but got none of {split}")
 
 
 def _look(
@@ -137,7 +138,7 @@ def _pointer(file: Path) -> str | None:
 def with_val(manifest: pd.DataFrame, params: DatasetParams) -> pd.DataFrame:
     """The rows with `val` cut from `train`, or with the published one. Raises UserError if it cannot be cut."""
     if not (manifest.split == "val").any():
-        manifest["split"] = cut_val(manifest, params.val_share, params.split_seed)
+        manifest["split"] = cut_val(manifest, params.val_fraction, params.split_seed)
     return manifest
 
 
@@ -153,8 +154,8 @@ def cut_val(manifest: pd.DataFrame, share: float, seed: int) -> pd.Series:
     for what, most in (("groups", train.group.nunique()), ("of a label", train.label.value_counts().max())):
         if not most >= folds:
             raise UserError(
-                f"val_share: {share} asks for {folds} folds of the {len(train)} training clips, "
-                f"expected at least as many {what}, found {most}; raise val_share or add clips"
+                f"val_fraction: {share} asks for {folds} folds of the {len(train)} training clips, "
+                f"expected at least as many {what}, but got {most}; raise val_fraction or add clips"
             )
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(train, train.label, train.group)
     held_out = min((fold for _, fold in cut), key=lambda fold: abs(len(fold) / len(train) - share))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_src.errors import UserError
+from pipeline_src.core.errors import UserError
 
 MARK = object()
 NUMPY = re.compile(r"numpy\.(_?core)\.(multiarray|numeric)")  # NumPy 1 says core, NumPy 2 _core
@@ -37,10 +37,10 @@ def read(file: Path) -> Any:
             start = _npy_header(handle, file)
             size = handle.seek(0, 2)
             if size <= start:
-                raise UserError(f"{file}: expected a pickle, found no more than {size} bytes; get the file again")
+                raise UserError(f"{file}: expected a pickle, but got no more than {size} bytes; get the file again")
             content = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
-        raise UserError(f"{file}: expected a pickle of arrays, found no file") from None
+        raise UserError(f"{file}: expected a pickle of arrays, but got no file") from None
     machine = _Machine(content, start)
     try:
         value = machine.run()
@@ -55,7 +55,7 @@ def read(file: Path) -> Any:
         struct.error,
     ) as error:
         raise UserError(
-            f"{file}: expected a pickle of arrays, strings and numbers only, found at byte {machine.at}: "
+            f"{file}: expected a pickle of arrays, strings and numbers only, but got at byte {machine.at}: "
             f"{error or type(error).__name__}; nothing of it was run: do not open it with anything else, "
             "get the file again from its publisher"
         ) from None
@@ -77,7 +77,7 @@ def _npy_header(handle, file: Path) -> int:
     except (ValueError, KeyError) as error:
         raise UserError(f"{file}: not a .npy file: {error}; get the file again") from None
     if not dtype.hasobject:
-        raise UserError(f"{file}: expected a .npy file of objects, found {dtype}; get the file again")
+        raise UserError(f"{file}: expected a .npy file of objects, but got {dtype}; get the file again")
     return handle.tell()
 
 

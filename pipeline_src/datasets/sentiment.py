@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
+from pipeline_src.core.errors import UserError, listed
+from pipeline_src.core.progress import say
 from pipeline_src.datasets import lists, pickles
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams
-from pipeline_src.errors import UserError, listed
-from pipeline_src.progress import say
 
 KEYS = {"audio": "audio", "text": "text", "visual": "vision"}
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
-MEND = "get the file again"
+FIX = "get the file again"
 
 
 class SentimentParams(FolderParams):
@@ -27,7 +27,7 @@ class SentimentParams(FolderParams):
 
 
 class Sentiment(Dataset):
-    """A data set whose published file is one pickle of features."""
+    """A dataset whose published file is one pickle of features."""
 
     Params = SentimentParams
     modalities = ("audio", "text", "visual")
@@ -40,7 +40,7 @@ class Sentiment(Dataset):
         file = self.folder / self.params.file
         if not isinstance(content, dict) or not set(SPLITS.values()) <= set(content):
             found = listed(content) if isinstance(content, dict) else type(content).__name__
-            raise UserError(f"{file}: expected {', '.join(SPLITS.values())}, found {found}; {MEND}")
+            raise UserError(f"{file}: expected {', '.join(SPLITS.values())}, but got {found}; {FIX}")
         lists.write_clips(
             folder, (clip for split, key in SPLITS.items() for clip in _split(file, content[key], key, split, folder))
         )
@@ -54,25 +54,25 @@ def _split(file: Path, part, key: str, split: str, folder: Path) -> Iterator[Cli
     wanted = (*KEYS.values(), "labels", "id")
     if not isinstance(part, dict) or not set(wanted) <= set(part):
         found = listed(part) if isinstance(part, dict) else type(part).__name__
-        raise UserError(f"{file}: {key}: expected {', '.join(wanted)}, found {found}; {MEND}")
+        raise UserError(f"{file}: {key}: expected {', '.join(wanted)}, but got {found}; {FIX}")
     labels, ids = np.asarray(part["labels"]), part["id"]
     count = len(labels)
     for name in KEYS.values():
         array = part[name]
         if not isinstance(array, np.ndarray) or array.ndim != 3 or len(array) != count or array.dtype.kind != "f":
             found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise UserError(f"{file}: {key}: expected {name} as floats ({count}, T, D), found {found}; {MEND}")
+            raise UserError(f"{file}: {key}: expected {name} as floats ({count}, T, D), but got {found}; {FIX}")
     if labels.size != count or labels.dtype.kind not in "fiu" or len(ids) != count:
         raise UserError(
-            f"{file}: {key}: expected a label and an id for each of {count} clips, found labels {labels.dtype} "
-            f"{labels.shape} and {len(ids)} ids; {MEND}"
+            f"{file}: {key}: expected a label and an id for each of {count} clips, but got labels {labels.dtype} "
+            f"{labels.shape} and {len(ids)} ids; {FIX}"
         )
     labels = labels.reshape(-1)
     outside = np.flatnonzero(~(np.abs(labels) <= 3))
     if len(outside):
         raise UserError(
-            f"{file}: {key}: expected labels from -3 to 3, found {labels[outside[0]]} at row {outside[0]} and "
-            f"{len(outside)} such; {MEND}"
+            f"{file}: {key}: expected labels from -3 to 3, but got {labels[outside[0]]} at row {outside[0]} and "
+            f"{len(outside)} such; {FIX}"
         )
     for m in KEYS:
         (folder / m).mkdir(exist_ok=True)

@@ -14,11 +14,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
-from pipeline_src.errors import UserError
 
-MEND = "unpack UCF101TrainTestSplits-RecognitionTask.zip again"
+FIX = "unpack UCF101TrainTestSplits-RecognitionTask.zip again"
 CLASSES = 101
 NAME = re.compile(r"v_(?P<label>\w+)_(?P<group>g\d\d)_c\d\d")
 
@@ -46,24 +46,24 @@ ucfTrainTestlist/classInd.txt, trainlist01.txt, testlist01.txt ...
     @cached_property
     def classes(self) -> tuple[str, ...]:
         file = self.folder / "ucfTrainTestlist/classInd.txt"
-        rows = lists.read(file, ("number", "class"), MEND, separators=" ,;\t")
-        return lists.classes(rows, 1, CLASSES, MEND)
+        rows = lists.read(file, ("number", "class"), FIX, separators=" ,;\t")
+        return lists.classes(rows, 1, CLASSES, FIX)
 
     def clips(self, folder: Path) -> Iterable[Clip]:
         rows = []
         for split, columns in (("train", ("file", "number")), ("test", ("file",))):
             file = folder / f"ucfTrainTestlist/{split}list{self.params.split:02d}.txt"
-            rows += [(row, split) for row in lists.read(file, columns, MEND, separators=" ,;\t")]
+            rows += [(row, split) for row in lists.read(file, columns, FIX, separators=" ,;\t")]
         stem = {row: Path(row.cells[0].replace("\\", "/")).stem for row, _ in rows}
-        lists.once([row for row, _ in rows], stem.__getitem__, MEND)
+        lists.once([row for row, _ in rows], stem.__getitem__, FIX)
         found = lists.stems(folder, (".avi", ".mp4"))
         known = frozenset(self.classes)
         for row, split in rows:
             name = NAME.fullmatch(stem[row])
             if name is None:
-                raise UserError(f"{row.place}: expected <class>/v_<class>_gNN_cNN.avi, found {row.cells[0]!r}; {MEND}")
+                raise UserError(f"{row.place}: expected <class>/v_<class>_gNN_cNN.avi, but got {row.cells[0]!r}; {FIX}")
             label = Path(row.cells[0].replace("\\", "/")).parent.name or name["label"]
-            lists.label(row, label, known, MEND)
+            lists.label(row, label, known, FIX)
             file = found.get(stem[row], Path(f"UCF-101/{label}/{stem[row]}.avi"))
             group = f"{name['label']}_{name['group']}"
             yield Clip(stem[row], label, split, group, dict.fromkeys(self.modalities, file))

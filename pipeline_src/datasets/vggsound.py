@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
-from pipeline_src.errors import UserError
 
-MEND = "download vggsound.csv again"
+FIX = "download vggsound.csv again"
 CLASSES = 309
 
 
@@ -33,21 +33,21 @@ vggsound.csv                        from the first address, folder data
 
     @cached_property
     def _rows(self) -> list[lists.Row]:
-        return lists.read(self.folder / "vggsound.csv", ("id", "start", "label", "split"), MEND)
+        return lists.read(self.folder / "vggsound.csv", ("id", "start", "label", "split"), FIX)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        return lists.classes(self._rows, 2, CLASSES, MEND)
+        return lists.classes(self._rows, 2, CLASSES, FIX)
 
     def clips(self, folder: Path) -> Iterable[Clip]:
         known = self.classes  # checks the labels
         found = lists.stems(folder, (".mp4", ".mkv", ".webm"))
-        for row in lists.once(self._rows, lambda row: f"{row.cells[0]},{row.cells[1]}", MEND):
+        for row in lists.once(self._rows, lambda row: f"{row.cells[0]},{row.cells[1]}", FIX):
             video, start, label, split = row.cells
             if not start.isdecimal():
-                raise UserError(f"{row.place}: expected a start in whole seconds, found {start!r}; {MEND}")
+                raise UserError(f"{row.place}: expected a start in whole seconds, but got {start!r}; {FIX}")
             if split not in ("train", "test"):
-                raise UserError(f"{row.place}: expected train or test, found {split!r}; {MEND}")
+                raise UserError(f"{row.place}: expected train or test, but got {split!r}; {FIX}")
             clip = f"{video}_{int(start):06d}"
             file = found.get(clip, Path(f"videos/{clip}.mp4"))
-            yield Clip(clip, lists.label(row, label, known, MEND), split, video, dict.fromkeys(self.modalities, file))
+            yield Clip(clip, lists.label(row, label, known, FIX), split, video, dict.fromkeys(self.modalities, file))

@@ -1,4 +1,4 @@
-"""The linear probe: how much of the label a frozen encoder's features hold, whatever the fusion head makes of them."""
+"""The linear probe: how much of the label a frozen encoder's features hold, whatever the fusion makes of them."""
 
 import warnings
 

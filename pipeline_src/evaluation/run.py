@@ -1,6 +1,6 @@
 """The evaluate stage: a trained run's predictions on val and test, and every metric made from them.
 
-A modality is looked at in three ways: by the head's `share` of the joint logits, by `removal` of the other modalities,
+A modality is scored in three ways: by the fusion's `share` of the joint logits, by `removal` of the other modalities,
 and by a linear `probe` on its encoder's features. This is the one place where test data is read, and nothing is chosen
 by it.
 """
@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline_src import files
-from pipeline_src.errors import UserError
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.progress import say
 from pipeline_src.evaluation.metrics import calibration, classification, contributions
 from pipeline_src.evaluation.probe import linear_probe
 from pipeline_src.features.read import Cache
 from pipeline_src.models.multimodal import MultimodalModel, build
-from pipeline_src.progress import say
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
 from pipeline_src.training.loader import Loader
@@ -52,7 +52,7 @@ def _evaluate(run, cache: Cache, loaders: dict[str, Loader], device: torch.devic
     model = build(spec, cache.modalities, classes, run.seed)
     weights = files.awaited(run.folder / "weights.safetensors")
     if not weights.exists():
-        raise UserError(f"{weights}: expected the run's weights, found none; delete {run.record} to train it again")
+        raise UserError(f"{weights}: expected the run's weights, but got none; delete {run.record} to train it again")
     try:
         model.load_state_dict(checkpoint.load(weights)[0])
     except checkpoint.DamagedError as error:
@@ -119,8 +119,8 @@ def _logits(
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Logits (N, C) of the fused model and of each modality by share and removal; each modality's contribution."""
     modalities = list(features)
-    logits = {FUSED: model.head(features)}
-    for m, share in model.head.unimodal(features).items():
+    logits = {FUSED: model.fusion(features)}
+    for m, share in model.fusion.unimodal(features).items():
         logits[f"{m}/share"] = share
         logits[f"{m}/removal"] = model.predict(features, [m])
     worth = contributions(

@@ -13,18 +13,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline_src import files, quarantine
+from pipeline_src.core import files
+from pipeline_src.core.progress import say
+from pipeline_src.datasets import quarantine
 from pipeline_src.features.read import CACHE_FILE, tensors
 from pipeline_src.media.base import Extractor, MediaError
-from pipeline_src.progress import say
 
 BATCH_BYTES = 16 << 20
 
 
 def extract(data, index: int) -> None:
-    """Write shard `index` of the data set: the clips of its equal slice of the manifest.
+    """Write shard `index` of the dataset: the clips of its equal slice of the manifest.
 
-    `data` is the plan's entry of the data set. Writes the shard and, beside it, its quarantine table.
+    `data` is the plan's entry of the dataset. Writes the shard and, beside it, its quarantine table.
     """
     manifest = pd.read_parquet(files.awaited(data.manifest / "manifest.parquet"))
     stem, count = data.shards[index], len(data.shards)

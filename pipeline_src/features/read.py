@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline_src import files
-from pipeline_src.errors import UserError
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
 
 CACHE_FILE = "cache.json"
 
@@ -39,7 +39,7 @@ class Cache:
         try:
             self.info = files.read_json(files.awaited(folder / CACHE_FILE))
         except FileNotFoundError as error:
-            raise UserError(f"{folder / CACHE_FILE}: expected a finished cache, found none; run snakemake") from error
+            raise UserError(f"{folder / CACHE_FILE}: expected a finished cache, but got none; run snakemake") from error
         self.classes: list[str] = self.info["classes"]
         self.modalities: dict[str, dict] = self.info["modalities"]
 

@@ -62,9 +62,9 @@ class Array(Extractor):
             raise MediaError(f"cannot be opened: {error}") from error
         expected = f"expected numbers (steps, {self.params.features})"
         if not isinstance(values, np.ndarray):  # an archive of several
-            raise MediaError(f"{expected}, found an archive of arrays")
+            raise MediaError(f"{expected}, but got an archive of arrays")
         if values.dtype.kind not in "fiu" or values.ndim != 2 or values.shape[1] != self.params.features:
-            raise MediaError(f"{expected}, found {values.dtype} {values.shape}")
+            raise MediaError(f"{expected}, but got {values.dtype} {values.shape}")
         if not len(values):
             raise MediaError("no steps")
         return values

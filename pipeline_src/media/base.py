@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from pipeline_src.registry import Registry
+from pipeline_src.core.registry import Registry
 
 extractors = Registry("pipeline_src.media", "feature extractor")
 

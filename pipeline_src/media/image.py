@@ -1,4 +1,4 @@
-"""One picture file: the visual input of data sets of stills."""
+"""One picture file: the visual input of datasets of stills."""
 
 from pathlib import Path
 from typing import Literal

@@ -42,7 +42,7 @@ def read(file: Path, mode: Literal["RGB", "L"]) -> "Image":
     """
     with _open(file) as picture:
         if picture.mode.split(";")[0] in DEEP:
-            raise MediaError(f"expected 8 bits a channel, found mode {picture.mode}")
+            raise MediaError(f"expected 8 bits a channel, but got mode {picture.mode}")
         try:
             return picture.convert(mode)
         except (OSError, SyntaxError, ValueError) as error:  # Pillow's PNG reader raises SyntaxError

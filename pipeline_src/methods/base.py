@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline_src.lazy import torch
-from pipeline_src.registry import Registry
+from pipeline_src.core.lazy import torch
+from pipeline_src.core.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,7 @@ class WindowParams(MethodParams):
         for name in ("first_epoch", "last_epoch"):
             epoch = getattr(self, name)
             if epoch is not None and epoch >= epochs:
-                return f"expected {name} below training.epochs = {epochs}, found {epoch}"
+                return f"expected {name} below training.epochs = {epochs}, but got {epoch}"
         return None
 
 
@@ -65,10 +65,10 @@ class Method:
     Params: ClassVar[type[MethodParams]] = MethodParams
 
     @classmethod
-    def refuses(cls, params: MethodParams, head: str, modalities: int, epochs: int) -> str | None:
-        """Why the method cannot work with this head, number of modalities or length of the run, or None.
+    def refuses(cls, params: MethodParams, fusion: str, modalities: int, epochs: int) -> str | None:
+        """Why the method cannot work with this fusion, number of modalities or length of the run, or None.
 
-        Asked before any run starts; one line, "expected ..., found ...", reported at the method's block.
+        Asked before any run starts; one line, "expected ..., but got ...", reported at the method's block.
         """
         return None
 
@@ -93,7 +93,7 @@ class Method:
     def on_features(
         self, ctx: Context, features: dict[str, Tensor], batch: Batch
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Between encoders and head: features {m: (B, D_m)} in and out; the rows kept (B,) bool, or None for all."""
+        """Between encoders and fusion: features {m: (B, D_m)} in and out; the rows kept (B,) bool, or None for all."""
         return features, None
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pipeline_src.lazy import torch
+from pipeline_src.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,7 @@
 
 Peng et al., CVPR 2022, arXiv:2203.15332 (OGM, GE); Wei et al., TPAMI 2024, arXiv:2410.11582 (the journal's scale).
 
-    s_m   = sum_i softmax(z_m,i)[y_i]                        Eq. 8   z_m: logits (B, C) of modality m, from the head
+    s_m   = sum_i softmax(z_m,i)[y_i]                        Eq. 8   z_m: logits (B, C) of modality m, from the fusion
     rho_m = s_m / s_j                                        Eq. 9   two modalities; for more, `others` in `discrepancy`
     k_m   = 1 - tanh(alpha rho_m)      if rho_m > 1 else 1   Eq. 10  scale: cvpr
     k_m   = 1 - alpha tanh(rho_m - 1)  if rho_m > 1 else 1   TPAMI   scale: tpami; not below 0
@@ -17,8 +17,8 @@ What the authors' code does otherwise (OGM-GE_CVPR2022, BML_TPAMI2024), and wher
 - It adds noise to every encoder, scaled or not: `noise`.
 - The code for TPAMI keeps the scale of CVPR. The journal's scale is known here second-hand; with alpha > 1 it becomes
   negative, which would turn the gradient round, so it ends at 0.
-- Its share of concatenated features has half the bias, of added ones the whole of its own: so have the heads here.
-- With FiLM and gated fusion it cannot run. Here such a head predicts with the other modalities removed (TPAMI, Sec.
+- Its share of concatenated features has half the bias, of added ones the whole of its own: so have the fusions here.
+- With FiLM and gated fusion it cannot run. Here such a fusion predicts with the other modalities removed (TPAMI, Sec.
   4.3.7).
 Ours: a score counts as 1e-8 at least in a ratio, so that ratios and what is logged stay finite.
 """
@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pipeline_src.errors import UserError
-from pipeline_src.lazy import torch
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.lazy import torch
 from pipeline_src.methods import discrepancy
 from pipeline_src.methods.base import Method, Phase, WindowParams, methods
 
@@ -138,9 +138,9 @@ class OGM(Method):
     Params = OGMParams
 
     @classmethod
-    def refuses(cls, params: OGMParams, head: str, modalities: int, epochs: int) -> str | None:
+    def refuses(cls, params: OGMParams, fusion: str, modalities: int, epochs: int) -> str | None:
         if modalities < 2:
-            return f"expected two modalities or more, found {modalities}"
+            return f"expected two modalities or more, but got {modalities}"
         return params.beyond(epochs)
 
     @classmethod
@@ -156,7 +156,7 @@ class OGM(Method):
             if not tensors:
                 raise UserError(
                     f"methods.{self.name}.weights: expected the encoder of {m!r} to have such weights to train, "
-                    f"found none for {p.weights!r}; choose another (conv, matrix, all)"
+                    f"but got none for {p.weights!r}; choose another (conv, matrix, all)"
                 )
             ctx.log(f"modulated_tensors/{m}", len(tensors) * p.within(ctx.epoch))
         return [Phase()]
@@ -164,8 +164,8 @@ class OGM(Method):
     def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         p, active = self.params, self.params.within(ctx.epoch)
         with torch.no_grad():
-            # In float32, as the head's weights are, whatever the precision of the pass was.
-            logits = ctx.model.head.unimodal({m: f.float() for m, f in output.features.items()})
+            # In float32, as the fusion's weights are, whatever the precision of the pass was.
+            logits = ctx.model.fusion.unimodal({m: f.float() for m, f in output.features.items()})
             score = discrepancy.scores(logits, batch.label)
             ratio = discrepancy.ratios(score, p.others)
             k = coefficients(ratio, p.alpha if active else 0.0, p.scale)

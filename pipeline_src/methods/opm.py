@@ -1,10 +1,10 @@
 """OPM: on-the-fly prediction modulation, and OPM with OGM (Wei et al., TPAMI 2024, arXiv:2410.11582).
 
-    Eq. 6-7  s_m, rho_m   scores and ratios of the batch, see `discrepancy`, from the logits that the head gives of m
+    Eq. 6-7  s_m, rho_m   scores and ratios of the batch, see `discrepancy`, from the logits that the fusion gives of m
     Eq. 8    q_m = q_base (1 + lambda z(rho_m)) if rho_m > 1 else 0,    z(rho) = tanh(rho - 1)
              each sample's feature f_m is set to zero with probability q_m, independently of the others
 
-Between encoders and head, modalities that are ahead are dropped from some samples, which must then be learnt from the
+Between encoders and fusion, modalities that are ahead are dropped from some samples, which must then be learnt from the
 others. The weakest modality has rho <= 1 by either rule of `others`, so q = 0 and no sample loses every modality.
 q_base = 0 is joint training.
 
@@ -18,7 +18,7 @@ The authors' code (BML_TPAMI2024) adds to this. The defaults are the paper's equ
 
 As in the code, scores are taken before anything is dropped, those for the next batch and those of OGM too, which
 follows in the backward pass where both run, and q is cut at 1. Ours: a score counts as 1e-8 at least in a ratio, so
-that ratios are finite. The paper's equations and Sec. 4.3.7 (scores by removal, with a head that is no sum over
+that ratios are finite. The paper's equations and Sec. 4.3.7 (scores by removal, with a fusion that is no sum over
 modalities) are known here second-hand.
 """
 
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pipeline_src.lazy import torch
+from pipeline_src.core.lazy import torch
 from pipeline_src.methods import discrepancy
 from pipeline_src.methods.base import Method, MethodParams, Phase, methods
 from pipeline_src.methods.ogm import OGM, OGMParams
@@ -113,11 +113,11 @@ class OPM(Method):
         self.next_q: Tensor | None = None  # (M,), from the scores of the batch before
 
     @classmethod
-    def refuses(cls, params: OPMParams, head: str, modalities: int, epochs: int) -> str | None:
+    def refuses(cls, params: OPMParams, fusion: str, modalities: int, epochs: int) -> str | None:
         if modalities < 2:
-            return f"expected two modalities or more, found {modalities}"
+            return f"expected two modalities or more, but got {modalities}"
         if params.warmup_epochs >= epochs:
-            return f"expected warmup_epochs below training.epochs = {epochs}, found {params.warmup_epochs}"
+            return f"expected warmup_epochs below training.epochs = {epochs}, but got {params.warmup_epochs}"
         return None
 
     @classmethod
@@ -131,8 +131,8 @@ class OPM(Method):
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         p = self.params
         with torch.no_grad(), torch.autocast(batch.label.device.type, enabled=False):
-            # In float32, as the head's weights are, whatever the precision of the pass is.
-            logits = ctx.model.head.unimodal({m: f.float() for m, f in features.items()})
+            # In float32, as the fusion's weights are, whatever the precision of the pass is.
+            logits = ctx.model.fusion.unimodal({m: f.float() for m, f in features.items()})
             score = discrepancy.scores(logits, batch.label)
             ratio = discrepancy.ratios(score, p.others)
             found = drop_probabilities(torch.stack(list(ratio.values())), p.q_base, p.lam)
@@ -169,8 +169,8 @@ class OPMOGM(Method):
         self.ogm.name = f"{self.name}.ogm"  # where its messages point to in params.yaml
 
     @classmethod
-    def refuses(cls, params: OPMOGMParams, head: str, modalities: int, epochs: int) -> str | None:
-        run = head, modalities, epochs
+    def refuses(cls, params: OPMOGMParams, fusion: str, modalities: int, epochs: int) -> str | None:
+        run = fusion, modalities, epochs
         return OPM.refuses(params.opm, *run) or OGM.refuses(params.ogm, *run)
 
     @classmethod

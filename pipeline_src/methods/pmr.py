@@ -11,7 +11,7 @@
                                                              gamma_m = clip(rho_m - 1, 0, 1), Eq. 11 with roles swapped
 
 PCE speeds the slower modality up; PER keeps the entropy of the faster one's posterior high, which slows it down. No
-gradient flows through prototypes, ratios and weights. The head takes no part in either term, so every head serves.
+gradient flows through prototypes, ratios and weights. The fusion takes no part in either term, so every fusion serves.
 
 Where the authors' code (Modal-Imbalance-PMR) departs from the paper, both are offered:
 
@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pipeline_src.lazy import torch
+from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, Phase, WindowParams, methods
 from pipeline_src.methods.discrepancy import Others, ratios, scores
 
@@ -168,9 +168,9 @@ class PMR(Method):
     Params = PMRParams
 
     @classmethod
-    def refuses(cls, params: PMRParams, head: str, modalities: int, epochs: int) -> str | None:
+    def refuses(cls, params: PMRParams, fusion: str, modalities: int, epochs: int) -> str | None:
         if modalities < 2:
-            return f"expected two modalities or more, found {modalities}"
+            return f"expected two modalities or more, but got {modalities}"
         return params.beyond(epochs)
 
     @classmethod

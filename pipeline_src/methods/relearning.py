@@ -6,7 +6,7 @@
     strength    alpha^m = tanh(lambda g^m)
     re-learn    theta^m <- alpha^m theta_init^m + (1 - alpha^m) theta^m             every parameter of encoder m
 
-theta_init are the weights before the first step; the fusion head is left alone. A modality that is fitted to the
+theta_init are the weights before the first step; the fusion is left alone. A modality that is fitted to the
 training clips beyond what holds for others has a wide gap and starts over; one that is scarcely informative has a
 narrow gap and is kept. The rule is one modality's alone, so that any number of them works without an extension.
 
@@ -27,7 +27,7 @@ next; purities stand in that epoch's row, and nothing happens after the last epo
 
 Deviations: the authors' script trains D&R without augmentation on 5,954 clips, its baseline with augmentation on 6,698,
 and picks the epoch on test; here both have the same clips and augmentation, and the diagnosis alone sees clips without
-it. k-means gets the clips in the data set's order, not shuffled, and one thread, so that a run repeats exactly.
+it. k-means gets the clips in the dataset's order, not shuffled, and one thread, so that a run repeats exactly.
 lambda = infinity gives alpha = 1 whatever the gap, its limit for all gaps but 0. With fewer clips than classes there
 are as many clusters as clips; with fewer distinct features, such as a constant modality's, as many as are distinct.
 """
@@ -41,8 +41,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pipeline_src.errors import UserError
-from pipeline_src.lazy import torch
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, MethodParams, methods
 
 if TYPE_CHECKING:
@@ -142,10 +142,10 @@ class Relearning(Method):
         self.initial: dict[str, Tensor] = {}  # {"m/name": weights before the first step}
 
     @classmethod
-    def refuses(cls, params: RelearningParams, head: str, modalities: int, epochs: int) -> str | None:
+    def refuses(cls, params: RelearningParams, fusion: str, modalities: int, epochs: int) -> str | None:
         least = params.every + 2  # `every` counts from 0, and an epoch must follow
         if epochs < least:
-            return f"expected training.epochs of {least} or more with every: {params.every}, found {epochs}"
+            return f"expected training.epochs of {least} or more with every: {params.every}, but got {epochs}"
         return None
 
     def on_train_start(self, ctx: Context) -> None:
@@ -170,7 +170,7 @@ class Relearning(Method):
             for m, f in features.items():
                 if not f.isfinite().all():
                     raise UserError(
-                        f"relearning: expected finite features of {m!r} before epoch {ctx.epoch}, found others: "
+                        f"relearning: expected finite features of {m!r} before epoch {ctx.epoch}, but got others: "
                         "training has diverged; lower training.lr"
                     )
                 purities[m][split] = purity(assign(f, ctx.classes, p.features, p.starts), labels.cpu())

@@ -1,5 +1,5 @@
-"""What an encoder is, and the registries of encoders and fusion heads. Imports no torch; see `heads/base.py` for
-heads.
+"""What an encoder is, and the registries of encoders and fusions. Imports no torch; see `fusions/base.py` for
+fusions.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline_src.registry import Registry
+from pipeline_src.core.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline_src.media.base import Extractor
 
 encoders = Registry("pipeline_src.models.encoders", "encoder")
-heads = Registry("pipeline_src.models.heads", "fusion head")
+fusions = Registry("pipeline_src.models.fusions", "fusion")
 
 
 class EncoderParams(BaseModel):
@@ -47,7 +47,7 @@ class Encoder:
         """Why it cannot read what the extractor gives, or None."""
         if extractor.layout in cls.layouts:
             return None
-        return f"expected an encoder of layout {extractor.layout!r}, found {cls.name!r} of {', '.join(cls.layouts)}"
+        return f"expected an encoder of layout {extractor.layout!r}, but got {cls.name!r} of {', '.join(cls.layouts)}"
 
     @property
     def features(self) -> int:
@@ -64,4 +64,4 @@ def too_few_words(rows: int | None, extractor: Extractor) -> str | None:
     vocabulary = getattr(extractor, "vocabulary", None)
     if rows is None or vocabulary is None or rows >= vocabulary:
         return None
-    return f"expected words of at least {vocabulary:,}, the recipe's numbers, found {rows:,}"
+    return f"expected words of at least {vocabulary:,}, the recipe's numbers, but got {rows:,}"

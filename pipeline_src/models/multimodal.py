@@ -1,13 +1,13 @@
-"""The model: one encoder per modality and a fusion head."""
+"""The model: one encoder per modality and a fusion."""
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pipeline_src.models.base import encoders, heads
-from pipeline_src.models.heads.base import Head, only
-from pipeline_src.seeding import seed_of
+from pipeline_src.core.seeding import seed_of
+from pipeline_src.models.base import encoders, fusions
+from pipeline_src.models.fusions.base import Fusion, only
 
 
 class Output(NamedTuple):
@@ -20,9 +20,9 @@ class Output(NamedTuple):
 class MultimodalModel(nn.Module):
     """Inputs {m: (B, ...)} -> `Output`. Modalities are the keys of `encoders`."""
 
-    def __init__(self, encoders: dict[str, nn.Module], head: Head):
+    def __init__(self, encoders: dict[str, nn.Module], fusion: Fusion):
         super().__init__()
-        self.encoders, self.head = nn.ModuleDict(encoders), head
+        self.encoders, self.fusion = nn.ModuleDict(encoders), fusion
 
     @property
     def modalities(self) -> list[str]:
@@ -34,18 +34,18 @@ class MultimodalModel(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> Output:
         features = self.encode(inputs)
-        return Output(features, self.head(features))
+        return Output(features, self.fusion(features))
 
     def predict(self, features: dict[str, Tensor], kept: list[str]) -> Tensor:
         """Joint logits (B, C) with the modalities that are not `kept` removed."""
-        return self.head(only(features, kept))
+        return self.fusion(only(features, kept))
 
 
 def build(spec: dict[str, Any], inputs: dict[str, dict], classes: int, seed: int) -> MultimodalModel:
     """A model with the initial weights of `seed`, on the CPU.
 
-    `spec` is a cell's (`encoders`, `head`); `inputs` is {m: {"layout", "shape"}} from the cache. A modality's encoder
-    starts from the same weights in every model of the seed, whatever the other modalities, the head and the method.
+    `spec` is a cell's (`encoders`, `fusion`); `inputs` is {m: {"layout", "shape"}} from the cache. A modality's encoder
+    starts from the same weights in every model of the seed, whatever the other modalities, the fusion and the method.
     """
     parts, dims = {}, {}
     for m, params in spec["encoders"].items():
@@ -57,5 +57,5 @@ def build(spec: dict[str, Any], inputs: dict[str, dict], classes: int, seed: int
         dims[m] = encoder.features
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "head"))
-        head = heads[spec["head"]](dims, classes)
-    return MultimodalModel(parts, head)
+        fusion = fusions[spec["fusion"]](dims, classes)
+    return MultimodalModel(parts, fusion)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline_src.errors import UserError, listed
+from pipeline_src.core.errors import UserError, listed
 
 LAST = ("fc.weight", "fc.bias")  # torchvision's last layer, which belongs to the classes the file was trained on
 
@@ -53,8 +53,8 @@ def _read(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # every reader has errors of its own
         what = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{file}: expected tensors (.safetensors, or a state dict saved by PyTorch), found none: {what}"
+            f"{file}: expected tensors (.safetensors, or a state dict saved by PyTorch), but got none: {what}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{file}: expected a state dict of tensors, found something else; save model.state_dict()")
+        raise UserError(f"{file}: expected a state dict of tensors, but got something else; save model.state_dict()")
     return dict(state)

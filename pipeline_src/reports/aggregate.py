@@ -4,7 +4,7 @@ Writes, below the plan's results folder,
     metrics.parquet                  every metric of every complete run, in long form
     metrics/, history.csv            what DVC compares and draws
     tables/accuracy.csv, .md, .tex   over seeds
-    figures/<what>-<data set>.svg    those of the report, on paper
+    figures/<what>-<dataset>.svg    those of the report, on paper
     report.html
     tables/index-<fingerprint>.json  the addresses of all runs; it exists once all else is written and no run is missing
 """
@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_src import files, quarantine
-from pipeline_src.errors import UserError, listed
-from pipeline_src.progress import say
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError, listed
+from pipeline_src.core.progress import say
+from pipeline_src.datasets import quarantine
 from pipeline_src.reports import summaries, tables
 from pipeline_src.reports.report import render, sections
 from pipeline_src.reports.runs import add_clips, parts
@@ -85,39 +86,39 @@ def aggregate(plan) -> None:
 
 
 def extensions(cells) -> dict[tuple[str, str], str]:
-    """(data set, method) -> what no paper gives about it, for the tables to say."""
+    """(dataset, method) -> what no paper gives about it, for the tables to say."""
     return {(cell.data.name, cell.method): cell.extension for cell in cells if cell.extension}
 
 
-def _read(file: Path, mend: str) -> dict[str, Any]:
+def _read(file: Path, fix: str) -> dict[str, Any]:
     try:
         value = files.read_json(file)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: expected valid JSON, found {error}; {mend}") from error
+        raise UserError(f"{file}: expected valid JSON, but got {error}; {fix}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{file}: expected an object, found {type(value).__name__}; {mend}")
+        raise UserError(f"{file}: expected an object, but got {type(value).__name__}; {fix}")
     return value
 
 
 def _record(run) -> dict[str, Any]:
     """The run's record. Raises UserError if it is not one."""
-    mend = f"delete {run.folder} and run snakemake again"
-    record = _read(run.record, mend)
+    fix = f"delete {run.folder} and run snakemake again"
+    record = _read(run.record, fix)
     if missing := [key for key in RECORD if key not in record]:
-        raise UserError(f"{run.record}: expected {listed(missing)}, found none; {mend}")
+        raise UserError(f"{run.record}: expected {listed(missing)}, but got none; {fix}")
     return record
 
 
 def _metrics(run) -> list[dict[str, Any]]:
     """Rows of COLUMNS from the run's metrics.json. Raises UserError if it is not what the evaluate stage writes."""
-    mend = "delete it and run snakemake again"
-    value = _read(run.metrics, mend)
+    fix = "delete it and run snakemake again"
+    value = _read(run.metrics, fix)
 
     def wrong(where: str, what: str) -> UserError:
-        return UserError(f"{run.metrics}: {where}: {what}; {mend}")
+        return UserError(f"{run.metrics}: {where}: {what}; {fix}")
 
     if value.get("names") != run.names:
-        raise wrong("names", f"expected {run.names}, found {value.get('names')}")
+        raise wrong("names", f"expected {run.names}, but got {value.get('names')}")
     found = value.get("metrics")
     if not isinstance(found, list) or not found:
         raise wrong("metrics", "expected a list of metrics")
@@ -125,16 +126,16 @@ def _metrics(run) -> list[dict[str, Any]]:
     for i, row in enumerate(found):
         where = f"metrics[{i}]"
         if not isinstance(row, dict) or set(row) != {*ROW, "value"}:
-            raise wrong(where, f"expected the keys {', '.join([*ROW, 'value'])}, found {row}")
+            raise wrong(where, f"expected the keys {', '.join([*ROW, 'value'])}, but got {row}")
         if any(not isinstance(row[key], kind) for key, kind in ROW.items()):
-            raise wrong(where, f"expected names, found {row}")
+            raise wrong(where, f"expected names, but got {row}")
         if isinstance(row["value"], bool) or not isinstance(row["value"], int | float):
-            raise wrong(where, f"expected a number, found {row['value']!r}")
+            raise wrong(where, f"expected a number, but got {row['value']!r}")
         key = tuple(row[name] for name in ROW)
         if key in seen:
             raise wrong(where, f"{'/'.join(key)} stands twice")
         seen.add(key)
         rows.append({**run.names, **row})
     if ("test", tables.FUSED, "accuracy") not in seen:
-        raise wrong("metrics", "expected the fused test accuracy, found none")
+        raise wrong("metrics", "expected the fused test accuracy, but got none")
     return rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline_src.errors import listed
+from pipeline_src.core.errors import listed
 from pipeline_src.reports.statistics import Summary
 from pipeline_src.reports.tables import (
     BASELINE,
@@ -46,7 +46,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Answer:
-    """The sentences on one data set: the first is the answer, the others what it rests on."""
+    """The sentences on one dataset: the first is the answer, the others what it rests on."""
 
     name: str
     headline: str
@@ -54,7 +54,7 @@ class Answer:
 
 
 def answers(table: pd.DataFrame, seeds: int, confidence: float) -> list[Answer]:
-    """One Answer per data set of an accuracy table."""
+    """One Answer per dataset of an accuracy table."""
     return [_answer(f"{name}", part, seeds, confidence) for (name, _), part in table.groupby(CELL[:2], sort=False)]
 
 
@@ -151,7 +151,7 @@ def _rule(part: pd.DataFrame) -> Iterator[str]:
 
 
 def comparisons(part: pd.DataFrame, seeds: int, confidence: float) -> list[Comparison]:
-    """Every difference of one data set's rows: accuracy and probes with BASELINE's, probes with those alone."""
+    """Every difference of one dataset's rows: accuracy and probes with BASELINE's, probes with those alone."""
     found = []
     modalities = modalities_of(part)
     for row in part.to_dict("records"):

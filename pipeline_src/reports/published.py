@@ -1,9 +1,9 @@
 """The published figures, with where they come from (published.csv beside this file), next to those of a study.
 
-A figure is set beside ours only if it was made by the same recipe on the same data set with the same head. What else
-is published is shown as what it is: how far figures of one method on one data set lie apart.
+A figure is set beside ours only if it was made by the same recipe on the same dataset with the same fusion. What else
+is published is shown as what it is: how far figures of one method on one dataset lie apart.
 
-Columns of published.csv: dataset, method (`<modality>-only`: trained alone), head (`none` of those; `concat-mlp`: two
+Columns of published.csv: dataset, method (`<modality>-only`: trained alone), fusion (`none` of those; `concat-mlp`: two
 layers), metric (accuracy is top-1), percent, recipe (ours that repeats the source's preprocessing; empty where it does
 not name it or is another), source, provenance, remark (what differs from the recipe, too). Provenance is
 `first-hand` (read in the authors' own artefact), `quoted` (by somebody else, not checked against the paper) or `user`
@@ -23,7 +23,7 @@ from pipeline_src.reports.figures.drawing import Drawing
 from pipeline_src.reports.figures.style import INK, Look, panels, styled
 from pipeline_src.reports.tables import BASELINE, Figure, Table, figure, percent, read
 
-CONTEXT = "cremad"  # whose figures are shown where a study's data set has none
+CONTEXT = "cremad"  # whose figures are shown where a study's dataset has none
 LOOKS = {
     "first-hand": Look(INK, marker="o"),
     "quoted": Look("#0072b2", marker="s"),
@@ -31,7 +31,7 @@ LOOKS = {
 }
 PROTOCOL = (
     "Published figures are mostly of one run; the epoch with the best test accuracy is the one reported; some are"
-    " scored without the last, incomplete batch of the test set; frames, spectrograms, schedules and heads differ"
+    " scored without the last, incomplete batch of the test set; frames, spectrograms, schedules and fusions differ"
     " between papers even under one name. Here every method has the same of all of these, over several seeds, and"
     " the epoch is chosen on val; the figure by the papers' rule stands in the column of that name."
 )
@@ -39,7 +39,7 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Published:
-    """What is published of a data set: side by side with ours, and how far it lies apart."""
+    """What is published of a dataset: side by side with ours, and how far it lies apart."""
 
     line: str  # what was found, in a sentence
     table: Table | None
@@ -49,12 +49,12 @@ class Published:
 
 @cache
 def figures() -> pd.DataFrame:
-    """published.csv; `head` and `recipe` are empty text where the source does not say."""
+    """published.csv; `fusion` and `recipe` are empty text where the source does not say."""
     return pd.read_csv(Path(__file__).parent / "published.csv", keep_default_na=False, dtype={"percent": float})
 
 
 def published(name: str, kind: str, recipe: str, part: pd.DataFrame, seeds: int) -> Published:
-    """What is published of the data set `name` of the registered `kind`; `part`: its rows of the accuracy table."""
+    """What is published of the dataset `name` of the registered `kind`; `part`: its rows of the accuracy table."""
     known = figures()[figures().metric == "accuracy"]
     own = known[known.dataset == kind]
     same = own[own.recipe == recipe]
@@ -76,10 +76,10 @@ def published(name: str, kind: str, recipe: str, part: pd.DataFrame, seeds: int)
 def _side_by_side(name: str, recipe: str, same: pd.DataFrame, part: pd.DataFrame, seeds: int) -> Table | None:
     rows = []
     for row in part.to_dict("records"):
-        found = same[(same.method == row["method"]) & same["head"].isin([row["fusion"], ""])]
+        found = same[(same.method == row["method"]) & same["fusion"].isin([row["fusion"], ""])]
         for one in found.to_dict("records"):
             baseline = same[
-                (same.method == BASELINE) & (same["head"] == one["head"]) & (same.source == one["source"])
+                (same.method == BASELINE) & (same["fusion"] == one["fusion"]) & (same.source == one["source"])
             ].percent
             gain = (
                 (one["percent"] - baseline.item()) / 100
@@ -112,7 +112,7 @@ def _side_by_side(name: str, recipe: str, same: pd.DataFrame, part: pd.DataFrame
         "gain here",
     ]
     caption = (
-        "Accuracy on test, percent. Only figures of the same data set, head and recipe; a published gain only where the"
+        "Accuracy on test, percent. Figures of the same dataset, fusion and recipe; a published gain only where the"
         " same source gives its own joint training. A row of the published side is one figure, without a deviation."
     )
     return Table(f"Published figures and ours: {name} (recipe {recipe})", caption, columns, rows, 4)
@@ -140,7 +140,7 @@ def _spread(name: str, where: str, shown: pd.DataFrame, methods: list[str], fore
         f"published-{name}",
         f"How far published figures of one method lie apart ({where})",
         (f"For context only; {where} is not in this study. " if foreign else "")
-        + f"Every accuracy of these methods on {where} that is on record, whatever the recipe and head: of {widest}"
+        + f"Every accuracy of these methods on {where} that is on record, whatever the recipe and fusion: of {widest}"
         f" {count:.0f}, from {low:.1f} to {high:.1f} percent. A figure is comparable within its own table alone.",
         chart,
         {name: look for name, look in LOOKS.items() if (shown.provenance == name).any()},

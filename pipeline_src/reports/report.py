@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from pipeline_src import files
-from pipeline_src.fingerprint import HEX
+from pipeline_src.core import files
+from pipeline_src.core.fingerprint import HEX
 from pipeline_src.reports.answer import answers, comparisons
 from pipeline_src.reports.figures import drawing, style
 from pipeline_src.reports.figures.balance import balance, diagnosis
@@ -26,7 +26,7 @@ from pipeline_src.reports.tables import CELL, NONE, Table, level, tables
 TEMPLATE = "report.html.j2"
 QUARANTINE_ROWS = 50  # shown; the rest is counted
 RUN_ROWS = 300  # shown; the index names all
-# Where the figures of a data set stand in the report, in their order; each gives one drawing, several, or none.
+# Where the figures of a dataset stand in the report, in their order; each gives one drawing, several, or none.
 FIGURES = {
     "answer": (gains,),
     "curves": (learning, balance, diagnosis),
@@ -46,7 +46,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Section:
-    """What the report has of one data set besides its data: tables, figures by place, and the published figures."""
+    """What the report has of one dataset besides its data: tables, figures by place, and the published figures."""
 
     part: Part
     tables: list[Table]
@@ -60,7 +60,7 @@ class Section:
 
 
 def sections(plan, parts: list[Part], table: pd.DataFrame, extensions: dict) -> list[Section]:
-    """Tables and figures, data set by data set; `table` is the accuracy table with all of its columns."""
+    """Tables and figures, dataset by dataset; `table` is the accuracy table with all of its columns."""
     found, seeds = [], len(plan.params.study.seeds)
     for part, data in zip(parts, plan.data.values(), strict=True):
         rows = table[(table.dataset == part.name) & (table.recipe == part.recipe)]
@@ -131,7 +131,7 @@ def render(plan, table: pd.DataFrame, made: list[Section], records: dict) -> str
         command=command(plan.file),
         runs=runs[:RUN_ROWS],
         count=len(runs),
-        caches=_distinct(records, lambda r: {"data set": r["dataset"], "recipe": r["recipe"], **r["cache"]}),
+        caches=_distinct(records, lambda r: {"dataset": r["dataset"], "recipe": r["recipe"], **r["cache"]}),
         machines=_distinct(records, lambda r: r["machine"]),
         versions=_distinct(records, lambda r: r["versions"]),
     )
@@ -143,7 +143,7 @@ def command(params: Path) -> str:
 
 
 def _data(data) -> dict[str, Any]:
-    """A data set's clips by split and its quarantine; empty where its cache is not there."""
+    """A dataset's clips by split and its quarantine; empty where its cache is not there."""
     cache, table = data.cache / "cache.json", data.cache / "quarantine.parquet"
     info = files.read_json(cache) if cache.exists() else {}
     bad = pd.read_parquet(table) if table.exists() else None
@@ -167,7 +167,7 @@ def _addresses(plan) -> set[str]:
     return {str(path).rpartition("-")[2] for path in [*paths, *(cell.folder for cell in plan.cells)]}
 
 
-def benchmarks(addresses: set[str], folder: Path = Path("benchmarks")) -> pd.DataFrame:
+def benchmarks(addresses: set[str], folder: Path = Path("logs")) -> pd.DataFrame:
     """Where the time went, by stage (the first folder below `folder`), longest first, from Snakemake's benchmark files.
 
     Only files with one of `addresses` (fingerprints) in their path count: others are of earlier parameters or studies.

@@ -1,4 +1,4 @@
-"""What the report shows of the runs beside their metrics, read from their folders data set by data set.
+"""What the report shows of the runs beside their metrics, read from their folders dataset by dataset.
 
 A grid may have thousands of runs, so what is kept is small: histories are means over seeds, predictions become
 confusions and the share of seeds that had a clip right.
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline_src.errors import UserError
+from pipeline_src.core.errors import UserError
 from pipeline_src.reports.figures.run import ACCURACY
 from pipeline_src.reports.statistics import over_clips
 from pipeline_src.reports.tables import BASELINE, CELL, GAIN
@@ -34,7 +34,7 @@ class Outcome:
 
 @dataclass
 class Part:
-    """All that tables and figures show of one data set."""
+    """All that tables and figures show of one dataset."""
 
     name: str
     recipe: str
@@ -57,7 +57,7 @@ class Part:
 
 
 def parts(plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dict) -> list[Part]:
-    """One Part for each data set of `plan`. `table`, `metrics` and `records` as the report has them."""
+    """One Part for each dataset of `plan`. `table`, `metrics` and `records` as the report has them."""
     found = []
     for data in plan.data.values():
         cells = [cell for cell in plan.cells if cell.data is data]
@@ -117,7 +117,7 @@ def _row(file, i: int, line: str) -> dict[str, Any]:
         row = error
     if not isinstance(row, dict):
         raise UserError(
-            f"{file}:{i + 1}: expected an epoch's JSON object, found {row}; delete {file.parent} and run snakemake"
+            f"{file}:{i + 1}: expected an epoch's JSON object, but got {row}; delete {file.parent} and run snakemake"
             " again"
         )
     return row
@@ -172,5 +172,5 @@ def add_clips(table: pd.DataFrame, found: list[Part]) -> pd.DataFrame:
 
 
 def accuracy_key(modality: str | None) -> str:
-    """The key of metrics.jsonl of the accuracy on val, of the whole or of a modality's share of the head."""
+    """The key of metrics.jsonl of the accuracy on val, of the whole or of a modality's share of the fusion."""
     return f"{ACCURACY}/{modality}" if modality else ACCURACY

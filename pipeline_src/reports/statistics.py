@@ -62,7 +62,7 @@ def paired(values: Sequence[float], baseline: Sequence[float], confidence: float
     Raises ValueError if the lengths differ.
     """
     if len(values) != len(baseline):
-        raise ValueError(f"expected one baseline value per value, found {len(baseline)} for {len(values)}")
+        raise ValueError(f"expected one baseline value per value, but got {len(baseline)} for {len(values)}")
     one = summary(np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64), confidence)
     if one.n < 2 or math.isnan(one.sd):
         return Difference(**vars(one))

@@ -13,7 +13,7 @@ UNDRAWN = ("epoch", "lr", "seconds")  # of a line of metrics.jsonl: the epoch it
 
 def cells(metrics: pd.DataFrame, seeds: int) -> dict[Path, dict[str, float]]:
     """Of every cell whose `seeds` runs are all there, the mean test accuracy over seeds: of the whole (`fused`), and of
-    a linear probe on each modality's encoder. The keys are the cells' places, <data set>/<fusion>/<method>.json.
+    a linear probe on each modality's encoder. The keys are the cells' places, <dataset>/<fusion>/<method>.json.
 
     `metrics` has tables.COLUMNS. Means are rounded to what DVC shows.
     """

@@ -1,4 +1,4 @@
-"""The results tables: one row per data set, recipe, fusion and method, over seeds, as CSV, Markdown and LaTeX.
+"""The results tables: one row per dataset, recipe, fusion and method, over seeds, as CSV, Markdown and LaTeX.
 
 `accuracy_table` makes the numbers (shares of 1, the CSV); `tables` makes what people read (percent), and `markdown` and
 `latex` write it. The HTML report writes the same `Table`s. Modalities and methods are whatever the metrics name.
@@ -33,8 +33,8 @@ STATISTICS = ("mean", "sd", "ci_low", "ci_high")
 TESTED = ("p", "d_z", "g_z", "p_holm", "all_low", "all_high")  # of a difference, besides STATISTICS
 GAIN, GAP, PROBE_GAIN = "accuracy_gain", "probe_gap", "probe_gain"  # the differences; the last two of each modality
 FAMILY = (
-    "p is that of the paired t test, adjusted by Holm's method for all differences of its kind on the data set, of all"
-    " heads and modalities"
+    "p is that of the paired t test, adjusted by Holm's method for all differences of its kind on the dataset, of all"
+    " fusions and modalities"
 )
 
 
@@ -52,7 +52,7 @@ def accuracy_table(
         accuracy_gain_*   accuracy less that of BASELINE with the same fusion, paired by seed
                           of these three also _p (paired t test), _d_z, _g_z (effect sizes), _p_holm, _all_low and
                           _all_high: p and interval corrected for the family, which is all differences of the kind
-                          (accuracy_gain, probe_gap or probe_gain) on the data set, of all heads and modalities
+                          (accuracy_gain, probe_gap or probe_gain) on the dataset, of all fusions and modalities
         seconds_*         training time of a run
         passes_*          forward and backward passes of clips over those of BASELINE with the same fusion
     Where seeds are missing, the mean is of those that are there, and there is no deviation, interval, gap or gain. In
@@ -70,7 +70,7 @@ def accuracy_table(
 
     cells = [tuple(cell[name] for name in CELL) for cell in cells]
     modalities = list(dict.fromkeys(m for cell in cells for m in own[cell]))
-    alone = {}  # (data set, recipe, modality) -> the cell of the model that has no other
+    alone = {}  # (dataset, recipe, modality) -> the cell of the model that has no other
     for cell in cells:
         if len(own[cell]) == 1:
             alone.setdefault((*cell[:2], *own[cell]), cell)
@@ -225,9 +225,9 @@ def level(confidence: float) -> str:
 def tables(
     table: pd.DataFrame, seeds: int, confidence: float, extensions: dict[tuple[str, str], str] | None = None
 ) -> list[Table]:
-    """Two tables per data set: the whole model, and each of its modalities.
+    """Two tables per dataset: the whole model, and each of its modalities.
 
-    `extensions` {(data set, method): text} says of a method what no paper gives; it is marked and the text shown.
+    `extensions` {(dataset, method): text} says of a method what no paper gives; it is marked and the text shown.
     """
     made = []
     common = captions(table, seeds, confidence)
@@ -269,7 +269,7 @@ def _whole(part: pd.DataFrame, where: str, common: str, seeds: int, confidence: 
         columns += [f"{MINUS} {BASELINE}", "p, corrected"]
         caption += (
             f" {MINUS} {BASELINE}: accuracy less that of {BASELINE}, points, same fusion, paired by seed; {FAMILY}."
-            f" Bold: a difference with p below {1 - confidence:.2g}, and the best accuracy of a head where its gain is"
+            f" Bold: a difference with p below {1 - confidence:.2g}, and the best accuracy of a fusion if its gain is"
             " such."
         )
     columns += [f"{m} probe" for m in modalities_of(part)]
@@ -297,7 +297,7 @@ def _each(part: pd.DataFrame, where: str, common: str, seeds: int, confidence: f
                 figures.append(figure(read(row, what), seeds, True, supported(row, what, confidence)))
             rows.append([*map(Figure, (row["fusion"], row["method"], m)), *figures])
     caption = (
-        f"{common} Share: the modality's part of the head's logits; removal: the head with the other modalities taken"
+        f"{common} Share: the modality's part of the fusion's logits; removal: the fusion with the others taken"
         f" out; probe: a linear classifier on the encoder's features. Probe {MINUS} alone: that probe less the probe"
         f" of the model trained on this modality alone, in points, paired by seed ({NONE}: nothing to compare with)."
     )

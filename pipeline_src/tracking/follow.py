@@ -13,12 +13,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from pipeline_src.errors import UserError
-from pipeline_src.progress import say
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.progress import say
 from pipeline_src.tracking import store, view
 
 LOG = Path("logs/track.log")
-MEND = "`python -m pipeline_src track` brings it up to date"
+FIX = "`python -m pipeline_src track` brings it up to date"
 BEHIND = 3  # exit status of a follower that could not mirror all
 INTERVAL = 2.0  # seconds between two looks at the folders, at least
 PAUSE = 60.0  # seconds before the next try after two failures in a row
@@ -74,7 +74,7 @@ def track(plan) -> None:
         raise
     except Exception as error:
         raise UserError(
-            f"{store.uri()}: expected an MLflow store that answers, found {said(error)}; "
+            f"{store.uri()}: expected an MLflow store that answers, but got {said(error)}; "
             "start it or name another in MLFLOW_TRACKING_URI, and run `python -m pipeline_src track` again"
         ) from error
     from pipeline_src.tracking.mirror import NEW, SAME, UPDATED
@@ -148,7 +148,7 @@ def follow(plan, parent: int) -> int:
     except _Ended:
         failures += 1
     if failures:
-        say("track", f"MLflow is behind; {MEND}")
+        say("track", f"MLflow is behind; {FIX}")
     return BEHIND if failures else 0
 
 
@@ -179,7 +179,7 @@ class Follower:
                     stderr=subprocess.STDOUT,
                 )
         except OSError as error:
-            say("track", f"not followed: {error}; {MEND}")
+            say("track", f"not followed: {error}; {FIX}")
 
     def end(self) -> None:
         """Let it finish, for a few seconds at most; one line if MLflow is behind."""
@@ -192,4 +192,4 @@ class Follower:
             self.process.kill()
             status = BEHIND
         if status:
-            say("track", f"MLflow is behind ({LOG} says why); {MEND}")
+            say("track", f"MLflow is behind ({LOG} says why); {FIX}")

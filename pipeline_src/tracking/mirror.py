@@ -212,7 +212,7 @@ class Mirror:
 
 
 def _dataset(view: View):
-    """The feature cache as an MLflow data set: a digest of its content, the shape of each modality, sizes of splits."""
+    """The feature cache as an MLflow dataset: a digest of its content, the shape of each modality, sizes of splits."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     found = view.dataset

@@ -15,8 +15,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline_src import files
-from pipeline_src.errors import UserError
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
 
 DEFAULT = "sqlite:///mlflow.db"
 SQLITE = "sqlite:///"
@@ -83,7 +83,7 @@ class Store:
                     raise
         if found.lifecycle_stage != "active":
             raise UserError(
-                f"{self.uri}: expected the experiment {self.name!r}, found it deleted; restore it, "
+                f"{self.uri}: expected the experiment {self.name!r}, but it is deleted; restore it, "
                 "or name another under `tracking` in params.yaml"
             )
         return found.experiment_id
@@ -109,7 +109,7 @@ class Store:
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise UserError(
-                            f"{lock}: expected to get the lock within {PATIENCE:.0f} s, found it held; "
+                            f"{lock}: expected to get the lock within {PATIENCE:.0f} s, but it is held; "
                             "end the other `track`, or try again"
                         ) from None
                     time.sleep(0.02)

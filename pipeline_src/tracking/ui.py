@@ -16,7 +16,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from pipeline_src.errors import UserError
+from pipeline_src.core.errors import UserError
 from pipeline_src.tracking import follow, store
 
 HOST = "127.0.0.1"
@@ -38,7 +38,7 @@ def view_state(plan) -> dict[str, Any]:
         ],
         "Accuracy on val by epoch": [
             ("LINE", "val/accuracy", "the whole"),
-            *(("LINE", f"val/accuracy_{m}", f"{m}: share of the head") for m in modalities),
+            *(("LINE", f"val/accuracy_{m}", f"{m}: share of the fusion") for m in modalities),
         ],
         "Ratios between the modalities by epoch": [("LINE", f"ratio/{m}", f"ratio of {m}") for m in modalities],
     }
@@ -122,7 +122,9 @@ def _port(wanted: int | None) -> int:
                 probe.bind((HOST, port))
                 return port
     found = f"port {wanted}" if wanted else f"any of the ports {PORTS[0]} to {PORTS[-1]}"
-    raise UserError(f"{HOST}: expected {found} to be free, found it taken; name another with --port (PORT=... of make)")
+    raise UserError(
+        f"{HOST}: expected {found} to be free, but it is taken; name another with --port (PORT=... of make)"
+    )
 
 
 def _wait(server: subprocess.Popen, port: int) -> None:
@@ -131,4 +133,6 @@ def _wait(server: subprocess.Popen, port: int) -> None:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5):
             return
         time.sleep(0.2)
-    raise UserError(f"http://{HOST}:{port}: expected MLflow's server to answer, found that it does not; see above why")
+    raise UserError(
+        f"http://{HOST}:{port}: expected MLflow's server to answer, but got that it does not; see above why"
+    )

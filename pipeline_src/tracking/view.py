@@ -2,7 +2,7 @@
 
 Names of metrics, which the UI draws in sections by what stands before the slash:
     train/loss, train/lr, train/seconds                by epoch
-    val/accuracy, val/accuracy_audio                   by epoch, of the whole and of each modality's share of the head
+    val/accuracy, val/accuracy_audio                   by epoch, of the whole and of each modality's share of the fusion
     test_each_epoch/accuracy, ...                      the same on test, where params.yaml asks for it; chosen by nobody
     ratio/audio, coefficient/audio, ...                by epoch, what the method logs
     test/accuracy, test/accuracy_probe_audio, ...      of the selected epoch: the values of results/metrics.parquet
@@ -17,9 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline_src import files
-from pipeline_src.errors import UserError
-from pipeline_src.fingerprint import fingerprint
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.fingerprint import fingerprint
 
 VERSION = 1  # of what is mirrored; another one mirrors finished runs again
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
@@ -141,7 +141,7 @@ def _json(file: Path) -> dict[str, Any]:
         return files.read_json(file)
     except ValueError as error:
         raise UserError(
-            f"{file}: expected valid JSON, found {error}; delete {file.parent} and run snakemake again"
+            f"{file}: expected valid JSON, but got {error}; delete {file.parent} and run snakemake again"
         ) from error
 
 
@@ -166,7 +166,7 @@ def _rows(file: Path, covered: int | None) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
     except ValueError as error:
         raise UserError(
-            f"{file}: expected a JSON object per line, found {error}; delete {file.parent} and run snakemake again"
+            f"{file}: expected a JSON object per line, but got {error}; delete {file.parent} and run snakemake again"
         ) from error
 
 

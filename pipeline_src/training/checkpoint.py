@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline_src import files
+from pipeline_src.core import files
 
 FORMAT = 2  # counted up when what a checkpoint holds changes
 
@@ -45,9 +45,9 @@ def load(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except SafetensorError as error:
         raise DamagedError(f"expected a whole safetensors file, found: {error}") from error
     if header.get("format") != str(FORMAT):
-        raise DamagedError(f"expected format {FORMAT}, found {header.get('format')}")
+        raise DamagedError(f"expected format {FORMAT}, but got {header.get('format')}")
     if header["sha256"] != _hash(tensors, header["about"]):
-        raise DamagedError("expected the hash in its header, found another: its content has changed")
+        raise DamagedError("expected the hash in its header, but got another: its content has changed")
     return tensors, json.loads(header["about"])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pipeline_src.errors import UserError
+from pipeline_src.core.errors import UserError
 from pipeline_src.training import gpu
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # read when CUDA starts; without it, sums of matrix products have no fixed order
@@ -25,7 +25,7 @@ def pick(name: str, cells_per_gpu: int = 1) -> torch.device:
     if not available[name]:
         there = ", ".join(device for device, there in available.items() if there)
         raise UserError(
-            f"training.device: expected a device of this machine ({there}), found {name!r}; set auto to take the best"
+            f"training.device: expected a device of this machine ({there}), but got {name!r}; set auto to take the best"
         )
     if name != "cuda":
         return torch.device(name)
@@ -85,15 +85,15 @@ def memory_explained(job: str, device: torch.device, section: str, params: dict[
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        mends = [f"lower {section}.batch_size"]
+        fixes = [f"lower {section}.batch_size"]
         if device.type == "cuda":
-            mends += ["lower training.resident_share", "lower cells_per_gpu in the resources file"]
-            mends += ["set training.precision to bf16"] if params.get("precision") == "fp32" else []
+            fixes += ["lower training.resident_fraction", "lower cells_per_gpu in the resources file"]
+            fixes += ["set training.precision to bf16"] if params.get("precision") == "fp32" else []
         else:
-            mends += ["lower training.resident_share"]
+            fixes += ["lower training.resident_fraction"]
         raise UserError(
-            f"{job}: expected batches of {params['batch_size']} clips to fit on {describe(device)}, found it out of "
-            f"memory; {', or '.join(mends)}, or take a machine with more of it"
+            f"{job}: expected batches of {params['batch_size']} clips to fit on {describe(device)}, but it is out of "
+            f"memory; {', or '.join(fixes)}, or take a machine with more of it"
         ) from error
 
 

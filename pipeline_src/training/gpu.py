@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from pipeline_src.progress import say
+from pipeline_src.core.progress import say
 
 HERE = Path("/proc/driver/nvidia/gpus")  # a folder per GPU of the machine
 _held: list[IO] = []  # this process's, for as long as it lives

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline_src import files
-from pipeline_src.progress import say
+from pipeline_src.core import files
+from pipeline_src.core.progress import say
 from pipeline_src.training import checkpoint
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.loop import Trainer

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from pipeline_src.core.seeding import generator, seed_of
 from pipeline_src.features.read import Cache
 from pipeline_src.methods.base import Phase, methods
 from pipeline_src.models.multimodal import Output, build
-from pipeline_src.seeding import generator, seed_of
 from pipeline_src.training import device as devices
 from pipeline_src.training.loader import Batch, Loader
 from pipeline_src.training.transform import Transform
@@ -190,7 +190,7 @@ class Trainer:
             if kept is not None:
                 features = {m: f[kept] for m, f in features.items()}
                 batch = Batch({m: x[kept] for m, x in batch.inputs.items()}, batch.label[kept], batch.index[kept])
-            output = Output(features, model.head(features))
+            output = Output(features, model.fusion(features))
             losses = method.loss(ctx, output, batch)
         for name, value in losses.items():
             ctx.log(name, value)
@@ -200,7 +200,7 @@ class Trainer:
     @torch.no_grad()
     def score(self, split: str, pulse: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Accuracy on a split, without augmentation: of the joint prediction and of every modality's logits from the
-        head. `pulse` as in `epoch`.
+        fusion. `pulse` as in `epoch`.
         """
         self.model.eval()
         right: dict[str, Tensor] = {}
@@ -210,7 +210,7 @@ class Trainer:
                 output = self.model(self.transform(batch.inputs))
                 logits = {"accuracy": output.logits}
                 if len(self.modalities) > 1:
-                    logits |= {f"accuracy/{m}": z for m, z in self.model.head.unimodal(output.features).items()}
+                    logits |= {f"accuracy/{m}": z for m, z in self.model.fusion.unimodal(output.features).items()}
             for name, z in logits.items():
                 right[name] = right.get(name, 0) + (z.argmax(1) == batch.label).sum()
             pulse()

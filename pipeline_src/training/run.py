@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 import pipeline_src
-from pipeline_src import files
-from pipeline_src.errors import UserError
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.progress import clock, say
 from pipeline_src.features.read import Cache
-from pipeline_src.progress import clock, say
 from pipeline_src.training import device as devices
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.keeper import CHECKPOINT, Keeper
@@ -60,7 +60,7 @@ def train(runs: list, params, process_started: float | None = None) -> None:
 def make_loaders(cache: Cache, modalities: list[str], device: torch.device, params) -> dict[str, Loader]:
     """The three splits, on the device if all of them fit in the set share of its memory, else streamed."""
     need = cache.row_bytes(modalities) * len(cache.clips)
-    room = params.training.resident_share * devices.free_bytes(device, params.resources.train.mem_mb)
+    room = params.training.resident_fraction * devices.free_bytes(device, params.resources.train.mem_mb)
     try:
         return {split: Loader(cache, split, modalities, device, resident=need <= room) for split in SPLITS}
     except (RuntimeError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""Small copies of the published data sets: their layouts, lists, containers and codecs, with noise in them."""
+"""Small copies of the published datasets: their layouts, lists, containers and codecs, with noise in them."""
 
 import csv
 import gzip
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from pipeline_src.plan import Data, Plan
+from pipeline_src.study.plan import Data, Plan
 from tests.media import clips
 
 ROOT = Path(__file__).parents[2]
 PER_CLASS = {"train": 4, "test": 2}
-BLOCK = {"recipe": "small", "val_share": 0.25, "split_seed": 0, "max_quarantine": 0.2, "shards": 1}
+BLOCK = {"recipe": "small", "val_fraction": 0.25, "split_seed": 0, "max_quarantine": 0.2, "shards": 1}
 
 SOUND = {
     "kind": "log_stft",
@@ -94,7 +94,7 @@ def vggsound(folder: Path, files: int = 20) -> dict:
     rows(folder / "vggsound.csv", lines)
     for name, start, *_ in lines[:files] if files else lines:
         put(video, folder / f"video/{name}_{start:06d}.mp4")
-    return {"kind": "vggsound", "val_share": 0.45}
+    return {"kind": "vggsound", "val_fraction": 0.45}
 
 
 def ave(folder: Path) -> dict:
@@ -212,7 +212,7 @@ ENCODERS = {
 
 
 def params(folder: Path, kind: str, **block) -> dict:
-    """params.yaml for one data set in `folder`, of the shipped one's other values."""
+    """params.yaml for one dataset in `folder`, of the shipped one's other values."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     from pipeline_src.datasets.base import datasets
 
@@ -228,6 +228,6 @@ def params(folder: Path, kind: str, **block) -> dict:
 
 
 def plan(tmp_path: Path, folder: Path, kind: str, **block) -> Data:
-    """The plan's entry of the data set, from a params file in `tmp_path`, the working directory."""
+    """The plan's entry of the dataset, from a params file in `tmp_path`, the working directory."""
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params(folder, kind, **block)))
     return Plan(tmp_path / "params.yaml").named(kind)

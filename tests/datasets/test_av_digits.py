@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.datasets.av_digits import (
     DIGITS,
     FORM_STARTS,
@@ -17,7 +18,6 @@ from pipeline_src.datasets.av_digits import (
     writers,
 )
 from pipeline_src.datasets.base import datasets
-from pipeline_src.errors import UserError
 from pipeline_src.media.decode import mono
 from pipeline_src.media.frames import Frames, FramesParams
 
@@ -29,7 +29,7 @@ def params(**change):
     block = {
         "kind": "av_digits",
         "recipe": "small",
-        "val_share": 0.2,
+        "val_fraction": 0.2,
         "split_seed": 0,
         "max_quarantine": 0.0,
         "shards": 1,
@@ -164,7 +164,7 @@ def test_the_same_seed_gives_the_same_bytes(fetched, tmp_path):
 
 
 def test_a_clip_too_short_for_speech_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"av_digits\.seconds: the longest spoken digit takes 0\.\d\d s, found 0\.5"):
+    with pytest.raises(UserError, match=r"av_digits\.seconds: the longest spoken digit takes 0\.\d\d s, but got 0\.5"):
         AVDigits(params(seconds=0.5, clips=700)).fetch(tmp_path)
 
 
@@ -178,16 +178,16 @@ def test_clips_lists_files_that_are_not_there(fetched, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"clips\.csv: expected the list of clips, found no file"),
-        ("", r"clips\.csv:1: expected the columns .*, found no id, label, split"),
-        ("id,label,split,group,file\n", r":1: .*found no voice"),
-        ("id,label,split,group,file,voice,sex\n", r":1: .*found unknown sex"),
-        ("id,label,split,group,file,voice,id\n", r":1: .*found one twice"),
-        ("{head}a,nil,train,w,f.mp4,f1\n", r":2: expected a label among zero, .*, found 'nil'"),
-        ("{head}a,one,val,w,f.mp4,f1\n", r":2: expected split train or test, found 'val'"),
+        (None, r"clips\.csv: expected the list of clips, but got no file"),
+        ("", r"clips\.csv:1: expected the columns .*, but got no id, label, split"),
+        ("id,label,split,group,file\n", r":1: .*but got no voice"),
+        ("id,label,split,group,file,voice,sex\n", r":1: .*but got unknown sex"),
+        ("id,label,split,group,file,voice,id\n", r":1: .*but got one twice"),
+        ("{head}a,nil,train,w,f.mp4,f1\n", r":2: expected a label among zero, .*, but got 'nil'"),
+        ("{head}a,one,val,w,f.mp4,f1\n", r":2: expected split train or test, but got 'val'"),
         ("{head}a,one,train,,f.mp4,f1\n", r":2: expected a value for group"),
-        ("{head}a,one,train,w,f.mp4,f1\na,two,train,w,g.mp4,f1\n", r":3: expected each id once, found 'a'"),
-        ("{head}a,one,train,w,f.mp4\n", r":2: expected 6 values, found 5"),
+        ("{head}a,one,train,w,f.mp4,f1\na,two,train,w,g.mp4,f1\n", r":3: expected each id once, but got 'a'"),
+        ("{head}a,one,train,w,f.mp4\n", r":2: expected 6 values, but got 5"),
         ("{head}\xe9,one,train,w,f.mp4,f1\n", r"expected UTF-8"),
     ],
 )

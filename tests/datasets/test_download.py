@@ -12,9 +12,9 @@ from email.utils import formatdate
 import numpy as np
 import pytest
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import download
 from pipeline_src.datasets.base import Download
-from pipeline_src.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
@@ -171,7 +171,7 @@ def test_a_changed_file_without_a_validator_is_noticed_by_its_checksum(get, serv
 def test_a_wrong_checksum_is_an_error_and_the_file_kept_aside(get, server, tmp_path):
     server.content = bytes(reversed(CONTENT))
     with pytest.raises(
-        UserError, match=r"expected 300000 bytes with sha256 .*, found 300000 with .*; kept as .*\.wrong"
+        UserError, match=r"expected 300000 bytes with sha256 .*, but got 300000 with .*; kept as .*\.wrong"
     ):
         get()
     assert left(tmp_path) == ["file.bin.wrong"]
@@ -181,7 +181,7 @@ def test_a_wrong_checksum_is_an_error_and_the_file_kept_aside(get, server, tmp_p
 @pytest.mark.parametrize("change", [CONTENT[:-1], CONTENT + b"x"])
 def test_another_size_is_noticed_before_the_transfer(get, server, tmp_path, change):
     server.content = change
-    with pytest.raises(UserError, match=rf"expected 300000 bytes, found {len(change)}; the source has changed"):
+    with pytest.raises(UserError, match=rf"expected 300000 bytes, but got {len(change)}; the source has changed"):
         get()
     assert left(tmp_path) == []
 
@@ -190,7 +190,7 @@ def test_another_size_is_noticed_before_the_transfer(get, server, tmp_path, chan
 def test_a_file_that_is_gone_is_not_asked_for_again(get, server, status):
     server.statuses = [status] * 9
     with pytest.raises(
-        UserError, match=rf"expected a file, found {status} .*; put it in .*file\.bin yourself, or name"
+        UserError, match=rf"expected a file, but got {status} .*; put it in .*file\.bin yourself, or name"
     ):
         get()
     assert len(server.asked) == 1
@@ -228,7 +228,9 @@ def test_a_mirror_takes_the_place_of_the_source(server, tmp_path):
 def test_a_file_of_the_users_own_is_not_overwritten(get, server, tmp_path):
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists/file.bin").write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"file\.bin: expected the published file .*, found another one .*move it away"):
+    with pytest.raises(
+        UserError, match=r"file\.bin: expected the published file .*, but got another one .*move it away"
+    ):
         get()
     assert (tmp_path / "lists/file.bin").read_bytes() == b"mine" and not server.asked
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import lists
-from pipeline_src.errors import UserError
 
 COLUMNS = ("id|name", "label")
 PLAIN = [("a", "x"), ("b", "y")]
@@ -46,18 +46,18 @@ def test_separators_inside_values(tmp_path):
 
 
 BAD = {
-    "missing": (None, r"list\.csv: expected a list, found no file; fetch again"),
-    "empty": (b"", r"list\.csv: expected rows with id, label, found none; fetch again"),
-    "header alone": (b"id,label\n", r"list\.csv: expected rows with id, label, found none"),
-    "Latin-1": (b"a,x\n\xe9t\xe9,y\n", r"list\.csv:2: expected UTF-8, found .*; save it as UTF-8"),
-    "binary": (b"a,x\n\0\0,y\n", r"list\.csv: expected text, found binary data"),
+    "missing": (None, r"list\.csv: expected a list, but got no file; fetch again"),
+    "empty": (b"", r"list\.csv: expected rows with id, label, but got none; fetch again"),
+    "header alone": (b"id,label\n", r"list\.csv: expected rows with id, label, but got none"),
+    "Latin-1": (b"a,x\n\xe9t\xe9,y\n", r"list\.csv:2: expected UTF-8, but got .*; save it as UTF-8"),
+    "binary": (b"a,x\n\0\0,y\n", r"list\.csv: expected text, but got binary data"),
     "other separator": (
         b"a|x\nb|y\n",
         r"expected lines of 2 values \(id, label\) separated by ',', ';', .* found 'a\|x'",
     ),
-    "short row": (b"a,x\nb,y\nc\n", r"list\.csv:3: expected 2 values \(id, label\), found 1; mend the line"),
-    "long row": (b"a,x\nb,y,z\nc,x\n", r"list\.csv:2: expected 2 values \(id, label\), found 3"),
-    "no label": (b"a,x\nb,\n", r"list\.csv:2: expected a value for label, found none"),
+    "short row": (b"a,x\nb,y\nc\n", r"list\.csv:3: expected 2 values \(id, label\), but got 1; fix the line"),
+    "long row": (b"a,x\nb,y,z\nc,x\n", r"list\.csv:2: expected 2 values \(id, label\), but got 3"),
+    "no label": (b"a,x\nb,\n", r"list\.csv:2: expected a value for label, but got none"),
     "web page": (b"<!DOCTYPE html>\n<html>\n<p>404</p>\n", r"list\.csv: expected lines of 2 values"),
 }
 
@@ -76,7 +76,7 @@ def test_rows_that_contradict_each_other(tmp_path):
     file = tmp_path / "list.csv"
     file.write_text("a,x\nb,y\na,y\n")
     rows = lists.read(file, COLUMNS, "")
-    with pytest.raises(UserError, match=r"list\.csv:3: expected each clip once, found 'a' with other .*list\.csv:1;"):
+    with pytest.raises(UserError, match=r"list\.csv:3: expected each clip once, but got 'a' with other .*list\.csv:1;"):
         lists.once(rows, lambda row: row.cells[0], "fetch again")
 
 
@@ -84,9 +84,9 @@ def test_unknown_labels(tmp_path):
     file = tmp_path / "list.csv"
     file.write_text("a,cat\nb,dog\nc,dgo\nd,dog\n")
     rows = lists.read(file, COLUMNS, "")
-    with pytest.raises(UserError, match=r"list\.csv:3: expected a class, found 'dgo'; did you mean 'dog'\?"):
-        lists.label(rows[2], "dgo", ("cat", "dog"), "mend it")
-    with pytest.raises(UserError, match=r"expected 2 classes, found 3; the rarest is 'cat', 1 times, first in .*:1"):
+    with pytest.raises(UserError, match=r"list\.csv:3: expected a class, but got 'dgo'; did you mean 'dog'\?"):
+        lists.label(rows[2], "dgo", ("cat", "dog"), "fix it")
+    with pytest.raises(UserError, match=r"expected 2 classes, but got 3; the rarest is 'cat', 1 times, first in .*:1"):
         lists.classes(rows, 1, 2, "")
     assert lists.classes(rows, 1, 3, "") == ("cat", "dgo", "dog")
 
@@ -97,6 +97,6 @@ def test_one_file_under_two_names_is_not_guessed_at(tmp_path):
         (tmp_path / name).touch()
     assert sorted(lists.stems(tmp_path, (".mp4",))) == ["a", "b"]
     (tmp_path / "val/a.mp4").touch()
-    with pytest.raises(UserError, match=r"val/a\.mp4: expected each clip's file once, found train/a\.mp4 too"):
+    with pytest.raises(UserError, match=r"val/a\.mp4: expected each clip's file once, but got train/a\.mp4 too"):
         lists.stems(tmp_path, (".mp4",))
     assert lists.stems(tmp_path / "nowhere", (".mp4",)) == {}

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline_src import files
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import manifest
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams
-from pipeline_src.errors import UserError
 from pipeline_src.media.base import Extractor, ExtractorParams, MediaError
-from pipeline_src.plan import Data
+from pipeline_src.study.plan import Data
 
 
 class Fake(Dataset):
@@ -42,10 +42,10 @@ def clip(i: int, label: str = "cat", split: str = "train", group: str | None = N
 
 @pytest.fixture
 def data(tmp_path):
-    """A function: a list of clips -> the plan's entry of their data set, with a good file for each."""
+    """A function: a list of clips -> the plan's entry of their dataset, with a good file for each."""
 
     def of(clips: list[Clip], **params) -> Data:
-        values = {"val_share": 0.2, "split_seed": 0, "max_quarantine": 0.5, "shards": 1, **params}
+        values = {"val_fraction": 0.2, "split_seed": 0, "max_quarantine": 0.5, "shards": 1, **params}
         dataset = Fake(DatasetParams(kind="fake", recipe="r", **values))
         dataset.listed = clips
         raw = tmp_path / "raw"
@@ -94,7 +94,7 @@ def test_file_that_modalities_share_is_hashed_once(data):
 
 BOTH = {"sound": Path("sound/x"), "picture": Path("picture/x")}
 BAD_LISTS = {
-    "no clips": ([], "expected clips, found none"),
+    "no clips": ([], "expected clips, but got none"),
     "doubled id": ([clip(1), clip(2), clip(1)], r"ids that stand twice in the lists: c1 \(1 of 3 clips\)"),
     "id that leaves": ([clip(1, id="../x")], r"ids that cannot name a file: '\.\./x'"),
     "id with a folder": ([clip(1, id="a/b")], r"ids that cannot name a file: 'a/b'"),
@@ -103,20 +103,23 @@ BAD_LISTS = {
     "id with a line end": ([clip(1, id="x\n")], r"ids that cannot name a file: 'x\\n'"),
     "absolute path": (
         [clip(1, files=BOTH | {"sound": Path("/etc/passwd")})],
-        r"paths that leave the data set's folder: c1 \(/etc/passwd\)",
+        r"paths that leave the dataset's folder: c1 \(/etc/passwd\)",
     ),
     "path that leaves": (
         [clip(1, files=BOTH | {"picture": Path("picture/../../x")})],
-        r"paths that leave the data set's folder: c1 \(picture/\.\./\.\./x\)",
+        r"paths that leave the dataset's folder: c1 \(picture/\.\./\.\./x\)",
     ),
     "unknown label": (
         [clip(1), clip(2, "dgo")],
-        r"labels that are no class of the data set: dgo \(of c2\); did you mean 'dog'\? \(known: cat, dog\)",
+        r"labels that are no class of the dataset: dgo \(of c2\); did you mean 'dog'\? \(known: cat, dog\)",
     ),
-    "val alone": ([clip(1, split="val"), clip(2, split="test")], "of both splits .*, found none of train"),
+    "val alone": ([clip(1, split="val"), clip(2, split="test")], "of both splits .*, but got none of train"),
     "unknown split": ([clip(1, split="Train")], r"splits other than train, val, test: c1 \(Train\)"),
     "missing modality": ([clip(1, files={"sound": Path("x")})], "clips without a file for each of sound, picture: c1"),
-    "no test clips": ([clip(1), clip(2)], "expected clips of both splits in the data set's lists, found none of test"),
+    "no test clips": (
+        [clip(1), clip(2)],
+        "expected clips of both splits in the dataset's lists, but got none of test",
+    ),
     "many at once": ([clip(i, split="dev") for i in range(9)], r"c4 \(dev\) and 4 more \(9 of 9 clips\)"),
 }
 
@@ -208,7 +211,7 @@ def test_what_the_plan_has_hashed_is_not_read_again(data):
 
 def test_published_val_is_kept(data):
     clips = [one._replace(split="val") if i < 8 else one for i, one in enumerate(many())]
-    data = data(clips, val_share=0.4)
+    data = data(clips, val_fraction=0.4)
     manifest.make(data)
     table = pd.read_parquet(data.manifest / "manifest.parquet")
     assert list(table.split) == [one.split for one in clips]
@@ -228,19 +231,21 @@ def test_no_folder_is_one_clear_error(data, tmp_path):
     data = data(many())
     shutil.rmtree(data.raw)
     with pytest.raises(
-        UserError, match=r"^fake: expected its files in .*/raw, found no such folder; .* fetch fake` fetches"
+        UserError, match=r"^fake: expected its files in .*/raw, but there is no such folder; .* fetch fake` fetches"
     ):
         manifest.make(data)
 
 
 def test_too_few_groups_for_the_share():
     clips = table(many(60, per_group=20))
-    with pytest.raises(UserError, match=r"val_share: 0\.1 asks for 10 folds of the 60 .* as many groups, found 3"):
+    with pytest.raises(UserError, match=r"val_fraction: 0\.1 asks for 10 folds of the 60 .* as many groups, but got 3"):
         manifest.cut_val(clips, 0.1, seed=0)
     assert set(manifest.cut_val(clips, 0.3, seed=0)) == {"train", "val", "test"}
 
 
-@pytest.mark.parametrize(("clips", "what"), [(many(8, 2, 1), "of a label, found 4"), (many(0, 4), "groups, found 0")])
+@pytest.mark.parametrize(
+    ("clips", "what"), [(many(8, 2, 1), "of a label, but got 4"), (many(0, 4), "groups, but got 0")]
+)
 def test_too_few_clips_for_the_share(clips, what):
     with pytest.raises(UserError, match=what):
         manifest.cut_val(table(clips), 0.15, seed=0)

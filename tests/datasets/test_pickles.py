@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import pickles
-from pipeline_src.errors import UserError
 
 
 def same(a, b) -> bool:
@@ -90,7 +90,7 @@ def test_a_npy_file_that_holds_a_pickle(tmp_path):
     np.save(tmp_path / "data.npy", {"train_image": np.arange(8).reshape(2, 4)}, allow_pickle=True)
     assert same({"train_image": np.arange(8).reshape(2, 4)}, pickles.read(tmp_path / "data.npy"))
     np.save(tmp_path / "plain.npy", np.arange(3))
-    with pytest.raises(UserError, match=r"plain\.npy: expected a \.npy file of objects, found int64"):
+    with pytest.raises(UserError, match=r"plain\.npy: expected a \.npy file of objects, but got int64"):
         pickles.read(tmp_path / "plain.npy")
 
 
@@ -136,7 +136,9 @@ MALICIOUS = {
 def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, kind, protocol):
     file = tmp_path / "data.pkl"
     file.write_bytes(pickle.dumps(MALICIOUS[kind](tmp_path), protocol=protocol))
-    with pytest.raises(UserError, match=r"data\.pkl: expected a pickle of arrays, strings and numbers only, found at"):
+    with pytest.raises(
+        UserError, match=r"data\.pkl: expected a pickle of arrays, strings and numbers only, but got at"
+    ):
         pickles.read(file)
     assert [path.name for path in tmp_path.iterdir()] == ["data.pkl"]
 
@@ -197,10 +199,10 @@ def test_anything_but_plain_data_is_refused(tmp_path, kind):
 
 
 def test_empty_and_missing_files(tmp_path):
-    with pytest.raises(UserError, match=r"none\.pkl: expected a pickle of arrays, found no file"):
+    with pytest.raises(UserError, match=r"none\.pkl: expected a pickle of arrays, but got no file"):
         pickles.read(tmp_path / "none.pkl")
     (tmp_path / "empty.pkl").touch()
-    with pytest.raises(UserError, match=r"empty\.pkl: expected a pickle, found no more than 0 bytes"):
+    with pytest.raises(UserError, match=r"empty\.pkl: expected a pickle, but got no more than 0 bytes"):
         pickles.read(tmp_path / "empty.pkl")
 
 

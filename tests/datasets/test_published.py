@@ -1,4 +1,4 @@
-"""The published data sets, made small in their own layouts: from lists and files to the manifest, and all that can be
+"""The published datasets, made small in their own layouts: from lists and files to the manifest, and all that can be
 wrong with them: counted and named.
 """
 
@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from pipeline_src import cli
+from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import fetch, manifest
 from pipeline_src.datasets.base import datasets
 from pipeline_src.datasets.cg_mnist import MEANS, made
 from pipeline_src.datasets.sentiment import video_of
-from pipeline_src.errors import UserError
-from pipeline_src.plan import Plan
+from pipeline_src.study.plan import Plan
 from tests.datasets import published
 from tests.media import clips
 
@@ -106,9 +106,7 @@ def test_a_study_is_planned_without_the_data_and_the_first_job_says_what_is_miss
     assert "train results/runs" in capsys.readouterr().out
     first = "fetch" if kind in CONVERTED else "manifest"
     assert cli.main([first]) == 2
-    message = (
-        rf"error: {kind}: expected its files in .*/nowhere, found no such folder; `python -m pipeline_src fetch {kind}`"
-    )
+    message = rf"error: {kind}: expected its files in .*/nowhere, but there is no such folder; .* fetch {kind}`"
     assert re.match(message, capsys.readouterr().err)
     assert cli.main(["check"]) == 2
     assert re.match(message, capsys.readouterr().err)
@@ -129,7 +127,7 @@ def test_the_address_is_of_the_content_and_not_of_the_place(copy, tmp_path):
     assert again.manifest != data.manifest
 
 
-# --- what may be wrong, in every data set -----------------------------------------------------------------------------
+# --- what may be wrong, in every dataset -----------------------------------------------------------------------------
 
 
 def some(data) -> list:
@@ -181,33 +179,33 @@ def test_too_many_broken_files_fail_the_check_as_they_do_the_run(copy, kind, cap
     assert re.search(message, capsys.readouterr().err)
 
 
-# a list of each data set, and how a row becomes one with an unknown label
+# a list of each dataset, and how a row becomes one with an unknown label
 LISTS = {
-    "cremad": ("lists/train.csv", lambda cells: [cells[0], "JOY"], r"train\.csv:1: expected a class, found 'JOY'"),
+    "cremad": ("lists/train.csv", lambda cells: [cells[0], "JOY"], r"train\.csv:1: expected a class, but got 'JOY'"),
     "kinetics_sounds": (
         "lists/my_train.txt",
         lambda cells: [*cells[:2], "31"],
-        r"my_train\.txt:1: expected a class number from 0 to 30, found '31'",
+        r"my_train\.txt:1: expected a class number from 0 to 30, but got '31'",
     ),
     "vggsound": (
         "vggsound.csv",
         lambda cells: [*cells[:2], "sound one", cells[3]],
-        r"vggsound\.csv: expected 309 classes, found 310; the rarest is 'sound one', 1 times, first in .*csv:1;",
+        r"vggsound\.csv: expected 309 classes, but got 310; the rarest is 'sound one', 1 times, first in .*csv:1;",
     ),
     "ave": (
         "lists/trainSet.txt",
         lambda cells: ["Event x", *cells[1:]],
-        r"trainSet\.txt: expected 28 classes, found 29; the rarest is 'Event x', 1 times, first in .*trainSet\.txt:1;",
+        r"trainSet\.txt: expected 28 classes, but got 29; the rarest is 'Event x', 1 times, .* .*trainSet\.txt:1;",
     ),
     "ucf101": (
         "ucfTrainTestlist/trainlist01.txt",
         lambda cells: ["Action999/" + cells[0].split("/")[1], cells[1]],
-        r"trainlist01\.txt:1: expected a class, found 'Action999'; did you mean 'Action\d+'\?",
+        r"trainlist01\.txt:1: expected a class, but got 'Action999'; did you mean 'Action\d+'\?",
     ),
     "food101": (
         "texts/train_titles.csv",
         lambda cells: [*cells[:2], "dihs_000"],
-        r"train_titles\.csv: expected 101 classes, found 102; the rarest is 'dihs_000', 1 times",
+        r"train_titles\.csv: expected 101 classes, but got 102; the rarest is 'dihs_000', 1 times",
     ),
 }
 SEPARATORS = {"ave": "&", "ucf101": " "}
@@ -253,22 +251,22 @@ def test_wrong_lists_are_named_by_file_and_line(copy, kind, what, capsys):
             published.rows(file, [relabelled(lines[0]), *lines[1:]], separator)
         case "no list":
             file.unlink()
-            message = rf"{file.name}: expected a list, found no file"
+            message = rf"{file.name}: expected a list, but got no file"
         case "other separator":
             file.write_text("\n".join("|".join(re.sub("[,; ]", "", cell) for cell in cells) for cells in lines))
             message = rf"{file.name}: expected lines of \d values"
         case "short row":
             published.rows(file, [*lines[:2], lines[2][:1], *lines[3:]], separator)
-            message = rf"{file.name}:3: expected \d values .*, found 1"
+            message = rf"{file.name}:3: expected \d values .*, but got 1"
         case "contradiction":
             same = 2 if kind == "vggsound" else 1  # what names a clip
             published.rows(file, [*lines, [*lines[0][:same], *lines[-1][same:]]], separator)
-            message = rf"{file.name}:\d+: expected each clip once, found .* with other values in .*{file.name}:1;"
+            message = rf"{file.name}:\d+: expected each clip once, but got .* with other values in .*{file.name}:1;"
     assert cli.main(["fetch" if kind in CONVERTED else "manifest"]) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
-# --- each data set's own ----------------------------------------------------------------------------------------------
+# --- each dataset's own ----------------------------------------------------------------------------------------------
 
 
 def test_cremad_by_speakers_has_no_actor_on_two_sides(copy):
@@ -338,7 +336,7 @@ def test_the_published_colours_are_read_without_being_run(copy, tmp_path):
     assert np.array_equal(image, content["train_image"][0].astype(np.uint8))
     content["train_label"] = content["train_label"][::-1]
     np.save(folder / "mnist_10color_jitter_var_0.030.npy", content, allow_pickle=True)
-    with pytest.raises(UserError, match="expected the train images in MNIST's order, found other labels"):
+    with pytest.raises(UserError, match="expected the train images in MNIST's order, but got other labels"):
         fetch.fetch(Plan("params.yaml").named("cg_mnist"))
 
 
@@ -357,7 +355,7 @@ def test_mnist_files_that_are_broken(copy, edit, message):
     with pytest.raises(UserError, match=message):
         fetch.fetch(Plan("params.yaml").named("cg_mnist"))
     file.unlink()
-    with pytest.raises(UserError, match="expected one of MNIST's files, found none; fetch the files again"):
+    with pytest.raises(UserError, match="expected one of MNIST's files, but got none; fetch the files again"):
         fetch.fetch(Plan("params.yaml").named("cg_mnist"))
 
 
@@ -380,12 +378,15 @@ def test_features_are_those_of_the_pickle(copy, capsys):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: c.pop("valid"), r"mosi_data\.pkl: expected train, valid, test, found train, test"),
-        (lambda c: c["train"].pop("vision"), r"train: expected .*, found audio, text, labels, id"),
-        (lambda c: c["test"].update(labels=np.full((8, 1), 7.0)), r"test: expected labels from -3 to 3, found 7\.0"),
-        (lambda c: c["test"].update(labels=np.full((8, 1), np.nan)), r"test: expected labels from -3 to 3, found nan"),
+        (lambda c: c.pop("valid"), r"mosi_data\.pkl: expected train, valid, test, but got train, test"),
+        (lambda c: c["train"].pop("vision"), r"train: expected .*, but got audio, text, labels, id"),
+        (lambda c: c["test"].update(labels=np.full((8, 1), 7.0)), r"test: expected labels from -3 to 3, but got 7\.0"),
+        (
+            lambda c: c["test"].update(labels=np.full((8, 1), np.nan)),
+            r"test: expected labels from -3 to 3, but got nan",
+        ),
         (lambda c: c["test"].update(text=np.zeros((7, 6, 7))), r"test: expected text as floats \(8, T, D\)"),
-        (lambda c: c["test"].update(text=["a"] * 8), r"expected text as floats \(8, T, D\), found list"),
+        (lambda c: c["test"].update(text=["a"] * 8), r"expected text as floats \(8, T, D\), but got list"),
     ],
 )
 def test_pickles_that_are_not_as_published(copy, edit, message):
@@ -425,7 +426,7 @@ def test_food101_keeps_its_pictures_where_they_are_and_its_titles_whole(copy, tm
         with (folder / "texts/train_titles.csv").open("a") as handle:
             handle.write(f"x{number}.jpg,title,dish_{number:03d}\n")
     with pytest.raises(
-        UserError, match=r"train_titles\.csv:1: expected the name of a picture and a class, found '\.\./"
+        UserError, match=r"train_titles\.csv:1: expected the name of a picture and a class, but got '\.\./"
     ):
         fetch.fetch(Plan("params.yaml").named("food101"))
 
@@ -496,7 +497,7 @@ def test_fetch_of_the_whole_study_names_what_is_the_users(copy, capsys):
 def test_check_of_a_data_set_that_the_study_has_not(copy, capsys):
     copy("cremad")
     assert cli.main(["check", "cremat"]) == 2
-    assert "expected a data set of the study, found 'cremat'; did you mean 'cremad'?" in capsys.readouterr().err
+    assert "expected a dataset of the study, but got 'cremat'; did you mean 'cremad'?" in capsys.readouterr().err
 
 
 def test_check_when_the_disk_is_too_small(copy, capsys, monkeypatch):
@@ -504,7 +505,7 @@ def test_check_when_the_disk_is_too_small(copy, capsys, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     assert cli.main(["check"]) == 2
     assert re.search(
-        r"cremad: the cache takes [\d,]+ bytes, expected as many free in .*, found 1", capsys.readouterr().err
+        r"cremad: the cache takes [\d,]+ bytes, expected as many free in .*, but got 1", capsys.readouterr().err
     )
 
 
@@ -513,7 +514,7 @@ def test_check_of_a_class_without_training_clips(copy, capsys):
     for file in (folder / "AudioWAV").glob("*_SAD_*"):
         file.unlink()
     assert cli.main(["check"]) == 2
-    assert "expected training clips of every class, found none of SAD" in capsys.readouterr().err
+    assert "expected training clips of every class, but got none of SAD" in capsys.readouterr().err
 
 
 def test_check_works_for_the_embedded_data_set(tmp_path, monkeypatch, capsys):
@@ -556,7 +557,7 @@ def test_fetch_gets_the_lists_from_a_mirror(copy, tmp_path, capsys, monkeypatch)
     import http.server
     import threading
 
-    from pipeline_src import files
+    from pipeline_src.core import files
     from pipeline_src.datasets.base import github
 
     folder, _ = copy("cremad")
@@ -582,7 +583,7 @@ def test_fetch_gets_the_lists_from_a_mirror(copy, tmp_path, capsys, monkeypatch)
 
 @pytest.mark.parametrize("kind", ["cremad", "cmu_mosi", "food101", "cg_mnist"])
 def test_from_published_files_to_an_epoch(copy, kind, tmp_path):
-    """One data set of each kind of modalities: manifest, features, cache, one epoch."""
+    """One dataset of each kind of modalities: manifest, features, cache, one epoch."""
     from pipeline_src.features.build import extract, pack
 
     copy(kind)

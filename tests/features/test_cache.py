@@ -10,13 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipeline_src import quarantine
+from pipeline_src.core.errors import UserError
+from pipeline_src.datasets import quarantine
 from pipeline_src.datasets.base import Dataset, DatasetParams
-from pipeline_src.errors import UserError
 from pipeline_src.features import build
 from pipeline_src.features.read import Cache, tensors
 from pipeline_src.media.base import Extractor, ExtractorParams, MediaError
-from pipeline_src.plan import Data
+from pipeline_src.study.plan import Data
 
 CLIPS = 23
 SPLITS = ["train", "train", "val", "test"]
@@ -55,8 +55,8 @@ def arrays() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def data(tmp_path, arrays) -> Data:
-    """The plan's entry of a data set whose manifest is made."""
-    params = DatasetParams(kind="fake", recipe="r-1", val_share=0.2, split_seed=0, max_quarantine=0.2, shards=3)
+    """The plan's entry of a dataset whose manifest is made."""
+    params = DatasetParams(kind="fake", recipe="r-1", val_fraction=0.2, split_seed=0, max_quarantine=0.2, shards=3)
     extractors = {"sound": Sound(ExtractorParams(kind="sound")), "picture": Picture(ExtractorParams(kind="picture"))}
     data = Data(
         *("fake", "r-1", Fake(params), extractors, tmp_path / "raw", True, tmp_path / "seen.json"),
@@ -270,7 +270,7 @@ def test_interrupted_extraction_leaves_no_shard_and_the_next_makes_it(data, monk
 
 
 def test_unfinished_cache_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"cache\.json: expected a finished cache, found none; run snakemake"):
+    with pytest.raises(UserError, match=r"cache\.json: expected a finished cache, but got none; run snakemake"):
         Cache(tmp_path)
 
 

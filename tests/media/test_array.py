@@ -39,11 +39,11 @@ def test_values_that_are_not_finite(tmp_path):
 @pytest.mark.parametrize(
     ("values", "found"),
     [
-        (np.zeros((4, 2)), r"found float64 \(4, 2\)"),
-        (np.zeros(3), r"found float64 \(3,\)"),
-        (np.zeros((1, 4, 3)), r"found float64 \(1, 4, 3\)"),
-        (np.array([["a", "b", "c"]]), r"found <U1 \(1, 3\)"),
-        (np.zeros((2, 3), complex), r"found complex128 \(2, 3\)"),
+        (np.zeros((4, 2)), r"but got float64 \(4, 2\)"),
+        (np.zeros(3), r"but got float64 \(3,\)"),
+        (np.zeros((1, 4, 3)), r"but got float64 \(1, 4, 3\)"),
+        (np.array([["a", "b", "c"]]), r"but got <U1 \(1, 3\)"),
+        (np.zeros((2, 3), complex), r"but got complex128 \(2, 3\)"),
         (np.zeros((0, 3)), "no steps"),
     ],
 )
@@ -67,7 +67,7 @@ def test_broken_files(tmp_path):
     cut(tmp_path / "cut.npy", 0.5)
     np.save(tmp_path / "objects.npy", np.array([[Unpickled()] * 3], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "archive.npz", np.zeros((2, 3)))
-    reasons |= {"cut.npy": "cannot be opened", "objects.npy": "cannot be opened", "archive.npz": "found an archive"}
+    reasons |= {"cut.npy": "cannot be opened", "objects.npy": "cannot be opened", "archive.npz": "but got an archive"}
     for name, reason in reasons.items():
         with pytest.raises(MediaError, match=reason):
             extractor().extract(tmp_path / name)

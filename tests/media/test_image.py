@@ -62,7 +62,7 @@ def test_broken_files(tmp_path):
         "text.jpg": "cannot be opened: not a picture",
         "cut.jpg": "cannot be decoded: .*truncated",
         "cut.png": "cannot be decoded: .+",
-        "deep.png": "expected 8 bits a channel, found mode I",
+        "deep.png": "expected 8 bits a channel, but got mode I",
     }
     for name in ("cut.jpg", "cut.png"):
         cut(tmp_path / name, 0.5)

@@ -1,10 +1,10 @@
-"""Every method with every head and two to four modalities: finite, resumes exactly, sees joint training's batches."""
+"""Every method with every fusion and two to four modalities: finite, resumes exactly, sees joint training's batches."""
 
 import pytest
 import torch
 
 from pipeline_src.methods.base import methods
-from pipeline_src.models.base import heads
+from pipeline_src.models.base import fusions
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from tests.synthetic import SyntheticCache, spec
@@ -13,9 +13,9 @@ CPU = torch.device("cpu")
 EPOCHS = 2
 
 
-def trainer(method: str, head: str, modalities: int, seed: int = 0, **training) -> Trainer:
+def trainer(method: str, fusion: str, modalities: int, seed: int = 0, **training) -> Trainer:
     cache = SyntheticCache(modalities)
-    what = spec(cache, head, {"name": method, **methods[method].Params().model_dump()}, epochs=EPOCHS, **training)
+    what = spec(cache, fusion, {"name": method, **methods[method].Params().model_dump()}, epochs=EPOCHS, **training)
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in ("train", "val", "test")}
     return Trainer(what, seed, cache, loaders, CPU)
 
@@ -31,21 +31,21 @@ def batches_seen(run: Trainer) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("modalities", [2, 3, 4])
-@pytest.mark.parametrize("head", list(heads))
+@pytest.mark.parametrize("fusion", list(fusions))
 @pytest.mark.parametrize("method", list(methods))
-def test_contract(method, head, modalities):
-    whole = trainer(method, head, modalities)
+def test_contract(method, fusion, modalities):
+    whole = trainer(method, fusion, modalities)
     whole.method.on_train_start(whole.context)
     rows = [whole.epoch(epoch) for epoch in range(EPOCHS)]
     assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
     assert all(torch.isfinite(p).all() for p in whole.model.parameters())
 
-    begun = trainer(method, head, modalities)
+    begun = trainer(method, fusion, modalities)
     begun.method.on_train_start(begun.context)
     begun.epoch(0)
     with pytest.raises(StopIteration):
         begun.epoch(1, iter([None]).__next__)  # ends after its second step
-    resumed = trainer(method, head, modalities)
+    resumed = trainer(method, fusion, modalities)
     tensors, position = begun.snapshot()
     resumed.restore({name: value.clone() for name, value in tensors.items()}, position)
     row = resumed.epoch(1)
@@ -55,6 +55,8 @@ def test_contract(method, head, modalities):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
     pairs = zip(
-        batches_seen(trainer(method, head, modalities)), batches_seen(trainer("joint", head, modalities)), strict=True
+        batches_seen(trainer(method, fusion, modalities)),
+        batches_seen(trainer("joint", fusion, modalities)),
+        strict=True,
     )
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -1,10 +1,10 @@
-"""Every method with every encoder, and every head with it: finite, and resumed exactly."""
+"""Every method with every encoder, and every fusion with it: finite, and resumed exactly."""
 
 import pytest
 import torch
 
 from pipeline_src.methods.base import methods
-from pipeline_src.models.base import encoders, heads
+from pipeline_src.models.base import encoders, fusions
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from tests.synthetic import SyntheticCache, spec
@@ -19,10 +19,10 @@ SMALL = {
     ("transformer", "tokens"): {"width": 8, "layers": 1, "heads": 2, "feedforward": 8, "dropout": 0.1, "words": 50},
     ("embedding", "tokens"): {"words": 50, "width": 8},
 }
-# Each method with each encoder, and each head with each encoder; the residual network is in test_contract.
+# Each method with each encoder, and each fusion with each encoder; the residual network is in test_contract.
 OTHERS = [pair for pair in SMALL if pair[0] != "resnet"]
 PAIRS = [(method, "concat", pair) for method in methods for pair in OTHERS]
-PAIRS += [("joint", head, pair) for head in heads for pair in OTHERS if head != "concat"]
+PAIRS += [("joint", fusion, pair) for fusion in fusions for pair in OTHERS if fusion != "concat"]
 
 
 @pytest.fixture(autouse=True)
@@ -38,20 +38,20 @@ def test_every_encoder_and_layout_is_here():
     assert set(SMALL) == {(kind, layout) for kind in encoders for layout in encoders[kind].layouts}
 
 
-def trainer(method, head, pair) -> Trainer:
+def trainer(method, fusion, pair) -> Trainer:
     kind, layout = pair
     cache = SyntheticCache(2, layouts=(layout, "spectrogram"))
-    what = spec(cache, head, {"name": method, **methods[method].Params().model_dump()}, epochs=2)
+    what = spec(cache, fusion, {"name": method, **methods[method].Params().model_dump()}, epochs=2)
     what["encoders"]["m0"] = {"kind": kind, **SMALL[pair]}
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in ("train", "val", "test")}
     return Trainer(what, 0, cache, loaders, CPU)
 
 
 @pytest.mark.parametrize(
-    ("method", "head", "pair"), PAIRS, ids=lambda part: part if isinstance(part, str) else "-".join(part)
+    ("method", "fusion", "pair"), PAIRS, ids=lambda part: part if isinstance(part, str) else "-".join(part)
 )
-def test_contract(method, head, pair):
-    whole = trainer(method, head, pair)
+def test_contract(method, fusion, pair):
+    whole = trainer(method, fusion, pair)
     whole.method.on_train_start(whole.context)
     before = [p.clone() for p in whole.model.encoders["m0"].parameters()]
     rows = [whole.epoch(epoch) for epoch in range(2)]
@@ -60,10 +60,10 @@ def test_contract(method, head, pair):
     moved = [not torch.equal(a, b) for a, b in zip(before, whole.model.encoders["m0"].parameters(), strict=True)]
     assert any(moved), "nothing of the encoder was trained"
 
-    begun = trainer(method, head, pair)
+    begun = trainer(method, fusion, pair)
     begun.method.on_train_start(begun.context)
     begun.epoch(0)
-    resumed = trainer(method, head, pair)
+    resumed = trainer(method, fusion, pair)
     resumed.load_state_dict({name: value.clone() for name, value in begun.state_dict().items()})
     resumed.epoch(1)
     ours, theirs = resumed.state_dict(), whole.state_dict()
@@ -74,6 +74,6 @@ def test_an_encoder_without_convolutions_is_said_where_only_they_are_scaled():
     run = trainer("ogm", "concat", ("embedding", "tokens"))
     run.method.params = run.method.params.model_copy(update={"weights": "conv"})
     with pytest.raises(
-        Exception, match="expected the encoder of 'm0' to have such weights to train, found none for 'conv'"
+        Exception, match="expected the encoder of 'm0' to have such weights to train, but got none for 'conv'"
     ):
         run.epoch(0)

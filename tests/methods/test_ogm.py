@@ -15,13 +15,13 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn.functional import cross_entropy
 
-from pipeline_src import config
-from pipeline_src.errors import UserError
+from pipeline_src.core.errors import UserError
 from pipeline_src.methods import discrepancy
 from pipeline_src.methods.base import methods
 from pipeline_src.methods.ogm import OGM, OGMGE, OGMGEParams, OGMParams, add_noise_, coefficients, deviations, selected
-from pipeline_src.models.base import heads
+from pipeline_src.models.base import fusions
 from pipeline_src.models.multimodal import MultimodalModel
+from pipeline_src.study import config
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from tests.synthetic import SPLITS, SyntheticCache, spec
@@ -188,10 +188,10 @@ OUR_NAMES = {
 
 
 def rebuilt(golden: Golden) -> MultimodalModel:
-    """The small model of the golden files, with our heads and their weights."""
+    """The small model of the golden files, with our fusions and their weights."""
     meta = golden.meta
     encoders = {"audio": small_encoder(1, meta["dim"]), "visual": small_encoder(3, meta["dim"])}
-    head = heads[meta["fusion"]](dict.fromkeys(encoders, meta["dim"]), meta["classes"])
+    fusion = fusions[meta["fusion"]](dict.fromkeys(encoders, meta["dim"]), meta["classes"])
     for m, encoder in encoders.items():
         state = golden.part(f"param/{m}_net.")
         fresh = nn.BatchNorm2d(4).state_dict()  # the arrays are those before the step
@@ -199,14 +199,14 @@ def rebuilt(golden: Golden) -> MultimodalModel:
         assert state["1.num_batches_tracked"] == 0
         encoder.load_state_dict(state)
     names = OUR_NAMES[meta["fusion"]]
-    head.load_state_dict({names[k]: v for k, v in golden.part("param/fusion_module.").items()})
-    return MultimodalModel(encoders, head).train()
+    fusion.load_state_dict({names[k]: v for k, v in golden.part("param/fusion_module.").items()})
+    return MultimodalModel(encoders, fusion).train()
 
 
 def gradients_of(golden: Golden, model: MultimodalModel, kind: str) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
     """(name, expected, our gradient) of every parameter."""
     ours = {n: p.grad for n, p in model.named_parameters()}
-    names = {f"fusion_module.{k}": f"head.{v}" for k, v in OUR_NAMES[golden.meta["fusion"]].items()}
+    names = {f"fusion_module.{k}": f"fusion.{v}" for k, v in OUR_NAMES[golden.meta["fusion"]].items()}
     found = []
     for name, expected in golden.part(f"grad_{kind}/").items():
         net, _, rest = name.partition(".")
@@ -244,14 +244,17 @@ def backward(golden: Golden) -> tuple[MultimodalModel, object, SimpleNamespace]:
 
 
 def by_hand(golden: Golden) -> dict[str, float]:
-    """Coefficients from the features and the head's weights of the file, in double precision."""
-    head = {k: v.double() for k, v in golden.part("param/fusion_module.").items()}
+    """Coefficients from the features and the fusion's weights of the file, in double precision."""
+    fusion = {k: v.double() for k, v in golden.part("param/fusion_module.").items()}
     audio, visual = golden["features_audio"].double(), golden["features_visual"].double()
     if golden.meta["fusion"] == "concat":
-        own, other = head["fc_out.weight"].chunk(2, dim=1)
-        logits = audio @ own.T + head["fc_out.bias"] / 2, visual @ other.T + head["fc_out.bias"] / 2
+        own, other = fusion["fc_out.weight"].chunk(2, dim=1)
+        logits = audio @ own.T + fusion["fc_out.bias"] / 2, visual @ other.T + fusion["fc_out.bias"] / 2
     else:
-        logits = (audio @ head["fc_x.weight"].T + head["fc_x.bias"], visual @ head["fc_y.weight"].T + head["fc_y.bias"])
+        logits = (
+            audio @ fusion["fc_x.weight"].T + fusion["fc_x.bias"],
+            visual @ fusion["fc_y.weight"].T + fusion["fc_y.bias"],
+        )
     rows = torch.arange(len(audio))
     a, v = (float(torch.softmax(z, 1)[rows, golden["labels"]].sum()) for z in logits)
     return {
@@ -357,20 +360,20 @@ def test_only_the_chosen_weights_change(weights):
 def test_an_encoder_without_such_weights_is_an_error():
     model = SimpleNamespace(encoders={"text": nn.Linear(3, 3), "image": nn.Conv2d(1, 1, 3)})
     with pytest.raises(
-        UserError, match=r"methods\.ogm\.weights: expected the encoder of 'text'.*found none for 'conv'"
+        UserError, match=r"methods\.ogm\.weights: expected the encoder of 'text'.*but got none for 'conv'"
     ):
         OGM(OGMParams(weights="conv")).before_epoch(context(model))
     OGM(OGMParams()).before_epoch(context(model))
 
 
-def trainer(method: dict, modalities: int = 2, head: str = "concat", change=None, **training) -> Trainer:
+def trainer(method: dict, modalities: int = 2, fusion: str = "concat", change=None, **training) -> Trainer:
     cache = SyntheticCache(modalities)
     if change:
         change(cache)
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in SPLITS}
     given = {k: v for k, v in method.items() if k != "name"}
     params = {"name": method["name"], **methods[method["name"]].Params(**given).model_dump()}
-    return Trainer(spec(cache, head, params, **training), 0, cache, loaders, CPU)
+    return Trainer(spec(cache, fusion, params, **training), 0, cache, loaders, CPU)
 
 
 def trained(*args, epochs: int = 2, **kwargs) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
@@ -405,15 +408,15 @@ def test_no_last_epoch_is_the_last_of_the_run():
     assert [row["modulated_tensors/m1"] for row in rows] == [0, 0, 6, 6]
 
 
-@pytest.mark.parametrize("head", list(heads))
+@pytest.mark.parametrize("fusion", list(fusions))
 @pytest.mark.parametrize("scale", ["cvpr", "tpami"])
 @pytest.mark.parametrize("modalities", [2, 3])
-def test_alpha_0_is_joint_training_bit_for_bit(modalities, scale, head):
-    off, rows = trained({"name": "ogm", "alpha": 0.0, "scale": scale, "weights": "all"}, modalities, head)
-    joint, joint_rows = trained({"name": "joint"}, modalities, head)
+def test_alpha_0_is_joint_training_bit_for_bit(modalities, scale, fusion):
+    off, rows = trained({"name": "ogm", "alpha": 0.0, "scale": scale, "weights": "all"}, modalities, fusion)
+    joint, joint_rows = trained({"name": "joint"}, modalities, fusion)
     assert same(off, joint)
     assert [row["loss"] for row in rows] == [row["loss"] for row in joint_rows]
-    assert not same(trained({"name": "ogm", "alpha": 0.8}, modalities, head)[0], joint)
+    assert not same(trained({"name": "ogm", "alpha": 0.8}, modalities, fusion)[0], joint)
 
 
 def test_enhancement_without_modulation_adds_noise_only_if_all_get_it():
@@ -484,11 +487,11 @@ def test_edges_are_finite(method, change, training):
 @pytest.mark.parametrize(("loser", "ratio", "k"), [("visual", 1e8, 0.0), ("both", 1.0, 1.0)])
 def test_a_score_of_0_gives_a_finite_ratio(loser, ratio, k):
     """Logits so far apart that the true class has probability 0."""
-    head = heads["sum"]({"audio": 1, "visual": 1}, 2)
-    for m, term in head.terms.items():
+    fusion = fusions["sum"]({"audio": 1, "visual": 1}, 2)
+    for m, term in fusion.terms.items():
         nn.init.zeros_(term.weight)
         term.bias.data = torch.tensor([0.0, 300.0] if loser in (m, "both") else [300.0, 0.0])
-    model = MultimodalModel({"audio": nn.Linear(2, 1), "visual": nn.Linear(2, 1)}, head)
+    model = MultimodalModel({"audio": nn.Linear(2, 1), "visual": nn.Linear(2, 1)}, fusion)
     output = model({"audio": torch.ones(1, 2), "visual": torch.ones(1, 2)})
     label = torch.tensor([0])
     cross_entropy(output.logits, label).backward()
@@ -501,13 +504,13 @@ def test_a_score_of_0_gives_a_finite_ratio(loser, ratio, k):
     assert float(ctx.logged["coefficient/visual"]) == 1
 
 
-@pytest.mark.parametrize("head", list(heads))
+@pytest.mark.parametrize("fusion", list(fusions))
 @pytest.mark.parametrize("method", [OGM(OGMParams()), OGMGE(OGMGEParams(noise="modulated"))])
-def test_a_step_waits_for_no_value(method, head):
+def test_a_step_waits_for_no_value(method, fusion):
     """Tensors here have shapes but no values, so asking for one raises, as waiting for the device would be."""
     with FakeTensorMode():
         encoders = {m: small_encoder(1, 5) for m in ("a", "b", "c")}
-        model = MultimodalModel(encoders, heads[head](dict.fromkeys(encoders, 5), 4))
+        model = MultimodalModel(encoders, fusions[fusion](dict.fromkeys(encoders, 5), 4))
         output = model({m: torch.ones(6, 1, 9, 9) for m in encoders})
         batch = SimpleNamespace(label=torch.zeros(6, dtype=torch.int64))
         cross_entropy(output.logits, batch.label).backward()
@@ -544,11 +547,11 @@ def test_parameters_out_of_range(wrong):
 def test_refused_before_the_run():
     assert OGM.refuses(OGMParams(), "concat", 2, 1) is None
     assert OGM.refuses(OGMParams(first_epoch=4, last_epoch=9), "film", 4, 10) is None
-    assert OGM.refuses(OGMParams(), "concat", 1, 10) == "expected two modalities or more, found 1"
+    assert OGM.refuses(OGMParams(), "concat", 1, 10) == "expected two modalities or more, but got 1"
     late = OGMParams(first_epoch=10)
-    assert OGMGE.refuses(late, "concat", 2, 10) == "expected first_epoch below training.epochs = 10, found 10"
+    assert OGMGE.refuses(late, "concat", 2, 10) == "expected first_epoch below training.epochs = 10, but got 10"
     long = OGMParams(last_epoch=50)
-    assert OGM.refuses(long, "concat", 2, 12) == "expected last_epoch below training.epochs = 12, found 50"
+    assert OGM.refuses(long, "concat", 2, 12) == "expected last_epoch below training.epochs = 12, but got 50"
 
 
 def test_what_no_paper_gives_is_said():
@@ -567,7 +570,7 @@ def test_a_schedule_longer_than_the_run_is_reported_at_its_block(tmp_path):
         config.load(file)
     epochs = values["training"]["epochs"]
     assert str(error.value).count("\n") == 0  # once, although two fusions ask
-    assert f"methods.ogm: expected last_epoch below training.epochs = {epochs}, found 900" in str(error.value)
+    assert f"methods.ogm: expected last_epoch below training.epochs = {epochs}, but got 900" in str(error.value)
     values["methods"] = {"ogm": {"last_epoch": epochs - 1}}
     file.write_text(yaml.safe_dump(values))
     assert config.load(file).methods["ogm"].last_epoch == epochs - 1

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from pipeline_src.methods.base import methods
 from pipeline_src.methods.discrepancy import ratios, scores
 from pipeline_src.methods.opm import OPM, OPMOGM, OPMParams, drop, drop_probabilities
-from pipeline_src.models.base import heads
+from pipeline_src.models.base import fusions
 from pipeline_src.training.loader import Batch, Loader
 from pipeline_src.training.loop import Trainer
 from tests.synthetic import SyntheticCache, spec
@@ -155,11 +155,11 @@ def test_golden(file):
     golden = Golden(file)
     meta = json.loads(str(golden["meta"]))
     features = {m: torch.from_numpy(golden[f"features_{m}"]) for m in ("audio", "visual")}
-    head = heads["concat"]({m: f.shape[1] for m, f in features.items()}, meta["classes"])
+    fusion = fusions["concat"]({m: f.shape[1] for m, f in features.items()}, meta["classes"])
     with torch.no_grad():
-        head.joint.weight.copy_(torch.from_numpy(golden["head_weight"]))
-        head.joint.bias.copy_(torch.from_numpy(golden["head_bias"]))
-        logits = head.unimodal(features)
+        fusion.joint.weight.copy_(torch.from_numpy(golden["head_weight"]))
+        fusion.joint.bias.copy_(torch.from_numpy(golden["head_bias"]))
+        logits = fusion.unimodal(features)
     label = torch.from_numpy(golden["labels"])
     score = scores(logits, label)
     for m in features:
@@ -182,7 +182,7 @@ def test_golden(file):
 
     # And the hook gives the same, from the same scores.
     run = Step(OPMParams(q_base=meta["q_base"], lam=meta["lam"], probability="same", rescale=True))
-    run(features, label, head)
+    run(features, label, fusion)
     assert run.logged("score") == pytest.approx([float(golden["score_audio"]), float(golden["score_visual"])], rel=1e-5)
     assert run.logged("drop_probability") == pytest.approx(golden["q"].tolist(), rel=1e-5)
     assert golden.used == set(golden)
@@ -202,10 +202,13 @@ class Step:
         self.method, self.log = OPM(params), []
         self.rng, self.epoch = torch.Generator().manual_seed(seed), epoch
 
-    def __call__(self, features: dict, label: torch.Tensor, head) -> dict:
+    def __call__(self, features: dict, label: torch.Tensor, fusion) -> dict:
         row = {}
         ctx = SimpleNamespace(
-            model=SimpleNamespace(head=head), rng=self.rng, epoch=self.epoch, log=lambda name, x: row.update({name: x})
+            model=SimpleNamespace(fusion=fusion),
+            rng=self.rng,
+            epoch=self.epoch,
+            log=lambda name, x: row.update({name: x}),
         )
         found, kept = self.method.on_features(ctx, features, Batch({}, label, torch.arange(len(label))))
         assert kept is None
@@ -216,13 +219,13 @@ class Step:
         return [float(x) for key, x in self.log[batch].items() if key.startswith(f"{name}/")]
 
 
-def identity_head(modalities: int = 2, classes: int = 2):
-    """A sum head whose logits of a modality are its features."""
-    head = heads["sum"]({f"m{i}": classes for i in range(modalities)}, classes)
+def identity_fusion(modalities: int = 2, classes: int = 2):
+    """A sum fusion whose logits of a modality are its features."""
+    fusion = fusions["sum"]({f"m{i}": classes for i in range(modalities)}, classes)
     with torch.no_grad():
-        for term in head.terms.values():
+        for term in fusion.terms.values():
             term.weight.copy_(torch.eye(classes))
-    return head
+    return fusion
 
 
 def logits_of(*probabilities: float, batch: int = 4) -> dict[str, torch.Tensor]:
@@ -232,12 +235,12 @@ def logits_of(*probabilities: float, batch: int = 4) -> dict[str, torch.Tensor]:
 
 
 def test_previous_is_same_one_batch_later():
-    head, label = identity_head(), torch.zeros(4, dtype=torch.int64)
+    fusion, label = identity_fusion(), torch.zeros(4, dtype=torch.int64)
     batches = [logits_of(0.8, 0.2), logits_of(0.6, 0.3), logits_of(0.2, 0.8)]
     runs = {p: Step(OPMParams(q_base=0.4, lam=0.5, probability=p)) for p in ("same", "previous")}
     for batch in batches:
         for run in runs.values():
-            run(batch, label, head)
+            run(batch, label, fusion)
     z = np.tanh([3.0, 1.0, 3.0])  # ratios 4, 2, 4
     same = [[0.4 * (1 + 0.5 * z[0]), 0], [0.4 * (1 + 0.5 * z[1]), 0], [0, 0.4 * (1 + 0.5 * z[2])]]
     for i in range(3):
@@ -249,44 +252,44 @@ def test_previous_is_same_one_batch_later():
 
 
 def test_scores_are_taken_before_the_drop():
-    head, label = identity_head(), torch.zeros(4, dtype=torch.int64)
+    fusion, label = identity_fusion(), torch.zeros(4, dtype=torch.int64)
     run = Step(OPMParams(q_base=1.0))
     for _ in range(2):
-        found = run(logits_of(0.8, 0.2), label, head)
+        found = run(logits_of(0.8, 0.2), label, fusion)
     assert not found["m0"].any() and found["m1"].any()  # all dropped in the second batch
     assert run.logged("score", 0) == run.logged("score", 1)
 
 
 def test_share_of_batches_and_of_samples_that_drop():
-    head, label = identity_head(), torch.zeros(50, dtype=torch.int64)
+    fusion, label = identity_fusion(), torch.zeros(50, dtype=torch.int64)
     batch = logits_of(0.8, 0.2, batch=50)
     run = Step(OPMParams(q_base=0.5, lam=0.0, probability="same", execute_probability=0.7))
-    dropped = torch.stack([~run(batch, label, head)["m0"].any(dim=1) for _ in range(400)])  # (batches, B)
+    dropped = torch.stack([~run(batch, label, fusion)["m0"].any(dim=1) for _ in range(400)])  # (batches, B)
     executed = dropped.any(dim=1)
     assert float(executed.float().mean()) == pytest.approx(0.7, abs=4 * (0.21 / 400) ** 0.5)
     assert float(dropped[executed].float().mean()) == pytest.approx(0.5, abs=0.02)
     assert [row["drop_probability/m0"] > 0 for row in run.log] == executed.tolist()
     for share, expected in ((0.0, 0), (1.0, 50)):
         run = Step(OPMParams(q_base=1.0, lam=0.0, probability="same", execute_probability=share))
-        assert sum(int((~run(batch, label, head)["m0"].any(dim=1)).sum()) for _ in range(20)) == 20 * expected
+        assert sum(int((~run(batch, label, fusion)["m0"].any(dim=1)).sum()) for _ in range(20)) == 20 * expected
 
 
 def test_warm_up():
-    head, label = identity_head(), torch.zeros(4, dtype=torch.int64)
+    fusion, label = identity_fusion(), torch.zeros(4, dtype=torch.int64)
     params = OPMParams(q_base=1.0, warmup_epochs=6)
     run = Step(params, epoch=5)
     for _ in range(2):
         features = logits_of(0.8, 0.2)
-        assert run(features, label, head) is features
+        assert run(features, label, fusion) is features
     assert run.logged("drop_probability") == [0, 0]
     run.epoch = 6  # its first batch drops by the last one of the warm-up
-    assert not run(logits_of(0.8, 0.2), label, head)["m0"].any()
+    assert not run(logits_of(0.8, 0.2), label, fusion)["m0"].any()
 
 
 @pytest.mark.parametrize("probability", ["previous", "same"])
 def test_degenerate_batches(probability):
     params = OPMParams(q_base=0.4, lam=0.5, probability=probability, rescale=True)
-    head = identity_head()
+    fusion = identity_fusion()
     one = torch.zeros(1, dtype=torch.int64)
     far = {"m0": torch.tensor([[200.0, -200.0]]), "m1": torch.tensor([[-200.0, 200.0]])}  # the second scores 0
     for name, features, ratio in (
@@ -298,7 +301,7 @@ def test_degenerate_batches(probability):
     ):
         run = Step(params)
         for _ in range(3):
-            found = run(features, one, head)
+            found = run(features, one, fusion)
             assert all(torch.isfinite(f).all() for f in found.values()), name
             assert found["m1"].any(), name
         assert run.logged("ratio") == pytest.approx(ratio, rel=1e-5), name
@@ -307,26 +310,28 @@ def test_degenerate_batches(probability):
 
 
 def test_half_precision_features_are_scored_in_float32_and_kept_in_half():
-    head, label = identity_head(), torch.zeros(4, dtype=torch.int64)
+    fusion, label = identity_fusion(), torch.zeros(4, dtype=torch.int64)
     run = Step(OPMParams(q_base=0.4, probability="same", rescale=True))
     features = {m: f.bfloat16() for m, f in logits_of(0.8, 0.2).items()}
     with torch.autocast("cpu", torch.bfloat16):
-        found = run(features, label, head)
+        found = run(features, label, fusion)
     assert all(f.dtype == torch.bfloat16 for f in found.values())
     exact = scores({m: f.float() for m, f in features.items()}, label)
     assert run.logged("score") == [float(s) for s in exact.values()]
 
 
 @pytest.mark.parametrize("probability", ["previous", "same"])
-@pytest.mark.parametrize("head", list(heads))
-def test_a_step_waits_for_no_value(head, probability):
+@pytest.mark.parametrize("fusion", list(fusions))
+def test_a_step_waits_for_no_value(fusion, probability):
     """Features here have shapes but no values, so asking for one raises, as waiting for the device would be."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     features = {m: fake.from_tensor(torch.ones(6, 5)) for m in ("a", "b", "c")}
     run = Step(OPMParams(probability=probability, rescale=True))
     for _ in range(2):
         found = run(
-            features, fake.from_tensor(torch.zeros(6, dtype=torch.int64)), heads[head](dict.fromkeys(features, 5), 4)
+            features,
+            fake.from_tensor(torch.zeros(6, dtype=torch.int64)),
+            fusions[fusion](dict.fromkeys(features, 5), 4),
         )
     assert all(f.shape == (6, 5) for f in found.values())
     with pytest.raises(DataDependentOutputException):
@@ -348,13 +353,13 @@ def test_parameters_out_of_range():
 
 def test_refusals():
     assert OPM.refuses(OPMParams(), "concat", 2, 1) is None
-    assert OPM.refuses(OPMParams(), "concat", 1, 9) == "expected two modalities or more, found 1"
-    late = "expected warmup_epochs below training.epochs = 6, found 6"
+    assert OPM.refuses(OPMParams(), "concat", 1, 9) == "expected two modalities or more, but got 1"
+    late = "expected warmup_epochs below training.epochs = 6, but got 6"
     assert OPM.refuses(OPMParams(warmup_epochs=6), "film", 2, 6) == late
     assert OPM.refuses(OPMParams(warmup_epochs=6), "film", 2, 7) is None
     assert OPMOGM.refuses(OPMOGM.Params(opm={"warmup_epochs": 6}), "concat", 2, 6) == late
     assert "first_epoch" in OPMOGM.refuses(OPMOGM.Params(ogm={"first_epoch": 9}), "concat", 2, 9)
-    assert OPMOGM.refuses(OPMOGM.Params(), "concat", 1, 9) == "expected two modalities or more, found 1"
+    assert OPMOGM.refuses(OPMOGM.Params(), "concat", 1, 9) == "expected two modalities or more, but got 1"
     assert OPMOGM.refuses(OPMOGM.Params(), "concat", 4, 9) is None
 
 
@@ -363,12 +368,12 @@ def test_refusals():
 RELEASED = {"probability": "same", "execute_probability": 0.7, "rescale": True}
 
 
-def trained(name: str, head: str = "concat", modalities: int = 2, epochs: int = 2, precision: str = "fp32", **params):
+def trained(name: str, fusion: str = "concat", modalities: int = 2, epochs: int = 2, precision: str = "fp32", **params):
     """A trainer after `epochs`, and its rows without the seconds."""
     cache = SyntheticCache(modalities)
     method = {"name": name, **methods[name].Params(**params).model_dump()}
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in ("train", "val", "test")}
-    run = Trainer(spec(cache, head, method, precision=precision), 0, cache, loaders, CPU)
+    run = Trainer(spec(cache, fusion, method, precision=precision), 0, cache, loaders, CPU)
     run.method.on_train_start(run.context)
     rows = [run.epoch(epoch) for epoch in range(epochs)]
     return run, [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
@@ -383,14 +388,14 @@ def same_weights(a: Trainer, b: Trainer) -> bool:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("head", list(heads))
-def test_probability_zero_is_joint_training_bit_for_bit(head, precision):
-    joint, rows = trained("joint", head, precision=precision)
+@pytest.mark.parametrize("fusion", list(fusions))
+def test_probability_zero_is_joint_training_bit_for_bit(fusion, precision):
+    joint, rows = trained("joint", fusion, precision=precision)
     for params in ({}, RELEASED):
-        run, own = trained("opm", head, precision=precision, q_base=0.0, **params)
+        run, own = trained("opm", fusion, precision=precision, q_base=0.0, **params)
         assert same_weights(run, joint)
         assert [row["loss"] for row in own] == [row["loss"] for row in rows]
-    run, _ = trained("opm_ogm", head, precision=precision, opm={"q_base": 0.0}, ogm={"alpha": 0.0})
+    run, _ = trained("opm_ogm", fusion, precision=precision, opm={"q_base": 0.0}, ogm={"alpha": 0.0})
     assert same_weights(run, joint)
 
 

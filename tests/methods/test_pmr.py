@@ -26,7 +26,7 @@ from pipeline_src.methods.pmr import (
     slow_down,
     speed_up,
 )
-from pipeline_src.models.base import heads
+from pipeline_src.models.base import fusions
 from pipeline_src.models.multimodal import MultimodalModel, Output
 from pipeline_src.training.loader import Batch, Loader
 from pipeline_src.training.loop import Trainer
@@ -72,7 +72,7 @@ class Golden:
         return {k.removeprefix(prefix): self[k] for k in self.arrays if k.startswith(prefix)}
 
     def model(self) -> MultimodalModel:
-        """The small model of the file, with its weights: the authors' audio_net and visual_net, our head."""
+        """The small model of the file, with its weights: the authors' audio_net and visual_net, our fusion."""
         dim, classes = self.meta["dim"], self.meta["classes"]
         encoders = {}
         for m, channels in (("audio", 1), ("visual", 3)):
@@ -85,9 +85,9 @@ class Golden:
                 nn.Linear(4, dim),
             )
             encoders[m].load_state_dict(self.under(f"param/{m}_net."))
-        head = heads["concat"](dict.fromkeys(encoders, dim), classes)
-        head.joint.load_state_dict(self.under("param/fusion_module.fc_out."))
-        return MultimodalModel(encoders, head)
+        fusion = fusions["concat"](dict.fromkeys(encoders, dim), classes)
+        fusion.joint.load_state_dict(self.under("param/fusion_module.fc_out."))
+        return MultimodalModel(encoders, fusion)
 
 
 def close(ours, theirs: torch.Tensor) -> None:
@@ -106,7 +106,7 @@ def test_the_authors_step(number):
         close(output.features[m], golden[f"features_{m}"])
     close(output.logits, golden["logits"])
 
-    shares = model.head.unimodal(output.features)
+    shares = model.fusion.unimodal(output.features)
     for m in names:
         close(nn.functional.cross_entropy(shares[m], label), golden[f"loss_{m}"])
     close(ratios(scores(shares, label))["audio"], golden["ratio_audio"])
@@ -126,7 +126,7 @@ def test_the_authors_step(number):
         for name, expected in golden.under(f"grad/{m}_net.").items():
             close(model.encoders[m].get_parameter(name).grad, expected)
     for name, expected in golden.under("grad/fusion_module.fc_out.").items():
-        close(model.head.joint.get_parameter(name).grad, expected)
+        close(model.fusion.joint.get_parameter(name).grad, expected)
 
     model.eval()  # the file's optimiser had a step of length 0: only the running statistics moved
     with torch.no_grad():
@@ -432,10 +432,10 @@ def test_every_clip_is_drawn_equally_often():
 # --- in training -------------------------------------------------------------------------------------------------
 
 
-def trainer(method: dict, cache: SyntheticCache | None = None, head: str = "concat", **training) -> Trainer:
+def trainer(method: dict, cache: SyntheticCache | None = None, fusion: str = "concat", **training) -> Trainer:
     cache = cache or SyntheticCache()
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, True) for s in SPLITS}
-    return Trainer(spec(cache, head, method, **training), 0, cache, loaders, CPU)
+    return Trainer(spec(cache, fusion, method, **training), 0, cache, loaders, CPU)
 
 
 def pmr_trainer(cache: SyntheticCache | None = None, training: dict | None = None, **params) -> Trainer:
@@ -561,10 +561,10 @@ def test_half_precision_trains():
     [
         ({}, 2, 1, None),
         ({}, 4, 100, None),
-        ({}, 1, 100, "expected two modalities or more, found 1"),
-        ({"first_epoch": 5}, 2, 5, "expected first_epoch below training.epochs = 5, found 5"),
+        ({}, 1, 100, "expected two modalities or more, but got 1"),
+        ({"first_epoch": 5}, 2, 5, "expected first_epoch below training.epochs = 5, but got 5"),
         ({"first_epoch": 4, "last_epoch": 4, "per_epochs": 9}, 2, 5, None),
-        ({"last_epoch": 5}, 2, 5, "expected last_epoch below training.epochs = 5, found 5"),
+        ({"last_epoch": 5}, 2, 5, "expected last_epoch below training.epochs = 5, but got 5"),
     ],
 )
 def test_refusals(params, modalities, epochs, why):

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from sklearn.metrics.cluster import contingency_matrix
 from torch import nn
 
-from pipeline_src.errors import UserError
+from pipeline_src.core.errors import UserError
 from pipeline_src.methods.base import methods
 from pipeline_src.methods.relearning import assign, due, purity, reset_strength, soft_reset
-from pipeline_src.models.base import heads
+from pipeline_src.models.base import fusions
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from tests.synthetic import SPLITS, SyntheticCache, spec
@@ -193,7 +193,7 @@ EARLY = {"every": 1, "times": 2}  # before epochs 2 and 3
 
 
 def make(
-    modalities: int = 2, name: str = "relearning", head: str = "concat", change=None, training=None, **params
+    modalities: int = 2, name: str = "relearning", fusion: str = "concat", change=None, training=None, **params
 ) -> Trainer:
     """A run on the synthetic cache, which `change` may alter first."""
     cache = SyntheticCache(modalities)
@@ -201,7 +201,7 @@ def make(
         change(cache)
     method = {"name": name, **methods[name].Params(**params).model_dump()}
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in SPLITS}
-    run = Trainer(spec(cache, head, method, **(training or {})), 0, cache, loaders, CPU)
+    run = Trainer(spec(cache, fusion, method, **(training or {})), 0, cache, loaders, CPU)
     run.method.on_train_start(run.context)
     return run
 
@@ -308,8 +308,8 @@ def test_momentum_is_kept_or_cleared(optimizer):
     run = make(strength=math.inf, optimizer="reset", training=training, **EARLY)
     cleared = after_diagnosis(run)
     assert same(slots, {k: v for k, v in kept.items() if k.startswith("optimizer/")})
-    head = {k: v for k, v in slots.items() if "/head." in k}
-    assert head and same(head, {k: v for k, v in cleared.items() if k.startswith("optimizer/")})
+    fusion = {k: v for k, v in slots.items() if "/fusion." in k}
+    assert fusion and same(fusion, {k: v for k, v in cleared.items() if k.startswith("optimizer/")})
     run.epoch(2)
     assert model_state(run).keys() == kept.keys()  # and it comes back
 
@@ -360,7 +360,7 @@ def test_a_schedule_that_begins_after_the_run_is_refused():
     assert Relearning.refuses(default, "concat", 2, 90) is None
     assert Relearning.refuses(default, "concat", 2, 22) is None
     assert Relearning.refuses(default, "concat", 2, 21) == (
-        "expected training.epochs of 22 or more with every: 20, found 21"
+        "expected training.epochs of 22 or more with every: 20, but got 21"
     )
     rows = train(make(every=1), 3)  # the shortest run that is allowed acts once
     assert ["reset_strength/m0" in row for row in rows] == [False, False, True]
@@ -387,10 +387,10 @@ def test_parameters_out_of_range_are_errors(wrong):
 
 
 @pytest.mark.parametrize("modalities", [2, 3, 4])
-@pytest.mark.parametrize("head", list(heads))
-def test_every_head_and_number_of_modalities_with_a_diagnosis(head, modalities):
+@pytest.mark.parametrize("fusion", list(fusions))
+def test_every_fusion_and_number_of_modalities_with_a_diagnosis(fusion, modalities):
     """The contract test's runs end before the published schedule begins; these do not."""
-    whole, begun, resumed = (make(modalities, head=head, **EARLY) for _ in range(3))
+    whole, begun, resumed = (make(modalities, fusion=fusion, **EARLY) for _ in range(3))
     rows = train(whole, 3)
     assert {f"reset_strength/m{i}" for i in range(modalities)} < rows[2].keys()
     assert all(math.isfinite(value) for value in rows[2].values())

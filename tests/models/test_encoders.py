@@ -117,8 +117,10 @@ def test_what_does_not_suit_the_recipe_is_refused():
     def refusal(kind, extractor, **how):
         return encoders[kind].refuses(encoders[kind].Params(**SMALL[kind] | how), extractor)
 
-    assert refusal("resnet", tokens) == "expected an encoder of layout 'tokens', found 'resnet' of frames, spectrogram"
-    assert refusal("embedding", tokens) == "expected words of at least 31, the recipe's numbers, found 30"
+    assert (
+        refusal("resnet", tokens) == "expected an encoder of layout 'tokens', but got 'resnet' of frames, spectrogram"
+    )
+    assert refusal("embedding", tokens) == "expected words of at least 31, the recipe's numbers, but got 30"
     assert refusal("embedding", tokens, words=31) is None
     assert refusal("transformer", tokens) == "expected `words` for tokens, and for them alone"
     assert refusal("transformer", array, words=31) == "expected `words` for tokens, and for them alone"

@@ -21,7 +21,7 @@ def test_encoders_of_a_seed_start_alike_whatever_stands_beside_them():
     other = build(spec(two, "concat"), two.modalities, 3, seed=6)
     for model in (summed, wider, unimodal):
         assert same(model.encoders["m1"], concat.encoders["m1"])
-    assert same(concat.head, build(spec(two, "concat"), two.modalities, 3, seed=5).head)
+    assert same(concat.fusion, build(spec(two, "concat"), two.modalities, 3, seed=5).fusion)
     assert not same(other.encoders["m1"], concat.encoders["m1"])
 
 

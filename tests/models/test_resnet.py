@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
-from pipeline_src.errors import UserError
+from pipeline_src.core.errors import UserError
 from pipeline_src.models.encoders.resnet import ResNet, ResNetParams
 
 
@@ -92,7 +92,7 @@ def test_a_file_that_does_not_fit_is_named(tmp_path, reference):
         r"has besides extra \(3,\)": {**state, "extra": torch.zeros(3)},
         r"has layer4.1.bn2.bias \(5,\) for \(512,\)": {**state, "layer4.1.bn2.bias": torch.zeros(5)},
         "expected a state dict of tensors": {"state_dict": state},
-        "found none": Unpickled(),
+        "but got none": Unpickled(),
     }
     for message, content in wrong.items():
         torch.save(content, tmp_path / "w.pth")
@@ -101,7 +101,7 @@ def test_a_file_that_does_not_fit_is_named(tmp_path, reference):
         assert str(tmp_path / "w.pth") in str(caught.value)
     for name in ("w.pth", "w.safetensors"):
         (tmp_path / name).write_bytes(b"no weights at all")
-        with pytest.raises(UserError, match="found none"):
+        with pytest.raises(UserError, match="but got none"):
             loaded(tmp_path / name)
     old = {k: v for k, v in state.items() if "num_batches_tracked" not in k}
     torch.save(old, tmp_path / "w.pth")

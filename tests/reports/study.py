@@ -10,12 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_src import config, files
-from pipeline_src.plan import NO_FUSION, Cell, Data, Run
+from pipeline_src.core import files
+from pipeline_src.study import config
+from pipeline_src.study.plan import NO_FUSION, Cell, Data, Run
 
 
 class Study:
-    """Looks like a Plan: one data set, each modality alone, and `methods` with the head concat."""
+    """Looks like a Plan: one dataset, each modality alone, and `methods` with the fusion concat."""
 
     def __init__(self, modalities=("audio", "visual"), methods=("joint",), seeds=(0, 1, 2), confidence=0.95):
         self.file = Path("params.yaml")
@@ -36,7 +37,7 @@ class Study:
             track_test=True,
             device="auto",
             precision="auto",
-            resident_share=0.5,
+            resident_fraction=0.5,
         )
         study = config.Study(
             datasets=["av_digits"], fusions=["concat"], methods=list(methods), unimodal=True, seeds=list(seeds)

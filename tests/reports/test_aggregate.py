@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pipeline_src import files
-from pipeline_src.errors import UserError
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
 from pipeline_src.reports import report, tables
 from pipeline_src.reports.aggregate import UNFINISHED, aggregate
 from tests.reports.study import Study, metrics
@@ -148,7 +148,7 @@ def mangle(change):
         (mangle(lambda v: v["names"].update(seed=7)), "names"),
         (mangle(lambda v: v.pop("metrics")), "expected a list of metrics"),
         (mangle(lambda v: v["metrics"][3].pop("split")), r"metrics\[3\]: expected the keys split"),
-        (mangle(lambda v: v["metrics"][3].update(value="much")), r"metrics\[3\]: expected a number, found 'much'"),
+        (mangle(lambda v: v["metrics"][3].update(value="much")), r"metrics\[3\]: expected a number, but got 'much'"),
         (mangle(lambda v: v["metrics"][3].update(value=True)), "expected a number"),
         (mangle(lambda v: v["metrics"][3].update(split=1)), "expected names"),
         (mangle(lambda v: v["metrics"].append(v["metrics"][0])), "val/fused/accuracy stands twice"),
@@ -330,9 +330,7 @@ def test_benchmarks(tmp_path):
 
 
 def test_benchmarks_are_in_the_report(study):
-    files.write_text(
-        Path("benchmarks/train/joint-0000000000/x.tsv"), BENCHMARK + "200\t0:03:20\t-\t0\t0\t0\t0\t0\t99\t28\n"
-    )
+    files.write_text(Path("logs/train/joint-0000000000/x.tsv"), BENCHMARK + "200\t0:03:20\t-\t0\t0\t0\t0\t0\t99\t28\n")
     aggregate(study)
     assert f"train 1 3 min 20 s 100.0 % 28.0 s {tables.NONE}" in text()
 

@@ -30,7 +30,7 @@ def rows(*cells):
 
 def test_the_file_is_well_formed():
     known = figures()
-    columns = ["dataset", "method", "head", "metric", "percent", "recipe", "source", "provenance", "remark"]
+    columns = ["dataset", "method", "fusion", "metric", "percent", "recipe", "source", "provenance", "remark"]
     assert list(known) == columns
     assert not known.duplicated().any()
     assert known.percent.between(0, 100).all()

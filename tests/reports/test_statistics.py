@@ -57,7 +57,7 @@ def test_nan_spreads():
 
 
 def test_lengths_differ():
-    with pytest.raises(ValueError, match="found 2 for 3"):
+    with pytest.raises(ValueError, match="but got 2 for 3"):
         paired([1, 2, 3], [1, 2], 0.95)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline_src import files
+from pipeline_src.core import files
 from pipeline_src.reports import summaries
 from pipeline_src.reports.aggregate import aggregate
 from tests.reports.study import Study

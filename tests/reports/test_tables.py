@@ -101,15 +101,15 @@ def test_gain_over_the_baseline_is_paired():
 
 def test_p_is_corrected_for_all_heads_and_modalities_of_a_data_set():
     metrics = frame()
-    heads = [{**one, "fusion": "film"} for one in CELLS[2:]]
+    fusions = [{**one, "fusion": "film"} for one in CELLS[2:]]
     more = metrics[metrics.fusion == "sum"].assign(fusion="film")
     more.loc[more.method != "joint", "value"] += np.tile([0.01, 0.02], 999)[: (more.method != "joint").sum()]
     other = {**CELLS[2], "dataset": "other"}, {**CELLS[3], "dataset": "other"}
     metrics = pd.concat([metrics, more, metrics[metrics.fusion == "sum"].assign(dataset="other")])
-    table = tables.accuracy_table(metrics, [*CELLS, *heads, *other], SEEDS, 0.95)
+    table = tables.accuracy_table(metrics, [*CELLS, *fusions, *other], SEEDS, 0.95)
     toy = table[table.dataset == "toy_set"]
     found = toy[["accuracy_gain_p", "accuracy_gain_p_holm"]].dropna()
-    assert len(found) == 2, "one method with two heads"
+    assert len(found) == 2, "one method with two fusions"
     assert found.accuracy_gain_p_holm.to_numpy() == pytest.approx(
         multipletests(found.accuracy_gain_p, method="holm")[1]
     )
@@ -119,7 +119,7 @@ def test_p_is_corrected_for_all_heads_and_modalities_of_a_data_set():
     assert known.sum() == 8
     assert holm[known] == pytest.approx(multipletests(gaps[known], method="holm")[1])
     alone = table[table.dataset == "other"].iloc[1]
-    assert alone.accuracy_gain_p_holm == alone.accuracy_gain_p, "another data set is another family"
+    assert alone.accuracy_gain_p_holm == alone.accuracy_gain_p, "another dataset is another family"
     assert (alone.accuracy_gain_all_low, alone.accuracy_gain_all_high) == pytest.approx(
         (alone.accuracy_gain_ci_low, alone.accuracy_gain_ci_high)
     )

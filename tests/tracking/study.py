@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from pipeline_src import files
-from pipeline_src.plan import Plan
+from pipeline_src.core import files
+from pipeline_src.study.plan import Plan
 from tests.workflow.small import ROOT, write_params
 
 PATIENCE = 300.0  # seconds, on a machine that does much else

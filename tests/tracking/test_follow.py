@@ -67,7 +67,7 @@ def test_the_server_hangs(plan):
         started = time.monotonic()
         done = track(uri)
         assert time.monotonic() - started < 120  # two requests of 5 s, and an import
-    assert done.returncode == 2 and f"{uri}: expected an MLflow store that answers, found no answer" in done.stderr
+    assert done.returncode == 2 and f"{uri}: expected an MLflow store that answers, but got no answer" in done.stderr
 
 
 def test_the_database_is_locked_and_released(plan):

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from pipeline_src import files
-from pipeline_src.errors import UserError
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
 from pipeline_src.tracking import store, view
 from pipeline_src.tracking.mirror import NEW, SAME, UPDATED, Mirror
 from tests.tracking.study import begin, finish, planned, points, results, row, stored
@@ -211,7 +211,7 @@ def test_thousands_of_points_in_few_calls(kept):
 def test_a_deleted_experiment_is_said(kept):
     plan, uri, mirror = kept
     mirror.client.delete_experiment(mirror.store.experiment)
-    with pytest.raises(UserError, match="found it deleted; restore it"):
+    with pytest.raises(UserError, match="but got it deleted; restore it"):
         store.Store(uri, plan.params.tracking.experiment)
 
 

@@ -81,7 +81,7 @@ def test_the_grid_can_be_read(study):
 def test_a_taken_port_is_said_and_without_a_wish_the_next_is_used(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(Exception, match=f"127.0.0.1: expected port {port} to be free, found it taken"):
+        with pytest.raises(Exception, match=f"127.0.0.1: expected port {port} to be free, but it is taken"):
             ui._port(port)
         monkeypatch.setattr(ui, "PORTS", range(port, port + 20))
         assert ui._port(None) > port

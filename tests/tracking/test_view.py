@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pipeline_src.errors import UserError
+from pipeline_src.core.errors import UserError
 from pipeline_src.tracking import view
 from tests.tracking.study import begin, finish, metrics, planned, row
 
@@ -103,7 +103,7 @@ def test_an_attempt_is_told_by_its_first_epoch(run):
 def test_files_that_are_not_valid_are_named_with_the_mend(run):
     begin(run, [row(0)])
     (run.folder / "attempt.json").write_text("{")
-    with pytest.raises(UserError, match=r"attempt.json: expected valid JSON, found .*; delete .* and run snakemake"):
+    with pytest.raises(UserError, match=r"attempt.json: expected valid JSON, but got .*; delete .* and run snakemake"):
         view.read(run)
     begin(run, [row(0)])
     (run.folder / "metrics.jsonl").write_text("no\n")

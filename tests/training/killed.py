@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import torch
 
-from pipeline_src import files
-from pipeline_src.errors import UserError
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
 from pipeline_src.evaluation import run as evaluation
 from pipeline_src.methods.base import methods
 from pipeline_src.training import checkpoint, run

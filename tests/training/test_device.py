@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline_src.errors import UserError
+from pipeline_src.core.errors import UserError
 from pipeline_src.training import device as devices
 from pipeline_src.training import run
 from pipeline_src.training.loader import Loader
@@ -27,7 +27,7 @@ OUT_OF_MEMORY = [
 def test_a_device_that_is_not_there_is_an_error():
     missing = "mps" if not torch.backends.mps.is_available() else "cuda"
     with pytest.raises(
-        UserError, match=rf"training\.device: expected a device of this machine \(.*\), found '{missing}'"
+        UserError, match=rf"training\.device: expected a device of this machine \(.*\), but got '{missing}'"
     ):
         devices.pick(missing)
     assert devices.pick("cpu") == CPU
@@ -48,7 +48,7 @@ def test_out_of_memory_says_which_cell_which_batch_and_what_to_set(error, tmp_pa
         "cpu",
         "out of memory",
         "lower training.batch_size",
-        "resident_share",
+        "resident_fraction",
     ):
         assert part in str(said.value)
     assert "failed" in (tmp_path / "attempt.json").read_text()
@@ -71,7 +71,7 @@ def test_clips_that_do_not_fit_on_the_device_are_streamed(monkeypatch, capsys):
 
     monkeypatch.setattr(Loader, "__init__", full)
     params = SimpleNamespace(
-        training=SimpleNamespace(resident_share=1.0),
+        training=SimpleNamespace(resident_fraction=1.0),
         resources=SimpleNamespace(train=SimpleNamespace(mem_mb=1000)),
     )
     loaders = run.make_loaders(cache, list(cache.modalities), CPU, params)

@@ -134,7 +134,7 @@ def test_scores_count_every_clip_of_the_split():
     batch = next(trainer.loaders["test"].batches(1000))
     with torch.no_grad():
         output = trainer.model(trainer.transform(batch.inputs))
-        shares = trainer.model.head.unimodal(output.features)
+        shares = trainer.model.fusion.unimodal(output.features)
     expected = {"test_accuracy": (output.logits.argmax(1) == batch.label).float().mean()}
     expected |= {f"test_accuracy/{m}": (z.argmax(1) == batch.label).float().mean() for m, z in shares.items()}
     assert trainer.score("test") == pytest.approx({k: float(v) for k, v in expected.items()})

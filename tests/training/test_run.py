@@ -14,7 +14,7 @@ from tests.synthetic import SPLITS, SyntheticCache, spec
 CPU = torch.device("cpu")
 PARAMS = SimpleNamespace(
     resources=SimpleNamespace(train=SimpleNamespace(threads=1, mem_mb=1000)),
-    training=SimpleNamespace(checkpoint_minutes=10, resident_share=0.5),
+    training=SimpleNamespace(checkpoint_minutes=10, resident_fraction=0.5),
 )
 
 

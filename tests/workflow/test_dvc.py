@@ -85,7 +85,7 @@ def test_everything_is_versioned(origin):
     }
     ignored = run(origin, "git", "status", "--short", "--ignored").split()
     made = {path.rstrip("/") for path in ignored} - {"!!"}
-    assert made - set(outs) <= {"data", "results", "logs", "benchmarks", ".snakemake", ".dvc/cache", ".dvc/tmp"} | {
+    assert made - set(outs) <= {"data", "results", "logs", ".snakemake", ".dvc/cache", ".dvc/tmp"} | {
         path for path in made if path.endswith("__pycache__")
     }
     assert {out["md5"].endswith(".dir") for out in outs.values()} == {True, False}
@@ -173,7 +173,7 @@ def test_what_is_wrong_is_not_recorded_and_a_checkout_mends_it(study, what):
     if what == "a lost file":
         weights = next(study.glob("results/runs/*/*/concat/ogm-*/seed0/weights.safetensors"))
         weights.unlink()
-        said = f"error: {weights.relative_to(study)}: expected a file, found none"
+        said = f"error: {weights.relative_to(study)}: expected a file, but got none"
     else:
         for clip in sorted(study.glob("data/raw/*/media/*.mp4"))[:4]:
             clip.write_bytes(b"")

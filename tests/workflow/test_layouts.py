@@ -4,12 +4,12 @@ import pytest
 import torch
 import yaml
 
-from pipeline_src import files
+from pipeline_src.core import files
 from pipeline_src.datasets.fetch import fetch
 from pipeline_src.datasets.manifest import make
 from pipeline_src.evaluation.run import evaluate
 from pipeline_src.features.build import extract, pack
-from pipeline_src.plan import Plan
+from pipeline_src.study.plan import Plan
 from pipeline_src.training.run import train
 from tests.datasets import published
 
@@ -30,7 +30,7 @@ def test_published_files_become_metrics(tmp_path, monkeypatch, kind):
     values = published.params(tmp_path / "own", **published.MADE[kind](tmp_path / "own"))
     values["study"] |= {"methods": ["ogm"], "unimodal": False}
     values["model"]["encoders"] |= encoders
-    values["training"] |= {"normalize": normalize, "resident_share": 0.0}
+    values["training"] |= {"normalize": normalize, "resident_fraction": 0.0}
     if kind == "cg_mnist":
         values["datasets"][kind]["recipe"] = "pmr-2023-cgmnist"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))

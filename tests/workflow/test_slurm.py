@@ -200,7 +200,7 @@ def test_jobs_outlive_preemption_their_time_limit_and_their_node(finished, tmp_p
         for one in started:
             if one.poll() is None:
                 kill(one)
-        subprocess.run([CLUSTER, "up"], check=True)  # the node is mended
+        subprocess.run([CLUSTER, "up"], check=True)  # the node is fixed
 
     jobs = {job["JobId"]: job for job in slurm_jobs(study)}
     first, other = jobs.pop(preempted.job), jobs.pop(struck.job)

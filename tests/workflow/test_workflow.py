@@ -78,7 +78,7 @@ def test_splits_share_no_writer_and_no_voice(finished):
 def test_every_rule_leaves_a_log_and_a_benchmark(finished):
     for rule in ("fetch", "manifest", "extract", "cache", "train", "evaluate", "aggregate"):
         assert any(finished.glob(f"logs/{rule}/**/*.log")), rule
-        benchmarks = list(finished.glob(f"benchmarks/{rule}/**/*.tsv"))
+        benchmarks = list(finished.glob(f"logs/{rule}/**/*.tsv"))
         assert benchmarks and all(pd.read_csv(f, sep="\t").s.gt(0).all() for f in benchmarks), rule
     assert "val" in next(finished.glob("logs/train/**/*.log")).read_text()
 

@@ -19,7 +19,7 @@ rule aggregate:
     log:
         f"logs/aggregate/{plan.results.name}.log",
     benchmark:
-        f"benchmarks/aggregate/{plan.results.name}.tsv"
+        f"logs/aggregate/{plan.results.name}.tsv"
     conda:
         "../../envs/counterpoise.yaml"
     threads: asked.aggregate.threads

@@ -7,7 +7,7 @@ rule extract:
     log:
         "logs/extract/{dataset}/{recipe}-{fp}/{shard}.log",
     benchmark:
-        "benchmarks/extract/{dataset}/{recipe}-{fp}/{shard}.tsv"
+        "logs/extract/{dataset}/{recipe}-{fp}/{shard}.tsv"
     conda:
         "../../envs/counterpoise.yaml"
     threads: asked.extract.threads
@@ -28,7 +28,7 @@ rule cache:
     log:
         "logs/cache/{dataset}/{recipe}-{fp}.log",
     benchmark:
-        "benchmarks/cache/{dataset}/{recipe}-{fp}.tsv"
+        "logs/cache/{dataset}/{recipe}-{fp}.tsv"
     conda:
         "../../envs/counterpoise.yaml"
     threads: asked.cache.threads

@@ -12,7 +12,7 @@ for seeds in plan.seed_batches:
         log:
             f"logs/evaluate/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}-{{evaluation}}.log",
         benchmark:
-            f"benchmarks/evaluate/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}-{{evaluation}}.tsv"
+            f"logs/evaluate/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}-{{evaluation}}.tsv"
         group:
             "cells"
         conda:

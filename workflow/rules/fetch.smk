@@ -4,7 +4,7 @@ rule fetch:
     log:
         "logs/fetch/{dataset}-{fp}.log",
     benchmark:
-        "benchmarks/fetch/{dataset}-{fp}.tsv"
+        "logs/fetch/{dataset}-{fp}.tsv"
     conda:
         "../../envs/counterpoise.yaml"
     threads: asked.fetch.threads

@@ -7,7 +7,7 @@ rule manifest:
     log:
         "logs/manifest/{dataset}-{fp}.log",
     benchmark:
-        "benchmarks/manifest/{dataset}-{fp}.tsv"
+        "logs/manifest/{dataset}-{fp}.tsv"
     conda:
         "../../envs/counterpoise.yaml"
     threads: asked.manifest.threads

@@ -12,7 +12,7 @@ for seeds in plan.seed_batches:
         log:
             f"logs/train/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}.log",
         benchmark:
-            f"benchmarks/train/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}.tsv"
+            f"logs/train/{{dataset}}/{{recipe}}/{{fusion}}/{{method}}-{{fp}}/seeds-{batch}.tsv"
         group:
             "cells"
         conda:

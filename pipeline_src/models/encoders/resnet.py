@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline_src import files
-from pipeline_src.errors import UserError
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
 from pipeline_src.models.base import Encoder, EncoderParams, encoders
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ResNetParams(EncoderParams):
         if self.weights is None:
             return self.model_dump()
         if not Path(self.weights).is_file():
-            raise UserError(f"{self.weights}: expected the weights that model.encoders names, found no such file")
+            raise UserError(f"{self.weights}: expected the weights that model.encoders names, but got no such file")
         return {**self.model_dump(), "weights": files.sha256(Path(self.weights))}
 
 

@@ -50,7 +50,7 @@ def balance(part: Part) -> Iterator[Drawing]:
                 whole_epochs(axis, last)
         yield Drawing(
             f"balance-{part.name}-{fusion}",
-            f"Discrepancy and what is done about it, head {fusion}",
+            f"Discrepancy and what is done about it, fusion {fusion}",
             "Means over the steps of an epoch and over seeds, as each method defines them: ratio, how far a modality is"
             " ahead of the others (above 1: ahead; each method by its own scores); coefficient, what its gradient is"
             " multiplied by; drop probability, how often its features are taken out; weight and entropy weight, of"

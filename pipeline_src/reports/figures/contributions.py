@@ -38,7 +38,7 @@ def contributions(part: Part) -> Drawing | None:
         f"contributions-{part.name}",
         "Contribution of each modality",
         "Shapley values: what a modality adds to the test accuracy, averaged over all orders in which modalities can"
-        " join; together they are the accuracy above that of the head without any modality. Mean over seeds.",
+        " join; together they are the accuracy above that of the fusion without any modality. Mean over seeds.",
         figure,
         look,
         keys="area",

@@ -41,9 +41,9 @@ def gains(part: Part) -> Drawing | None:
     caption = (
         "One seed: points without intervals, from which nothing can be concluded."
         if one_seed
-        else f"Difference in test accuracy to {BASELINE} with the same head, paired over {len(part.seeds)} seeds."
+        else f"Difference in test accuracy to {BASELINE} with the same fusion, paired over {len(part.seeds)} seeds."
         f" Thick: {level(part.confidence)} Student t interval of each difference alone. Thin: the interval"
-        " with which all of this data set's differences hold at once (Bonferroni), cut at the frame. Filled: the"
+        " with which all of this dataset's differences hold at once (Bonferroni), cut at the frame. Filled: the"
         " difference stands after Holm's correction; hollow: it does not."
     )
     return Drawing(f"gains-{part.name}", "Gain over joint training", caption, figure)

@@ -31,7 +31,9 @@ def learning(part: Part) -> Iterator[Drawing]:
                     one = look[cell[1]]
                     axis.plot(x, [100 * v for v in y], color=one.color, linestyle=one.dashes)
                     last = max([last, *x])
-                axis.set(title=f"{m}, by its share of the head" if m else "whole model", ylabel="val accuracy, percent")
+                axis.set(
+                    title=f"{m}, by its share of the fusion" if m else "whole model", ylabel="val accuracy, percent"
+                )
                 axis.set_ylim(0, 101)
             for axis in axes:
                 whole_epochs(axis, last)
@@ -40,10 +42,10 @@ def learning(part: Part) -> Iterator[Drawing]:
             legend["the modality's model alone"] = ALONE
         yield Drawing(
             f"learning-{part.name}-{fusion}",
-            f"Accuracy over epochs, head {fusion}",
+            f"Accuracy over epochs, fusion {fusion}",
             f"On val, mean over {len(part.seeds)} seed{'s' if len(part.seeds) > 1 else ''}. A modality inside a joint"
-            " model is scored by its share of the head's logits; the dotted line is the model trained on that modality"
-            " alone, with a head of its own, so that a gap is of encoder and head together (the probe in the table"
+            " alone, with its own fusion, so a gap is of encoder and fusion together (the probe in the table"
+            " alone, with a fusion of its own, so that a gap is of encoder and fusion together (the probe in the table"
             " looks at the encoder).",
             figure,
             legend,

@@ -46,7 +46,7 @@ def confusion(part: Part) -> Iterator[Drawing]:
                 axis.spines[:].set_visible(True)
         yield Drawing(
             f"confusion-{part.name}-{fusion}",
-            f"Confusions, head {fusion}",
+            f"Confusions, fusion {fusion}",
             "Rows: the true class; columns: the predicted one. The darker, the larger the share of the class's test"
             f" clips (0 to 1, on a square-root scale), all {len(part.seeds)}"
             f" seed{'s' if len(part.seeds) > 1 else ''} together.",
@@ -80,7 +80,7 @@ def features(part: Part) -> Drawing | None:
         f"features-{part.name}",
         "Features of each modality",
         f"Test clips by the first two principal components of each encoder's features, fitted on train"
-        f"{', coloured by class' if named else ''}; head {part.fusions[0] if part.fusions else ''}, seed"
+        f"{', coloured by class' if named else ''}; fusion {part.fusions[0] if part.fusions else ''}, seed"
         f" {part.seeds[0]}, at most {SHOWN} methods beside the model alone. Axes differ from panel to panel. Two"
         f" components show a part of what there is; {BASELINE} and methods are compared by the probe, not by this.",
         figure,

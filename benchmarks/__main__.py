@@ -1,0 +1,43 @@
+"""`python -m benchmarks NAME`: speed and memory, as ratios to a baseline that is measured in the same run.
+
+docs/measuring.md describes each benchmark.
+"""
+
+import argparse
+import sys
+
+from pipeline_src.core.errors import UserError
+from pipeline_src.study.plan import Plan
+
+
+def main() -> int:
+    """Run a benchmark; 2, with one line on standard error, if it cannot be measured here."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["loader", "methods", "extract", "scale", "start", "first_step", "report"])
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--clips", type=int, default=2400, help="of scale, generated; default: %(default)s")
+    options = parser.parse_args()
+    try:
+        _run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.what == "scale":
+        from benchmarks import scale
+
+        return scale.measure(options.clips)
+    if options.what == "extract":
+        from benchmarks import extraction
+
+        return extraction.extract()
+    from benchmarks import training
+
+    getattr(training, options.what)(Plan(options.params))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

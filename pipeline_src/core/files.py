@@ -1,0 +1,248 @@
+"""Files that are whole or not there, files that show late, and the state of folders of raw media."""
+
+import errno
+import glob
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.progress import say
+
+FULL = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit on a file's size (ulimit -f)",
+}
+CLOSED = {
+    errno.EACCES: "let this user write there",
+    errno.EPERM: "let this user write there",
+    errno.EROFS: "mount it for writing, or work in another folder",
+    errno.ENOTDIR: "move the file that stands where a folder should",
+    errno.EEXIST: "move the file that stands where a folder should",
+}
+# Where another machine may have made a file, it can take a while to show.
+SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+LATE = 90.0  # seconds; NFS looks again after 60 at most, as it comes
+
+FILES = "files.json"  # index of a fetched folder: {path: sha256}
+PASSING = (".part", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
+SAID = 1e9  # bytes; hashing more is announced, as it takes a while
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A temporary name beside `target`, for a file or a folder; renamed to `target` if the block ends without an error.
+
+    The name is this process's own, so two processes cannot spoil each other's; what one left that was killed on
+    this machine is removed.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    ours = f".{target.name}.tmp-{platform.node()}-"
+    for left in target.parent.glob(f"{glob.escape(ours)}*"):
+        if not _alive(left.name.removeprefix(ours)):
+            remove(left)
+    temporary = target.parent / f"{ours}{os.getpid()}"
+    try:
+        remove(temporary)
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        elif temporary.is_dir() and target.is_dir():
+            shutil.rmtree(target)
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except BaseException as error:
+        remove(temporary)
+        at = Path(os.fsdecode(error.filename)) if isinstance(error, OSError) and error.filename else temporary
+        if isinstance(error, OSError) and at.is_relative_to(temporary):  # no other file of the block's
+            raise _unwritable(target, error) from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk, where the file system can say so."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(opened)
+
+
+def _unwritable(target: Path, error: OSError) -> OSError | UserError:
+    """What to tell the user where the system would not write; the error itself where that is not the matter."""
+    fix = (FULL | CLOSED).get(error.errno)
+    if fix is None:
+        return error
+    folder = next(folder for folder in target.absolute().parents if folder.is_dir())
+    free = f" ({shutil.disk_usage(folder).free / 1e6:,.0f} MB free there)" if error.errno in FULL else ""
+    return UserError(
+        f"{target}: expected to be able to write it, found: {os.strerror(error.errno)}{free}; {fix}, then start again:"
+        " what was finished is kept"
+    )
+
+
+def append_text(target: Path, text: str) -> None:
+    """Add text to the end of a file, all of it or nothing."""
+    before = None
+    try:
+        with target.open("ab") as file:
+            before = file.tell()
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if before is not None:
+            os.truncate(target, before)
+        raise _unwritable(target, error) from error
+
+
+def awaited(path: Path, seconds: float | None = None) -> Path:
+    """`path` once it is there, or after so many seconds whatever is (default: LATE in a scheduler's job, else none).
+
+    For a stage's inputs, which another node may have written: a network file system shows them with a delay.
+    """
+    if seconds is None:
+        seconds = LATE if any(name in os.environ for name in SCHEDULERS) else 0.0
+    deadline = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+        if path.parent.is_dir():
+            list(path.parent.iterdir())  # has NFS ask the server again
+    return path
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, or nothing if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    with whole(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, value: Any) -> None:
+    write_text(target, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def sha256(file: Path) -> str:
+    """Hash of a file's content, hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def below(folder: Path, follow: bool = False) -> list[tuple[str, os.DirEntry]]:
+    """(path relative to `folder`, entry) of every file below it, in the order of the paths; folders that are links are
+    entered if `follow`.
+    """
+    pending, found = [("", folder)], []
+    while pending:
+        prefix, place = pending.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=follow):
+                    pending.append((f"{prefix}{entry.name}/", Path(entry.path)))
+                elif entry.is_file():
+                    found.append((f"{prefix}{entry.name}", entry))
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def scan(folder: Path, seen: Path, follow: bool = False, skip: Callable[[str], bool] | None = None) -> dict[str, str]:
+    """{path: sha256} of every file below `folder`, but for those to `skip`; folders that are links are entered if
+    `follow`.
+
+    `seen` keeps {path: [bytes, mtime in ns, sha256]} from one look to the next, so that a second one is a stat per
+    file. It holds for this copy of the folder only, and may be lost: file times are no part of what was found.
+    """
+    known = read_json(seen) if seen.exists() else {}
+    now, unknown = {}, []
+    for name, entry in below(folder, follow):
+        if name == FILES or (skip and skip(name)):
+            continue
+        stat = entry.stat()
+        now[name] = [stat.st_size, stat.st_mtime_ns]
+        if name in known and known[name][:2] == now[name]:
+            now[name] = known[name]
+        else:
+            unknown.append(name)
+    size = sum(now[name][0] for name in unknown)
+    if size > SAID:
+        say(f"hashing {folder}", f"{len(unknown)} files, {size / 1e9:.1f} GB, once")
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for name, digest in zip(unknown, pool.map(lambda name: sha256(folder / name), unknown), strict=True):
+            now[name] = [*now[name], digest]
+    if now != known:
+        write_json(seen, now)
+    return {name: entry[2] for name, entry in now.items()}
+
+
+def digest(file: Path, entry: list | None) -> str:
+    """Hash of a file's content; that of its `entry` in what `scan` keeps, if size and time are still the same."""
+    stat = file.stat()
+    return entry[2] if entry is not None and entry[:2] == [stat.st_size, stat.st_mtime_ns] else sha256(file)
+
+
+def changes(folder: Path, seen: Path) -> dict[str, str | None]:
+    """{path: sha256, or None if it is gone} of the files of a fetched folder that are not as they were fetched."""
+    recorded, now = read_json(folder / FILES), scan(folder, seen)
+    changed = {name: digest for name, digest in now.items() if recorded.get(name) != digest}
+    return changed | {name: None for name in recorded if name not in now}
+
+
+def content(folder: Path, seen: Path) -> str:
+    """Hash of all names and contents below a folder of the user's, links followed. Hidden files, archives and
+    unfinished downloads do not count: they come and go.
+    """
+
+    def passing(name: str) -> bool:
+        return name.lower().endswith(PASSING) or name.startswith(".") or "/." in name
+
+    return hashlib.sha256(json.dumps(scan(folder, seen, True, passing)).encode()).hexdigest()
+
+
+def unprotect(job: Iterable[str | Path]) -> None:
+    """Give a job of which some files are missing the others as copies that can be written, where they cannot.
+
+    DVC may leave outputs as read-only hard links into its cache, and Snakemake refuses to make a read-only file anew.
+    """
+    paths = [Path(path) for path in job]
+    present = [path for path in paths if path.exists()]
+    if len(present) == len(paths):
+        return
+    for path in present:
+        if not path.is_symlink() and not os.access(path, os.W_OK):
+            with whole(path) as temporary:
+                shutil.copyfile(path, temporary)

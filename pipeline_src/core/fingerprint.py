@@ -1,0 +1,111 @@
+"""Fingerprints: short hashes of all that determines an output, so that an output that exists under its address is
+right.
+
+An output is determined by the parameters its stage reads, the code of its stage, and the fingerprints of its inputs.
+Code counts without comments, docstrings and layout, and with every module of the package that it imports.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import resolve_name
+from pathlib import Path
+from typing import Any
+
+from pipeline_src.core.errors import UserError
+
+LENGTH = 10  # hex digits: 40 bits, for the thousands of addresses that share a readable name
+HEX = f"[0-9a-f]{{{LENGTH}}}"  # pattern of a fingerprint
+
+# They find, name, check and report, but no number depends on them: an edit there must not retrain a thousand runs.
+NEUTRAL = {
+    "pipeline_src",
+    "pipeline_src.study.config",
+    "pipeline_src.core.errors",
+    "pipeline_src.core.files",
+    "pipeline_src.core.progress",
+    "pipeline_src.core.registry",
+    "pipeline_src.training.gpu",
+    "pipeline_src.training.interrupt",
+}
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)  # what has a docstring
+
+
+def fingerprint(**parts: Any) -> str:
+    """Hash of named parts (anything JSON can hold), independent of their order."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """Hash of the modules and of every module of this package that they import, at any depth."""
+    pending, seen = list(modules), {}
+    while pending:
+        module = pending.pop()
+        if module not in seen and module not in NEUTRAL:
+            seen[module], imports = _module(module)
+            pending.extend(imports)
+    return fingerprint(**seen)
+
+
+@cache
+def _module(module: str) -> tuple[str, tuple[str, ...]]:
+    """A module's hash and the modules of this package that it imports."""
+    file = _file(module)
+    if file is None:
+        raise UserError(
+            f"{module}: expected a module of this package, but got no such file; fix the import that names it"
+        )
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    folder = module if file.stem == "__init__" else module.rpartition(".")[0]
+    # A template or a table of the same name belongs to its module.
+    names = [f"{file.stem}.*.j2", f"{file.stem}.csv"]
+    own = {f.name: f.read_text(encoding="utf-8") for name in names for f in sorted(file.parent.glob(name))}
+    return fingerprint(code=_meaning(tree), templates=own), tuple(sorted(_imports(tree, folder)))
+
+
+def _imports(tree: ast.Module, folder: str) -> set[str]:
+    found = set()
+    pending = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            pending.extend(node.orelse)
+            continue
+        pending.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), folder)
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                found.add(full if _file(full) else base)
+    package = folder.partition(".")[0]
+    return {name for name in found if name == package or name.startswith(package + ".")}
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module of this package, found without importing anything."""
+    path = Path(__file__).parents[2].joinpath(*module.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def _meaning(node: object) -> str:
+    """A syntax tree as text, the same under every Python version: no comments, layout or docstrings."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_meaning, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            value = value[1:]
+        if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty pieces to f-strings
+            value = [piece for piece in value if not (isinstance(piece, ast.Constant) and piece.value == "")]
+        # Later versions have more fields, empty in code that earlier ones read.
+        if value not in (None, []):
+            parts.append(f"{name}={_meaning(value)}")
+    return f"{type(node).__name__}({','.join(parts)})"

@@ -1,0 +1,50 @@
+"""FiLM: one modality scales and shifts the features of the others (Perez et al., AAAI 2018, arXiv:1709.07871, Eq. 1-2).
+
+    z = W [(1 + gamma) * f + beta] + b        f = [f_j, j != m]: features of the modulated modalities
+    [gamma; beta] = W_film f_m + b_film       m: the modulating modality
+
+`film`: the first modality modulates; `film_reversed`: the last one does. For two modalities these are the directions of
+OGM-GE's FiLM option; for more, the others are modulated side by side [extension]. One modality has nothing to modulate:
+the fusion is a linear classifier of it, as concatenation is.
+
+Unimodal logits are the prediction with the other modalities' features set to zero. What is left of it:
+
+    modulating m alone   W beta(f_m) + b, by the shift: gamma multiplies zero and is not seen
+    modulated j alone    linear in f_j, scaled by 1 + gamma and shifted by beta of the biases b_film alone
+
+The 1 keeps the second informative. OGM-GE's code scales by gamma itself: with the zero biases that training starts
+from, removing the modulating modality would make the prediction of every other one the constant b. Perez et al. predict
+the scale's difference from 1 as well (Eq. 3), lest a scale near zero shut the features off.
+"""
+
+import torch
+from torch import Tensor
+
+from pipeline_src.models.base import fusions
+from pipeline_src.models.fusions.base import Fusion, linear
+
+
+@fusions.register("film", additive=False)
+class Film(Fusion):
+    modulating = 0  # position of the modality that modulates
+
+    def __init__(self, dims: dict[str, int], classes: int):
+        super().__init__(dims, classes)
+        self.by = list(dims)[self.modulating]
+        self.modulated = [m for m in dims if m != self.by]
+        width = sum(dims[m] for m in self.modulated)
+        if self.modulated:
+            self.film = linear(dims[self.by], 2 * width)
+        self.out = linear(width or dims[self.by], classes)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        f = features[self.by]
+        if self.modulated:
+            gamma, beta = self.film(f).chunk(2, dim=1)  # (B, sum of D_j) each
+            f = (1 + gamma) * torch.cat([features[m] for m in self.modulated], dim=1) + beta
+        return self.out(f)
+
+
+@fusions.register("film_reversed", additive=False)
+class FilmReversed(Film):
+    modulating = -1

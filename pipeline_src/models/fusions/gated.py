@@ -1,0 +1,50 @@
+"""Gated fusion: one modality opens and closes gates on the others (Kiela et al., AAAI 2018, arXiv:1802.02892).
+
+    z = W [sigmoid(U f_m + u) * (1 + V f + v)] + b      f_m: features of the gating modality; f = [f_j, j != m]
+
+`gated`: the first modality is the gate; `gated_reversed`: the last one is. For two modalities these are the two
+directions of OGM-GE's gated option; for more, the others pass one gate side by side [extension]. The gate is as wide as
+the widest modality. One modality has nothing to gate: the fusion is a linear classifier of it, as concatenation is.
+
+Unimodal logits are the prediction with the other modalities' features set to zero. What is left of it:
+
+    gating m alone     W [sigmoid(U f_m + u) * (1 + v)] + b, the open gates themselves
+    gated j alone      W [sigmoid(u) * (1 + V_j f_j + v)] + b, linear in f_j, the gates half open while u is near zero
+
+The 1 keeps the first informative. OGM-GE's code gates V f + v itself: with the zero biases that training starts from,
+removing the gated modality would make the product zero and the gate's prediction the constant b. The functions that the
+fusion can learn are the same with the 1 and without, as v can take it up.
+"""
+
+import torch
+from torch import Tensor
+
+from pipeline_src.models.base import fusions
+from pipeline_src.models.fusions.base import Fusion, linear
+
+
+@fusions.register("gated", additive=False)
+class Gated(Fusion):
+    gating = 0  # position of the modality that is the gate
+
+    def __init__(self, dims: dict[str, int], classes: int):
+        super().__init__(dims, classes)
+        self.by = list(dims)[self.gating]
+        self.gated = [m for m in dims if m != self.by]
+        width = max(dims.values())
+        if self.gated:
+            self.gate = linear(dims[self.by], width)
+            self.content = linear(sum(dims[m] for m in self.gated), width)
+        self.out = linear(width, classes)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        f = features[self.by]
+        if self.gated:
+            content = self.content(torch.cat([features[m] for m in self.gated], dim=1))
+            f = torch.sigmoid(self.gate(f)) * (1 + content)
+        return self.out(f)
+
+
+@fusions.register("gated_reversed", additive=False)
+class GatedReversed(Gated):
+    gating = -1

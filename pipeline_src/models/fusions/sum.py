@@ -1,0 +1,19 @@
+"""Summation: z = sum_m (W_m f_m + b_m). Modality m's share is its own term, so the shares add up to z."""
+
+from torch import Tensor, nn
+
+from pipeline_src.models.base import fusions
+from pipeline_src.models.fusions.base import Fusion, linear
+
+
+@fusions.register("sum", additive=True)
+class Sum(Fusion):
+    def __init__(self, dims: dict[str, int], classes: int):
+        super().__init__(dims, classes)
+        self.terms = nn.ModuleDict({m: linear(dim, classes) for m, dim in dims.items()})
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        return sum(self.unimodal(features).values())
+
+    def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {m: term(features[m]) for m, term in self.terms.items()}

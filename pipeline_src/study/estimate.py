@@ -1,0 +1,159 @@
+"""What a study will take, before anything is run and without the data: runs, GPU hours, core hours, disk.
+
+An estimate, from counts that are exact and rates that are assumed:
+
+    operations    of the encoders' forward and backward pass, counted by PyTorch on tensors without content
+    clips         of the manifest where there is one, else of the published lists
+    cache         bytes of a clip as the recipe gives it
+    GPU           `tflops` sustained and at least `step_ms` a step; assumed, as it depends on the machine
+    extraction    seconds of a core per clip, by extractor, from generated clips of 10 s (docs/measuring.md)
+
+Passes that a method adds, reading, and the linear probe are not counted.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline_src.media.base import Extractor
+    from pipeline_src.study.plan import Cell, Data, Plan
+
+TFLOPS = 20.0  # what a data-centre GPU sustains on small convolutions in bf16, by the order of magnitude
+SECONDS = {"flow": 1.7, "image": 0.01, "array": 0.001, "tokens": 0.001}  # of a core per clip, by extractor
+DECODING = 0.06  # of every other, a stream of about 10 s; `bench scale` measures 0.12 for sound and frames
+STEP_MS = 15.0  # launching the kernels of two small networks, however small the batch
+
+
+@dataclass(frozen=True)
+class DataCost:
+    """What one dataset of a study takes."""
+
+    data: Data
+    clips: dict[str, int]  # by split; empty if not known
+    counted: bool  # from the manifest, not from the published lists
+    runs: int
+    epochs: int
+    flop: float  # of all its runs
+    gpu_seconds: float
+
+    @property
+    def total(self) -> int:
+        return sum(self.clips.values())
+
+    @property
+    def bytes(self) -> int:
+        return self.total * sum(x.row_bytes for x in self.data.extractors.values())
+
+    @property
+    def core_seconds(self) -> float:
+        return self.total * sum(map(seconds, self.data.extractors.values()))
+
+
+def seconds(extractor: Extractor) -> float:
+    """Of a core, for one clip."""
+    return SECONDS.get(extractor.name, DECODING)
+
+
+def estimate(plan: Plan, tflops: float = TFLOPS, step_ms: float = STEP_MS) -> list[DataCost]:
+    """The cost of every dataset of the plan, whatever of it is there already."""
+    costs = []
+    for data in plan.data.values():
+        clips, counted = _clips(data)
+        cells = [cell for cell in plan.cells if cell.data is data]
+        seeds, schedule = len(plan.params.study.seeds), plan.params.training
+        flop = gpu = 0.0
+        for cell in cells if clips else []:
+            forward, both = map(sum, zip(*(_operations(cell, m) for m in cell.spec["modalities"]), strict=True))
+            scored = clips["val"] + schedule.track_test * clips["test"]
+            batches = -(-clips["train"] // schedule.batch_size) + -(-scored // schedule.batch_size)
+            one = schedule.epochs * (clips["train"] * both + scored * forward) + sum(clips.values()) * forward
+            flop += seeds * one
+            gpu += seeds * max(one / (tflops * 1e12), schedule.epochs * batches * step_ms / 1000)
+        costs.append(DataCost(data, clips, counted, len(cells) * seeds, schedule.epochs, flop, gpu))
+    return costs
+
+
+def line(plan: Plan) -> str:
+    """The whole study in a line; what `snakemake -n` shows."""
+    costs = estimate(plan)
+    runs, epochs = sum(cost.runs for cost in costs), plan.params.training.epochs
+    text = f"{plan.file}: {runs} runs of {epochs} epochs"
+    unknown = [cost.data.name for cost in costs if not cost.clips]
+    if unknown:
+        return f"{text}; how many clips {', '.join(unknown)} has is known once its manifest is made"
+    gpu = sum(cost.gpu_seconds for cost in costs) / 3600
+    core = sum(cost.core_seconds for cost in costs) / 3600
+    size = sum(cost.bytes for cost in costs) / 1e9
+    return (
+        f"{text}; estimated {_short(gpu)} GPU hours at {TFLOPS:g} TFLOP/s, {_short(core)} core hours of extraction, "
+        f"{_short(size)} GB of cache"
+    )
+
+
+def show(plan: Plan, tflops: float, step_ms: float) -> None:
+    """Print the estimate with what it is made of."""
+    for cost in estimate(plan, tflops, step_ms):
+        data, size = cost.data, cost.bytes
+        print(f"{data.name} by {data.recipe}: {cost.runs} runs of {cost.epochs} epochs")
+        if not cost.clips:
+            print("    how many clips it has is known once its manifest is made")
+            continue
+        source = "manifest" if cost.counted else "published lists"
+        clips = ", ".join(f"{count:,} {split}" for split, count in cost.clips.items())
+        print(f"    clips       {clips} ({source})")
+        print(f"    cache       {_short(size / 1e9)} GB, {size / cost.total / 1000:,.0f} kB a clip")
+        parts = ", ".join(f"{m} {1000 * seconds(x):.3g} ms" for m, x in data.extractors.items())
+        hours = _short(cost.core_seconds / 3600)
+        print(f"    extraction  {hours} core hours in {len(data.shards)} jobs ({parts} a clip)")
+        print(f"    training    {_short(cost.gpu_seconds / 3600)} GPU hours ({cost.flop:.2g} operations)")
+    print(
+        f"An estimate: {tflops:g} TFLOP/s sustained and {step_ms:g} ms or more a step are assumed (--tflops, --step-ms)"
+        "; methods' own passes are not counted."
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _clips(data: Data) -> tuple[dict[str, int], bool]:
+    """Clips by split, and whether they are counted rather than published."""
+    manifest = data.manifest / "manifest.parquet"
+    if manifest.exists():
+        import pandas as pd
+
+        counts = pd.read_parquet(manifest, columns=["split"]).split.value_counts()
+        return {split: int(counts.get(split, 0)) for split in ("train", "val", "test")}, True
+    sizes = dict(data.dataset.sizes)
+    if not sizes:
+        return {}, False
+    val = sizes.get("val", round(sizes["train"] * data.dataset.params.val_fraction))
+    return {"train": sizes["train"] - ("val" not in sizes) * val, "val": val, "test": sizes["test"]}, False
+
+
+def _operations(cell: Cell, modality: str) -> tuple[float, float]:
+    """Floating-point operations per clip of one encoder: of a forward pass, and of forward and backward."""
+    extractor = cell.data.extractors[modality]
+    return _counted(json.dumps(cell.spec["encoders"][modality]), extractor.layout, extractor.shape)
+
+
+@cache
+def _counted(spec: str, layout: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from pipeline_src.models.base import encoders
+
+    values = {key: value for key, value in json.loads(spec).items() if key != "weights"}
+    plugin, clips = encoders[values["kind"]], 2  # normalisation over a batch needs more than one
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        module = plugin(plugin.Params(**values), layout, shape).build()
+        kind = torch.long if layout == "tokens" else torch.float32
+        features = module(torch.zeros((clips, *shape), dtype=kind))
+        forward = counter.get_total_flops()
+        features.sum().backward()
+        return forward / clips, counter.get_total_flops() / clips

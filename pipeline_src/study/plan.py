@@ -1,0 +1,335 @@
+"""The plan: from params.yaml to the address of every output, and back.
+
+An address is a readable name with the fingerprint of all that determines the output (see `fingerprint`). Snakemake,
+DVC and the command line all take their paths from here, so whichever ran first, the others find its outputs.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.fingerprint import HEX, code_digest, fingerprint
+from pipeline_src.core.registry import closest
+from pipeline_src.datasets.base import Dataset, datasets
+from pipeline_src.media.base import Extractor, extractors
+from pipeline_src.methods.base import methods
+from pipeline_src.models.base import encoders, fusions
+from pipeline_src.study import config
+
+NO_FUSION = "none"  # the fusion of a unimodal model
+
+# Where outputs live, relative to the working directory; the same words are the wildcards of the rules.
+RAW = "data/raw/{dataset}-{fp}"
+MANIFEST = "data/manifest/{dataset}-{fp}"
+CACHE = "data/cache/{dataset}/{recipe}-{fp}"
+SHARD = CACHE + "/shard-{shard}"
+CELL = "results/runs/{dataset}/{recipe}/{fusion}/{method}-{fp}"
+RUN = CELL + "/seed{seed}"
+EVALUATION = RUN + "/evaluation-{evaluation}"
+INDEX = "tables/index-{fp}.json"  # below `Plan.results`
+SEEN = "data/seen/{name}.json"  # what this machine remembers of raw files; no output
+
+
+STAGES = ("fetch", "manifest", "extract", "cache", "train", "evaluate", "aggregate")
+
+
+@dataclass(frozen=True)
+class Data:
+    """One dataset of the study under its recipe, and where its outputs are."""
+
+    name: str
+    recipe: str
+    dataset: Dataset
+    extractors: dict[str, Extractor]
+    raw: Path
+    fetched: bool  # made by the fetch stage, or the user's own folder
+    seen: Path  # see files.scan
+    manifest: Path  # folder
+    cache: Path  # folder
+    cache_fp: str  # of its content
+
+    @property
+    def max_quarantine(self) -> float:
+        return self.dataset.params.max_quarantine
+
+    @property
+    def raw_index(self) -> Path:
+        return self.raw / files.FILES
+
+    @property
+    def shards(self) -> list[Path]:
+        """The stems of the shards; each has an .arrow file and a .quarantine.parquet beside it."""
+        count = self.dataset.params.shards
+        return [self.cache / f"shard-{i:04d}-of-{count:04d}" for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is trained once per seed: one method with one fusion on one dataset."""
+
+    data: Data
+    fusion: str
+    method: str
+    spec: dict[str, Any]  # all that determines a run but the seed and the cache; the training stage sees nothing else
+    code: str  # hash of the code that trains it
+    fp: str
+    evaluation: dict[str, Any]
+    evaluation_fp: str
+    extension: str | None  # what no paper gives about the method here
+
+    @property
+    def names(self) -> dict[str, str]:
+        return {"dataset": self.data.name, "recipe": self.data.recipe, "fusion": self.fusion, "method": self.method}
+
+    @property
+    def place(self) -> Path:
+        """Where its numbers stand, without a fingerprint."""
+        return Path(self.data.name, self.fusion, self.method)
+
+    @property
+    def folder(self) -> Path:
+        return Path(CELL.format(**self.names, fp=self.fp))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of a cell."""
+
+    cell: Cell
+    seed: int
+
+    @property
+    def names(self) -> dict[str, Any]:
+        return {**self.cell.names, "seed": self.seed}
+
+    @property
+    def label(self) -> str:
+        return f"{self.cell.data.name}/{self.cell.fusion}/{self.cell.method} seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.cell.folder / f"seed{self.seed}"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "record.json"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / f"evaluation-{self.cell.evaluation_fp}"
+
+    @property
+    def metrics(self) -> Path:
+        return self.evaluation / "metrics.json"
+
+    @property
+    def train_files(self) -> list[Path]:
+        """The record, which is written last, and what it says is there."""
+        return [self.record, self.folder / "weights.safetensors", self.folder / "metrics.jsonl"]
+
+    @property
+    def evaluate_files(self) -> list[Path]:
+        return [self.metrics, self.evaluation / "predictions.parquet"]
+
+
+class Plan:
+    """Every output that params.yaml asks for."""
+
+    def __init__(self, file: str | Path = "params.yaml"):
+        self.file = Path(file)
+        self.params = config.load(file)
+
+    @cached_property
+    def data(self) -> dict[str, Data]:
+        return {name: self._data(name) for name in self.params.study.datasets}
+
+    def named(self, name: str) -> Data:
+        """A dataset of the study. Raises UserError, with the closest name, if it has none of that name."""
+        if name not in self.data:
+            raise UserError(f"{self.file}: expected a dataset of the study, but got {name!r}{closest(name, self.data)}")
+        return self.data[name]
+
+    def _data(self, name: str) -> Data:
+        params = self.params.datasets[name]
+        dataset = datasets[params.kind](params)
+        recipe = self.params.recipes[params.recipe]
+        recipe = {m: extractors[recipe[m].kind](recipe[m]) for m in dataset.modalities}
+        code = code_digest([datasets.module(params.kind)])
+        # What the raw folder holds is settled before the val cut, the shards and the recipe.
+        own = params.model_dump(
+            exclude={"recipe", "val_fraction", "split_seed", "max_quarantine", "shards", "folder", "mirror"}
+        )
+        # The user's folder counts by its content, wherever it is; a study can be planned without the data, under an
+        # address of its own, and the first job says what is missing.
+        folder, source = dataset.folder, None
+        if folder is not None:
+            source = files.content(folder, Path(SEEN.format(name=name))) if folder.is_dir() else "absent"
+        fetched = folder is None or type(dataset).fetch is not Dataset.fetch
+        fp = fingerprint(stage="fetch", code=code, params=own, source=source)
+        raw = Path(RAW.format(dataset=name, fp=fp)) if fetched else folder
+        seen = Path(SEEN.format(name=raw.name if fetched else name))
+        state = files.changes(raw, seen) if fetched and (raw / files.FILES).exists() else {}
+        manifest_fp = fingerprint(
+            stage="manifest",
+            code=code_digest(["pipeline_src.datasets.manifest"] + [extractors.module(x.name) for x in recipe.values()]),
+            params=[params.val_fraction, params.split_seed, {m: x.params.kind for m, x in recipe.items()}],
+            raw=[fp, state],
+        )
+        cache_fp = fingerprint(
+            stage="cache",
+            code=code_digest(["pipeline_src.features.build"] + [extractors.module(x.name) for x in recipe.values()]),
+            params={m: x.params.model_dump() for m, x in recipe.items()},
+            manifest=manifest_fp,
+        )
+        cut = fingerprint(
+            content=cache_fp, shards=params.shards
+        )  # another cut has another address, but trains the same
+        return Data(
+            name=name,
+            recipe=params.recipe,
+            dataset=dataset,
+            extractors=recipe,
+            raw=raw,
+            fetched=fetched,
+            seen=seen,
+            manifest=Path(MANIFEST.format(dataset=name, fp=manifest_fp)),
+            cache=Path(CACHE.format(dataset=name, recipe=params.recipe, fp=cut)),
+            cache_fp=cache_fp,
+        )
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Unimodal baselines first, then every fusion with every method, dataset by dataset."""
+        study, cells = self.params.study, []
+        for data in self.data.values():
+            if study.unimodal:
+                cells += [self._cell(data, NO_FUSION, f"{m}-only", "joint", (m,)) for m in data.extractors]
+            cells += [
+                self._cell(data, fusion, method, method, tuple(data.extractors))
+                for fusion in study.fusions
+                for method in study.methods
+            ]
+        return cells
+
+    @cached_property
+    def _encoders(self) -> dict[str, dict[str, Any]]:
+        return {m: encoder.identity() for m, encoder in self.params.model.encoders.items()}
+
+    def _cell(self, data: Data, fusion: str, label: str, method: str, modalities: tuple[str, ...]) -> Cell:
+        params = self.params
+        fusion = "concat" if fusion == NO_FUSION else fusion
+        neutral = {"device", "checkpoint_minutes", "resident_fraction"}  # change no result
+        spec = {
+            "modalities": list(modalities),
+            "encoders": {m: params.model.encoders[m].model_dump() for m in modalities},
+            "fusion": fusion,
+            "method": {"name": method, **params.methods[method].model_dump()},
+            "training": params.training.model_dump(exclude=neutral | {"augmentation"}),
+            "augmentation": {m: params.training.augmentation[m].model_dump() for m in modalities},
+        }
+        identities = {m: self._encoders[m] for m in modalities}
+        hashes = {m: identity["weights"] for m, identity in identities.items() if identity.get("weights")}
+        if hashes:
+            spec["weights_sha256"] = hashes
+        network = [encoders.module(params.model.encoders[m].kind) for m in modalities] + [fusions.module(fusion)]
+        code = code_digest(["pipeline_src.training.run", methods.module(method), *network])
+        # A file of weights counts by its content, wherever it lies.
+        determined = {**spec, "encoders": identities}
+        fp = fingerprint(stage="train", code=code, spec=determined, cache=data.cache_fp)
+        evaluation = params.evaluation.model_dump()
+        evaluation_fp = fingerprint(
+            stage="evaluate", code=code_digest(["pipeline_src.evaluation.run", *network]), params=evaluation, run=fp
+        )
+        extension = methods[method].extension(params.methods[method], len(modalities))
+        return Cell(data, fusion, label, spec, code, fp, evaluation, evaluation_fp, extension)
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        return [Run(cell, seed) for cell in self.cells for seed in self.params.study.seeds]
+
+    @property
+    def seed_batches(self) -> list[list[int]]:
+        """The seeds that share a process, `seeds_per_job` at a time."""
+        seeds, size = self.params.study.seeds, self.params.resources.seeds_per_job
+        return [seeds[i : i + size] for i in range(0, len(seeds), size)]
+
+    @property
+    def results(self) -> Path:
+        """Where tables and report go: results/, or of another file than params.yaml the folder of its name in it."""
+        return Path("results") / ("" if self.file.stem == "params" else self.file.stem)
+
+    @cached_property
+    def index(self) -> Path:
+        """The one output that stands for the whole study: the list of all addresses, written with the tables."""
+        fp = fingerprint(
+            stage="aggregate",
+            code=code_digest(["pipeline_src.reports.aggregate"]),
+            params=self.params.reporting.model_dump(),
+            quarantine=[data.max_quarantine for data in self.data.values()],
+            runs=[[run.names, run.cell.fp, run.cell.evaluation_fp] for run in self.runs],
+        )
+        return self.results / INDEX.format(fp=fp)
+
+    def at(self, stage: str, target: str) -> Any:
+        """What lives at a path: a Data (fetch, manifest, cache), a (Data, shard index) (extract), or a Run.
+
+        Raises UserError if params.yaml, the code or the raw data have moved on since the path was planned.
+        """
+        path = Path(target)
+        for place, what in self.places(stage):
+            if place == path:
+                return what
+        # The same names under another fingerprint: what the caller most likely means.
+        similar = [str(place) for place, _ in self.places(stage) if _unaddressed(place) == _unaddressed(path)]
+        raise UserError(
+            f"{target}: not what {self.file} asks of `{stage}` now"
+            + (f" (that would be {similar[0]})" if similar else "")
+            + "; parameters, code or raw data changed since this job was planned: run snakemake again"
+        )
+
+    def all(self, stage: str) -> list[Any]:
+        """Everything that a stage makes."""
+        return [what for _, what in self.places(stage)]
+
+    def places(self, stage: str) -> Iterator[tuple[Path, Any]]:
+        """The path of every output of a stage, and what lives there."""
+        match stage:
+            case "fetch":
+                yield from ((data.raw_index, data) for data in self.data.values() if data.fetched)
+            case "manifest":
+                yield from ((data.manifest / "manifest.parquet", data) for data in self.data.values())
+            case "extract":
+                for data in self.data.values():
+                    yield from ((stem.with_suffix(".arrow"), (data, i)) for i, stem in enumerate(data.shards))
+            case "cache":
+                yield from ((data.cache / "cache.json", data) for data in self.data.values())
+            case "train":
+                yield from ((run.record, run) for run in self.runs)
+            case "evaluate":
+                yield from ((run.metrics, run) for run in self.runs)
+            case "aggregate":
+                yield self.index, self
+
+    def jobs(self, stage: str) -> list[list[Path]]:
+        """Every file that a stage makes, in a list per job; of the tables, the index alone stands for all."""
+        match stage:
+            case "manifest" | "cache":
+                return [[path, path.with_name("quarantine.parquet")] for path, _ in self.places(stage)]
+            case "extract":
+                return [[path, path.with_suffix(".quarantine.parquet")] for path, _ in self.places(stage)]
+            case "train" | "evaluate":
+                return [
+                    [path for seed in seeds for path in getattr(Run(cell, seed), f"{stage}_files")]
+                    for cell in self.cells
+                    for seeds in self.seed_batches
+                ]
+        return [[path] for path, _ in self.places(stage)]
+
+
+def _unaddressed(path: Path) -> str:
+    return re.sub(rf"-{HEX}\b", "", str(path))

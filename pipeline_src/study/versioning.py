@@ -1,0 +1,43 @@
+"""What DVC must not record: a stage with lost files, or with files of the user's own that dvc.yaml does not watch."""
+
+from pathlib import Path
+
+import yaml
+
+from pipeline_src.core.errors import UserError, listed
+
+# The stages of dvc.yaml but the last -> the pipeline's stages in each.
+STAGES = {"data": ("fetch", "manifest"), "features": ("extract", "cache"), "runs": ("train", "evaluate")}
+FILE = Path("dvc.yaml")
+
+
+def check(plan, stage: str) -> None:
+    """Check, before DVC records a stage of dvc.yaml, that all it made is there.
+
+    Raises UserError for files that are missing although the stage has ended, and for raw media or weights of the
+    user's own that are not among the stage's dependencies: DVC would not see that they changed.
+    """
+    lost = [path for part in STAGES[stage] for job in plan.jobs(part) for path in job if not path.exists()]
+    if lost:
+        raise UserError(
+            f"{listed([str(path) for path in lost])}: expected a file, but got none ({len(lost)} in all); "
+            "restore it (dvc checkout), or delete its folder and run snakemake again"
+        )
+    watched = {Path(path) for path in yaml.safe_load(FILE.read_text(encoding="utf-8"))["stages"][stage]["deps"]}
+    for key, path in _own(plan, stage).items():
+        if not any(path == one or one in path.parents for one in watched):
+            raise UserError(
+                f"{FILE}: stages.{stage}.deps: expected {path}, which {key} names, but it is not; "
+                f"add the line `- {path}`, or DVC does not see when it changes"
+            )
+
+
+def _own(plan, stage: str) -> dict[str, Path]:
+    """Key of params.yaml -> the file or folder outside the pipeline that it makes a stage read."""
+    if stage == "data":
+        folders = {data.name: data.dataset.folder for data in plan.data.values()}
+        return {f"datasets.{name}": folder for name, folder in folders.items() if folder is not None}
+    if stage == "runs":
+        weights = {m: getattr(params, "weights", None) for m, params in plan.params.model.encoders.items()}
+        return {f"model.encoders.{m}.weights": Path(file) for m, file in weights.items() if file}
+    return {}

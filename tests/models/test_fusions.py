@@ -1,0 +1,124 @@
+"""Every fusion gives joint logits, honest unimodal logits, and where it is additive, shares that add up."""
+
+import pytest
+import torch
+
+from pipeline_src.models.base import fusions
+from pipeline_src.models.fusions.base import only
+
+DIMS = {"a": 5, "b": 3, "c": 4, "d": 2}
+
+
+def some_features(modalities: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {m: torch.randn(7, DIMS[m], generator=generator) for m in list(DIMS)[:modalities]}
+
+
+@pytest.mark.parametrize("modalities", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", list(fusions))
+def test_unimodal_logits_are_of_that_modality_alone(name, modalities):
+    features = some_features(modalities)
+    fusion = fusions[name]({m: DIMS[m] for m in features}, 6)
+    for parameter in fusion.parameters():  # a fresh bias is zero and would hide its share
+        torch.nn.init.normal_(parameter)
+    logits, unimodal = fusion(features), fusion.unimodal(features)
+    assert logits.shape == (7, 6)
+    assert list(unimodal) == list(features)
+    if fusion.additive:
+        torch.testing.assert_close(sum(unimodal.values()), logits)
+    other = some_features(modalities, seed=1)
+    for m in features:
+        mixed = {**other, m: features[m]}
+        torch.testing.assert_close(fusion.unimodal(mixed)[m], unimodal[m])
+        if modalities > 1:
+            assert not torch.allclose(unimodal[m], logits)
+
+
+def test_concat_by_hand():
+    fusion = fusions["concat"]({"a": 2, "b": 1}, 2)
+    with torch.no_grad():
+        fusion.joint.weight.copy_(torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 1.0]]))
+        fusion.joint.bias.copy_(torch.tensor([0.5, -2.0]))
+    features = {"a": torch.tensor([[1.0, 1.0]]), "b": torch.tensor([[2.0]])}
+    assert fusion(features).tolist() == [[9.5, -1.0]]
+    assert fusion.unimodal(features)["a"].tolist() == [[3.25, -2.0]]
+    assert fusion.unimodal(features)["b"].tolist() == [[6.25, 1.0]]
+
+
+def test_sum_by_hand():
+    fusion = fusions["sum"]({"a": 1, "b": 1}, 1)
+    with torch.no_grad():
+        for term, (weight, bias) in zip(fusion.terms.values(), [(2.0, 1.0), (3.0, -1.0)], strict=True):
+            term.weight.fill_(weight)
+            term.bias.fill_(bias)
+    features = {"a": torch.tensor([[1.0]]), "b": torch.tensor([[1.0]])}
+    assert fusion(features).item() == 5.0
+    assert {m: z.item() for m, z in fusion.unimodal(features).items()} == {"a": 3.0, "b": 2.0}
+
+
+def test_removal_sets_the_others_to_zero():
+    features = some_features(3)
+    kept = only(features, ["b"])
+    assert kept["b"] is features["b"]
+    assert not kept["a"].any() and not kept["c"].any() and features["a"].any()
+
+
+@pytest.mark.parametrize("name", list(fusions))
+def test_a_fresh_head_predicts_from_every_modality_alone(name):
+    features = some_features(3)
+    for z in fusions[name]({m: DIMS[m] for m in features}, 6).unimodal(features).values():
+        assert (z.std(dim=0) > 1e-3).all()  # over the samples: removing the others leaves no constant
+
+
+@pytest.mark.parametrize("name", list(fusions))
+def test_one_modality_is_a_linear_classifier(name):
+    fusion = fusions[name]({"a": 5}, 3)
+    f = some_features(1)["a"]
+    (weight,) = (p for p in fusion.parameters() if p.dim() == 2)
+    (bias,) = (p for p in fusion.parameters() if p.dim() == 1)
+    assert fusion({"a": f}).tolist() == (f @ weight.T + bias).tolist()
+
+
+def constant_(layer: torch.nn.Linear, weight: list, bias: list) -> None:
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weight))
+        layer.bias.copy_(torch.tensor(bias))
+
+
+@pytest.mark.parametrize("name", ["film", "film_reversed"])
+def test_film_by_hand(name):
+    by, on = ("a", "b") if name == "film" else ("b", "a")
+    fusion = fusions[name]({"a": 1, "b": 1}, 2)
+    constant_(fusion.film, [[2.0], [-1.0]], [0.5, 3.0])  # gamma = 2 f + 0.5, beta = -f + 3
+    constant_(fusion.out, [[1.0], [-2.0]], [0.0, 1.0])
+    features = {by: torch.tensor([[1.0]]), on: torch.tensor([[4.0]])}
+    features = {m: features[m] for m in ("a", "b")}
+    assert fusion(features).tolist() == [[16.0, -31.0]]  # (1 + 2.5) 4 + 2 = 16
+    assert fusion.unimodal(features)[by].tolist() == [[2.0, -3.0]]  # the shift beta(1) = 2
+    assert fusion.unimodal(features)[on].tolist() == [[9.0, -17.0]]  # (1 + 0.5) 4 + 3 = 9
+
+
+@pytest.mark.parametrize("name", ["gated", "gated_reversed"])
+def test_gated_by_hand(name):
+    by, on = ("a", "b") if name == "gated" else ("b", "a")
+    fusion = fusions[name]({"a": 1, "b": 1}, 2)
+    third = float(torch.tensor(3.0).log())  # sigmoid(log 3) = 3/4
+    constant_(fusion.gate, [[third]], [0.0])
+    constant_(fusion.content, [[2.0]], [-0.5])
+    constant_(fusion.out, [[4.0], [-4.0]], [0.0, 1.0])
+    features = {by: torch.tensor([[1.0]]), on: torch.tensor([[3.75]])}
+    features = {m: features[m] for m in ("a", "b")}
+    near = pytest.approx
+    assert fusion(features)[0].tolist() == near([24.0, -23.0])  # 3/4 (1 + 7) = 6
+    assert fusion.unimodal(features)[by][0].tolist() == near([1.5, -0.5])  # 3/4 (1 - 0.5) = 3/8
+    assert fusion.unimodal(features)[on][0].tolist() == near([16.0, -15.0])  # 1/2 (1 + 7) = 4
+
+
+@pytest.mark.parametrize("name", ["film", "film_reversed", "gated", "gated_reversed"])
+def test_the_direction_names_the_modulating_modality(name):
+    fusion = fusions[name](DIMS, 6)
+    assert fusion.by == ("d" if name.endswith("reversed") else "a")
+    if name.startswith("film"):
+        assert fusion.film.weight.shape == (2 * (sum(DIMS.values()) - DIMS[fusion.by]), DIMS[fusion.by])
+    else:
+        assert fusion.content.weight.shape == (5, sum(DIMS.values()) - DIMS[fusion.by])

@@ -1,0 +1,95 @@
+"""The estimate's counts, by hand."""
+
+import pandas as pd
+import pytest
+
+from pipeline_src import cli
+from pipeline_src.datasets.base import datasets
+from pipeline_src.study import estimate
+from pipeline_src.study.plan import Plan
+from tests.workflow.small import write_params
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """A function: changes -> the small study's plan: two unimodal cells, one joint, two seeds of two epochs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COUNTERPOISE_RESOURCES", str(tmp_path / "resources.yaml"))
+
+    def of(*changes) -> Plan:
+        write_params(tmp_path, *changes)
+        return Plan("params.yaml")
+
+    return of
+
+
+def test_operations_of_resnet18_are_the_known_ones():
+    """1.81 G multiplications and additions of 224 x 224 pixels (He et al., Table 1), each counted as two."""
+    spec = '{"kind": "resnet", "width": 64, "depth": [2, 2, 2, 2]}'
+    forward, both = estimate._counted(spec, "frames", (1, 3, 224, 224))
+    assert forward == pytest.approx(2 * 1.81e9, rel=0.01)
+    # The backward pass is twice the forward one, but for the gradient of the pictures, which nobody needs.
+    first = 2 * 64 * 3 * 49 * 112 * 112
+    assert both == pytest.approx(3 * forward - first, rel=0.001)
+    assert estimate._counted(spec, "frames", (2, 3, 224, 224)) == pytest.approx((2 * forward, 2 * both), rel=0.001)
+
+
+def test_operations_of_a_small_network_by_hand():
+    spec = '{"kind": "convnet", "width": 4, "features": 6}'
+    forward, _ = estimate._counted(spec, "frames", (1, 1, 28, 28))
+    layers = 25 * 4 * 28 * 28, 9 * 4 * 4 * 14 * 14, 9 * 4 * 8 * 7 * 7, 9 * 8 * 8 * 7 * 7, 8 * 6
+    assert forward == 2 * sum(layers)
+
+
+def test_a_study_takes_what_its_runs_take(plan):
+    one = plan()
+    (cost,) = estimate.estimate(one, tflops=1e-6, step_ms=1e-9)
+    # 84 clips, a fourth of 14 writers for test, a fifth of the others for val
+    assert cost.clips == {"train": 48, "val": 12, "test": 24} and not cost.counted and cost.runs == 6
+    flop = 0
+    for m in ("audio", "visual"):
+        forward, both = estimate._operations(one.cells[-1], m)
+        flop += 2 * 2 * (2 * (48 * both + 36 * forward) + 84 * forward)  # seeds; alone and joint
+    assert cost.flop == pytest.approx(flop)
+    assert cost.gpu_seconds == pytest.approx(flop / 1e6)
+    assert cost.bytes == 84 * sum(x.row_bytes for x in one.data["av_digits"].extractors.values())
+
+
+def test_small_networks_take_the_time_of_their_steps(plan):
+    (cost,) = estimate.estimate(plan(), tflops=1e9, step_ms=1000)
+    assert cost.gpu_seconds == 6 * 2 * (2 + 2)  # runs, epochs, batches of 32 in train and in val with test
+
+
+def test_a_manifest_counts_more_than_the_published_lists(plan):
+    one = plan()
+    folder = one.data["av_digits"].manifest
+    folder.mkdir(parents=True)
+    pd.DataFrame({"split": ["train"] * 30 + ["val"] * 5 + ["test"] * 7}).to_parquet(folder / "manifest.parquet")
+    (cost,) = estimate.estimate(one)
+    assert cost.clips == {"train": 30, "val": 5, "test": 7} and cost.counted
+
+
+def test_a_data_set_of_unknown_size_is_said_to_be_one(plan, monkeypatch, capsys):
+    monkeypatch.setattr(datasets["av_digits"], "sizes", {})
+    line = estimate.line(plan())
+    assert "6 runs of 2 epochs" in line and "how many clips av_digits has is known once its manifest is made" in line
+    estimate.show(plan(), 1, 1)
+    assert "known once its manifest is made" in capsys.readouterr().out
+
+
+def test_the_command_states_its_assumptions(plan, capsys):
+    plan()
+    assert cli.main(["estimate", "--tflops", "2"]) == 0
+    output = capsys.readouterr().out
+    assert "48 train, 12 val, 24 test (published lists)" in output
+    assert "2 TFLOP/s sustained and 15 ms or more a step are assumed" in output
+    with pytest.raises(SystemExit):
+        cli.main(["estimate", "--tflops", "0"])
+    assert "expected a number above 0" in capsys.readouterr().err
+
+
+def test_weights_of_a_file_need_not_be_read(plan, tmp_path):
+    (tmp_path / "weights.pt").write_bytes(b"anything")
+    before = estimate.estimate(plan())[0].flop
+    change = {"model": {"encoders": {"visual": {"weights": str(tmp_path / "weights.pt")}}}}
+    assert estimate.estimate(plan(change))[0].flop == before

@@ -1,0 +1,49 @@
+import subprocess
+import sys
+
+import pytest
+
+from pipeline_src.core.errors import UserError
+from pipeline_src.methods.base import methods
+from pipeline_src.study.explain import explain, hooks, overview
+
+
+@pytest.mark.parametrize("name", list(methods))
+def test_every_method_is_explained_from_its_own_file(name):
+    said = explain(name)
+    for key, field in methods[name].Params.model_fields.items():
+        assert f"    {key}: " in said
+        assert " ".join((field.description or "").split())[:40].split("  ")[0].split()[0] in said
+    for hook in hooks(methods[name]):
+        assert f"    {hook}" in said
+
+
+def test_ogm_ge():
+    said = explain("ogm_ge")
+    assert "1 - tanh(alpha rho_m)" in said
+    assert "arXiv:2203.15332" in said
+    assert "alpha: float, default 0.8, at least 0" in said
+    assert "What the authors' code does otherwise" in said
+    assert "after_backward" in said and "on_features" not in said
+
+
+def test_hooks_are_those_that_differ_in_the_order_of_the_loop():
+    assert hooks(methods["joint"]) == []
+    assert hooks(methods["ogm_ge"]) == ["before_epoch", "after_backward"]
+    assert "No hooks: it is joint training." in explain("joint")
+
+
+def test_all_in_a_line_each():
+    lines = overview().splitlines()
+    assert [line.split()[0] for line in lines] == list(methods)
+    assert len({line.split(maxsplit=1)[1] for line in lines}) == len(lines), "each has words of its own"
+
+
+def test_an_unknown_name_gets_the_closest():
+    with pytest.raises(UserError, match="did you mean 'ogm_ge'"):
+        explain("ogmge")
+
+
+def test_it_costs_no_torch():
+    code = "import sys; from pipeline_src.cli import main; main(['explain', 'pmr']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -1,0 +1,101 @@
+"""What jobs ask for: defaults, growth with retries, the words of Snakemake's Slurm executor, mistakes, other files."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from pipeline_src.core.errors import UserError
+from pipeline_src.study import config
+
+ROOT = Path(__file__).parents[2]
+
+VALID = """\
+seeds_per_job: 3
+default: {threads: 1, mem_mb: 4000, runtime: 60, account: lab, partition: cpu}
+extract: {runtime: 240}
+train: {gpu: 1, partition: gpu, max_runtime: 100, sbatch: --signal=TERM@120}
+evaluate: {partition: gpu}
+"""
+
+
+@pytest.fixture
+def loaded(tmp_path, monkeypatch):
+    """A function: text of a resources file -> what it says, complete."""
+    monkeypatch.chdir(tmp_path)
+
+    def of(text: str) -> config.Resources:
+        Path("r.yaml").write_text(text)
+        return config.load_resources("r.yaml")
+
+    return of
+
+
+def requests(stage: config.Stage, attempt: int) -> dict:
+    return {k: v(None, attempt) if callable(v) else v for k, v in stage.job().items()}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "workflow").glob("resources*.yaml")), ids=lambda file: file.name)
+def test_files_of_the_repository_are_valid(file):
+    assert config.load_resources(file).train.gpu == 1
+    schema = json.loads(config.SCHEMAS["resources"].read_text())
+    jsonschema.validate(yaml.safe_load(file.read_text()), schema)
+
+
+def test_what_a_stage_does_not_say_is_the_defaults(loaded):
+    resources = loaded(VALID)
+    assert (resources.extract.runtime, resources.extract.mem_mb, resources.cache.runtime) == (240, 4000, 60)
+    assert (resources.train.partition, resources.cache.partition) == ("gpu", "cpu")
+    assert {resources.train.account, resources.fetch.account} == {"lab"}
+
+
+def test_requests_in_the_executors_words(loaded):
+    resources = loaded(VALID)
+    same = {"slurm_account": "lab", "mem_mb": 4000, "runtime": 60}
+    assert requests(resources.cache, 1) == {**same, "gpu": 0, "slurm_partition": "cpu"}
+    assert requests(resources.train, 1) == {
+        **same,
+        **{"gpu": 1, "slurm_partition": "gpu", "slurm_extra": "--signal=TERM@120"},
+    }
+
+
+def test_a_retry_asks_for_more_memory_and_time_up_to_the_set_most(loaded):
+    resources = loaded(VALID)
+    asked = [requests(resources.train, attempt) for attempt in (1, 2, 3)]
+    assert [one["mem_mb"] for one in asked] == [4000, 8000, 12000]
+    assert [one["runtime"] for one in asked] == [60, 100, 100]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("extract: {runtime", "extract: {runtme", "3: extract.runtme: unknown key; did you mean 'runtime'? (known: "),
+        ("extract:", "extrct:", "3: extrct: unknown key; did you mean 'extract'? (known: "),
+        ("240", "4 h", '3: extract.runtime: expected a valid integer, but got "4 h"'),
+        (
+            "evaluate: {partition: gpu}",
+            "evaluate: {}",
+            "5: evaluate.partition: expected train's 'gpu', as both share jobs (group `cells`), but got 'cpu'",
+        ),
+        ("240", "0", "3: extract.runtime: expected greater than or equal to 1, but got 0"),
+        ("threads: 1, ", "", "2: default: expected at least threads, mem_mb and runtime, but got {"),
+        ("seeds_per_job: 3\n", "", "1: seeds_per_job: expected a value, but got none"),
+        (VALID, "", " expected sections (seeds_per_job, cells_per_gpu, default, "),
+    ],
+)
+def test_mistakes_say_where_and_what(loaded, old, new, said):
+    assert VALID.count(old) == 1
+    with pytest.raises(UserError) as raised:
+        loaded(VALID.replace(old, new))
+    (line,) = str(raised.value).split("\n")
+    assert line.startswith(f"r.yaml:{said}")
+
+
+def test_a_file_named_in_the_environment_takes_the_place_of_the_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.setenv(config.RESOURCES, str(tmp_path / "mine.yaml"))
+    with pytest.raises(UserError, match=r"mine.yaml: expected a readable resources file: No such file"):
+        config.load(ROOT / "params.yaml")
+    (tmp_path / "mine.yaml").write_text(VALID)
+    assert config.load(ROOT / "params.yaml").resources.train.partition == "gpu"
