@@ -70,7 +70,7 @@ def _metrics(own: list[str], level: float, rng) -> list[dict]:
     values = {("test", "fused", name): level for name in ("accuracy", "macro_f1", "map", "accuracy_best_test_epoch")}
     values |= {("train", "fused", name): 1000.0 for name in ("seconds", "forwards", "backwards")}
     for m in own:
-        values |= {("test", m, f"accuracy_{view}"): level * rng.random() for view in ("share", "removal", "probe")}
+        values |= {("test", m, f"accuracy_{view}"): level * rng.random() for view in ("unimodal", "removal", "probe")}
         values["test", m, "contribution"] = level / len(own)
     names = ("split", "modality", "metric")
     return [dict(zip(names, key, strict=True)) | {"value": float(value)} for key, value in values.items()]

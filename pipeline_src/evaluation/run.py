@@ -1,8 +1,8 @@
 """The evaluate stage: a trained run's predictions on val and test, and every metric made from them.
 
-A modality is scored in three ways: by the fusion's `share` of the joint logits, by `removal` of the other modalities,
-and by a linear `probe` on its encoder's features. This is the one place where test data is read, and nothing is chosen
-by it.
+A modality is scored in three ways: by its `unimodal` logits, which the fusion gives, by `removal` of the other
+modalities, and by a linear `probe` on its encoder's features. This is the one place where test data is read, and
+nothing is chosen by it.
 """
 
 from collections.abc import Callable
@@ -117,11 +117,11 @@ def _features(model: MultimodalModel, loader: Loader, transform: Transform, spec
 def _logits(
     model: MultimodalModel, features: dict[str, torch.Tensor], label: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Logits (N, C) of the fused model and of each modality by share and removal; each modality's contribution."""
+    """Logits (N, C) of the fused model and of each modality, unimodal and by removal; each modality's contribution."""
     modalities = list(features)
     logits = {FUSED: model.fusion(features)}
-    for m, share in model.fusion.unimodal(features).items():
-        logits[f"{m}/share"] = share
+    for m, z in model.fusion.unimodal(features).items():
+        logits[f"{m}/unimodal"] = z
         logits[f"{m}/removal"] = model.predict(features, [m])
     worth = contributions(
         modalities, lambda kept: float((model.predict(features, list(kept)).argmax(1).cpu().numpy() == label).mean())
@@ -139,7 +139,7 @@ def _rows(
 
     found = rows(FUSED, classification(logits[FUSED], label) | calibration(logits[FUSED], label))
     for m in modalities:
-        for view in ("share", "removal", "probe"):
+        for view in ("unimodal", "removal", "probe"):
             found += rows(m, classification(logits[f"{m}/{view}"], label), f"_{view}")
         found += rows(m, {"contribution": worth[m]})
     return found

@@ -172,5 +172,5 @@ def add_clips(table: pd.DataFrame, found: list[Part]) -> pd.DataFrame:
 
 
 def accuracy_key(modality: str | None) -> str:
-    """The key of metrics.jsonl of the accuracy on val, of the whole or of a modality's share of the fusion."""
+    """The key of metrics.jsonl of the accuracy on val, of the whole or of a modality's unimodal logits."""
     return f"{ACCURACY}/{modality}" if modality else ACCURACY

@@ -28,7 +28,7 @@ WHOLE = {
 }
 UNSHOWN = ("map",)  # for the CSV alone
 COST = ("seconds", "forwards", "backwards")  # of training
-VIEWS = {"accuracy_share": "share", "accuracy_removal": "removal", "accuracy_probe": "probe"}
+VIEWS = {"accuracy_unimodal": "unimodal", "accuracy_removal": "removal", "accuracy_probe": "probe"}
 STATISTICS = ("mean", "sd", "ci_low", "ci_high")
 TESTED = ("p", "d_z", "g_z", "p_holm", "all_low", "all_high")  # of a difference, besides STATISTICS
 GAIN, GAP, PROBE_GAIN = "accuracy_gain", "probe_gap", "probe_gain"  # the differences; the last two of each modality
@@ -46,7 +46,7 @@ def accuracy_table(
     `metrics` is in long form with COLUMNS; `cells` name the rows, `seeds` the runs that each should have. Columns:
         CELL, seeds ("2 of 3"), complete (bool)
         <what>_mean, _sd, _ci_low, _ci_high    what: accuracy, macro_f1, map, accuracy_best_test_epoch; per modality
-                                               m/accuracy_share, m/accuracy_removal, m/accuracy_probe
+                                               m/accuracy_unimodal, m/accuracy_removal, m/accuracy_probe
         m/probe_gap_*     m/accuracy_probe less that of the model trained on m alone, paired by seed
         m/probe_gain_*    m/accuracy_probe less that of BASELINE with the same fusion, paired by seed
         accuracy_gain_*   accuracy less that of BASELINE with the same fusion, paired by seed

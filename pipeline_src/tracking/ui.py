@@ -38,7 +38,7 @@ def view_state(plan) -> dict[str, Any]:
         ],
         "Accuracy on val by epoch": [
             ("LINE", "val/accuracy", "the whole"),
-            *(("LINE", f"val/accuracy_{m}", f"{m}: share of the fusion") for m in modalities),
+            *(("LINE", f"val/accuracy_{m}", f"{m}: unimodal logits") for m in modalities),
         ],
         "Ratios between the modalities by epoch": [("LINE", f"ratio/{m}", f"ratio of {m}") for m in modalities],
     }

@@ -2,7 +2,7 @@
 
 Names of metrics, which the UI draws in sections by what stands before the slash:
     train/loss, train/lr, train/seconds                by epoch
-    val/accuracy, val/accuracy_audio                   by epoch, of the whole and of each modality's share of the fusion
+    val/accuracy, val/accuracy_audio                   by epoch, of the whole and of each modality's unimodal logits
     test_each_epoch/accuracy, ...                      the same on test, where params.yaml asks for it; chosen by nobody
     ratio/audio, coefficient/audio, ...                by epoch, what the method logs
     test/accuracy, test/accuracy_probe_audio, ...      of the selected epoch: the values of results/metrics.parquet

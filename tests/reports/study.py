@@ -166,7 +166,7 @@ def metrics(accuracy, **modalities):
             split, "fused", {"accuracy": accuracy, "macro_f1": accuracy - 0.01, "map": accuracy - 0.02, "nll": 0.4}
         )
         for m, value in modalities.items():
-            views = {"share": value - 0.02, "removal": value - 0.01, "probe": value}
+            views = {"unimodal": value - 0.02, "removal": value - 0.01, "probe": value}
             found += rows(split, m, {f"accuracy_{view}": v for view, v in views.items()} | {"contribution": 0.3})
     found += rows("test", "fused", {"accuracy_best_test_epoch": accuracy + 0.005})
     return found + rows("train", "fused", {"seconds": 60.0, "forwards": 1200.0})

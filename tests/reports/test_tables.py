@@ -33,7 +33,7 @@ def rows(one, seed, fused, **probes):
     cost = {"seconds": 30.0 + seed, "forwards": 1000 + extra, "backwards": 1000}
     found += [row("fused", metric, value, "train") for metric, value in cost.items()]
     for m, value in probes.items():
-        found += [row(m, f"accuracy_{view}", value) for view in ("share", "removal", "probe")]
+        found += [row(m, f"accuracy_{view}", value) for view in ("unimodal", "removal", "probe")]
     return found
 
 

@@ -31,9 +31,7 @@ def learning(part: Part) -> Iterator[Drawing]:
                     one = look[cell[1]]
                     axis.plot(x, [100 * v for v in y], color=one.color, linestyle=one.dashes)
                     last = max([last, *x])
-                axis.set(
-                    title=f"{m}, by its share of the fusion" if m else "whole model", ylabel="val accuracy, percent"
-                )
+                axis.set(title=f"{m}, by its unimodal logits" if m else "whole model", ylabel="val accuracy, percent")
                 axis.set_ylim(0, 101)
             for axis in axes:
                 whole_epochs(axis, last)

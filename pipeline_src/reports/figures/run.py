@@ -41,7 +41,7 @@ def series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]
 
 
 def history(rows: list[dict[str, Any]], title: str) -> Figure:
-    """A run's metrics.jsonl as a figure: accuracy on val of the whole and of each modality's share of the fusion, then
+    """A run's metrics.jsonl as a figure: accuracy on val of the whole and of each modality's unimodal logits, then
     a panel for each quantity that the method logged by modality (ratios, coefficients, purities, ...).
 
     `rows` are the lines, one epoch each, `epoch` from 0; any number of them, none included. It belongs to no backend:
