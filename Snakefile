@@ -16,7 +16,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from pipeline_src.study import estimate
-from pipeline_src.core import files
+from pipeline_src.core import files, progress
 from pipeline_src.study import plan as places
 from pipeline_src.study.config import RESOURCES
 from pipeline_src.core.errors import UserError
@@ -37,6 +37,7 @@ if "resources" in config:
     os.environ[RESOURCES] = config["resources"]  # jobs find the same file
 params_file = config.get("params", "params.yaml")
 try:
+    progress.show()
     plan = Plan(params_file)
     plan.index
 except UserError as error:

@@ -6,6 +6,7 @@ docs/measuring.md describes each benchmark.
 import argparse
 import sys
 
+from pipeline_src.core import progress
 from pipeline_src.core.errors import UserError
 from pipeline_src.study.plan import Plan
 
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("--clips", type=int, default=2400, help="of scale, generated; default: %(default)s")
     options = parser.parse_args()
     try:
+        progress.show()
         _run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -5,14 +5,17 @@ of a stage stay in its function: they are seconds, and no stage pays for another
 """
 
 import argparse
+import logging
 import os
 import signal
 import sys
 import time
 
+from pipeline_src.core import progress
 from pipeline_src.core.errors import UserError
-from pipeline_src.core.progress import say
 from pipeline_src.training.interrupt import SIGNALS, StoppedError
+
+log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,9 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     for number in SIGNALS:  # the shell around us ignores them, so that its log is complete
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     try:
+        progress.show()
         options.call(options)
     except StoppedError as error:
-        say(options.stage, str(error))
+        log.warning(f"{options.stage}  {error}")
         return error.status
     except KeyboardInterrupt:
         print("stopped by SIGINT", file=sys.stderr)

@@ -4,6 +4,7 @@ import errno
 import glob
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_src.core.errors import UserError
-from pipeline_src.core.progress import say
+
+log = logging.getLogger(__name__)
 
 FULL = {
     errno.ENOSPC: "free some space",
@@ -200,7 +202,7 @@ def scan(folder: Path, seen: Path, follow: bool = False, skip: Callable[[str], b
             unknown.append(name)
     size = sum(now[name][0] for name in unknown)
     if size > SAID:
-        say(f"hashing {folder}", f"{len(unknown)} files, {size / 1e9:.1f} GB, once")
+        log.info(f"hashing {folder}  {len(unknown)} files, {size / 1e9:.1f} GB, once")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for name, digest in zip(unknown, pool.map(lambda name: sha256(folder / name), unknown), strict=True):
             now[name] = [*now[name], digest]

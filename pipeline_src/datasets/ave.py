@@ -5,15 +5,17 @@ The split is the published one with its val: 3,339 train, 402 val, 402 test rows
 The whole clip is used, not only the part from start to end.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline_src.core.progress import say
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets, github
+
+log = logging.getLogger(__name__)
 
 PMR = ("fanyunfeng-bit/Modal-Imbalance-PMR", "3615e48983555089b0e693380087617c3797a641")
 FIX = "fetch the lists again"
@@ -67,4 +69,4 @@ lists/                     fetched
             yield Clip(clip, lists.label(row, label, known, FIX), split, video, dict.fromkeys(self.modalities, file))
         shared = sum(len(splits) > 1 for splits in sides.values())
         if shared:
-            say("AVE", f"{shared} videos stand in more than one split, as published")
+            log.info(f"AVE  {shared} videos stand in more than one split, as published")

@@ -3,6 +3,7 @@
 It uses the manifest's own functions, so that what passes here passes there; only the hashes are left out.
 """
 
+import logging
 import os
 import shutil
 from collections import Counter
@@ -13,10 +14,11 @@ import pandas as pd
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
-from pipeline_src.core.progress import say
 from pipeline_src.datasets import fetch, manifest
 from pipeline_src.datasets.base import Clip, no_folder
 from pipeline_src.datasets.quarantine import check_share
+
+log = logging.getLogger(__name__)
 
 SHOWN = 10  # files that are named; the manifest's quarantine table has all
 
@@ -43,7 +45,7 @@ def check(data) -> None:
     clips = manifest.listed_clips(data)
     splits = Counter(clip.split for clip in clips)
     print(f"  listed    {len(clips)} clips: {', '.join(f'{n} {split}' for split, n in splits.items())}")
-    say(f"check {data.name}", f"opening the files of {len(clips)} clips")
+    log.info(f"check {data.name}  opening the files of {len(clips)} clips")
     rows, bad = manifest.look(data, clips, min(32, 4 * (os.cpu_count() or 1)), hashed=False)
     print(f"  readable  {len(rows)} clips")
     for reason, group in bad.groupby("reason", sort=False):

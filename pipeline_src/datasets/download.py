@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import http.client
 import json
+import logging
 import lzma
 import os
 import shutil
@@ -26,8 +27,9 @@ from typing import IO
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-from pipeline_src.core.progress import say
 from pipeline_src.datasets.base import Download
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 TIMEOUT = 60  # seconds without a byte
@@ -84,7 +86,7 @@ def download(item: Download, folder: Path, mirror: str = "", pause: float = 2.0)
                 _state(part).unlink(missing_ok=True) if not part.exists() else None
             if attempt == ATTEMPTS:
                 raise UserError(f"{url}: {reason}, {ATTEMPTS} times; fetch again later, what has come is kept")
-            say(f"fetch {item.file}", f"{reason}; attempt {attempt + 1} of {ATTEMPTS} in {pause:.0f} s")
+            log.warning(f"fetch {item.file}  {reason}; attempt {attempt + 1} of {ATTEMPTS} in {pause:.0f} s")
             time.sleep(pause)
             pause *= 2
         _state(part).unlink(missing_ok=True)

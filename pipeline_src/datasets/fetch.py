@@ -4,13 +4,15 @@ Published datasets lie in a folder of the user's. `obtain` fills it as far as la
 archives that were put there, and says precisely what else to put where.
 """
 
+import logging
 from pathlib import Path
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-from pipeline_src.core.progress import say
 from pipeline_src.datasets import download
 from pipeline_src.datasets.base import Dataset, no_folder
+
+log = logging.getLogger(__name__)
 
 OTHERS = (".rar", ".7z")  # what the standard library cannot unpack
 UNPACKED = ".unpacked.json"  # archives of the folder that have been unpacked: {name: [bytes, mtime in ns]}
@@ -37,17 +39,17 @@ def obtain(data) -> None:
     for item in dataset.downloads:
         there = (folder / item.file).exists()
         download.download(item, folder, dataset.params.mirror)
-        say(f"fetch {data.name}", f"{item.file}: {'was there' if there else 'fetched'}, checksum right")
+        log.info(f"fetch {data.name}  {item.file}: {'was there' if there else 'fetched'}, checksum right")
     done = files.read_json(folder / UNPACKED) if (folder / UNPACKED).exists() else {}
     for archive in download.archives(folder):
         state = [archive.stat().st_size, archive.stat().st_mtime_ns]
         if done.get(archive.name) != state:
             count = download.unpack(archive, folder)
-            say(f"fetch {data.name}", f"{archive.name}: unpacked, {count} new files")
+            log.info(f"fetch {data.name}  {archive.name}: unpacked, {count} new files")
             done[archive.name] = state
             files.write_json(folder / UNPACKED, done)
     for other in sorted(path for path in folder.iterdir() if path.name.lower().endswith(OTHERS)):
-        say(f"fetch {data.name}", f"{other.name}: unpack it yourself (unrar x, bsdtar -xf, 7z x) in {folder}")
+        log.warning(f"fetch {data.name}  {other.name}: unpack it yourself (unrar x, bsdtar -xf, 7z x) in {folder}")
     print(described(dataset))
 
 

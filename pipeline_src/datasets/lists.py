@@ -6,6 +6,7 @@ around values. Rows that stand twice are used once and counted. All else is an e
 
 import csv
 import io
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import NamedTuple
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
-from pipeline_src.core.progress import say
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets.base import Clip
+
+log = logging.getLogger(__name__)
 
 SEPARATORS = ",;\t&"
 NAMES = {",": "','", ";": "';'", "\t": "tab", "&": "'&'", " ": "space"}
@@ -77,7 +79,7 @@ def read(
     if not rows:
         raise UserError(f"{file}: expected rows with {_named(columns)}, but got none; {fix}")
     if twice:
-        say(str(file), f"{len(twice)} rows stand twice and are used once: lines {listed(twice)}")
+        log.warning(f"{file}  {len(twice)} rows stand twice and are used once: lines {listed(twice)}")
     return rows
 
 

@@ -1,6 +1,7 @@
 """The manifest: every clip that a dataset lists is in it, or in the quarantine table with the reason."""
 
 import concurrent.futures
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -10,11 +11,12 @@ import pandas as pd
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
-from pipeline_src.core.progress import say
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets import quarantine
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, no_folder
 from pipeline_src.media.base import Extractor, MediaError
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 NEEDED = ("train", "test")  # val is cut from train where none is published
@@ -32,7 +34,7 @@ def make(data, threads: int = 1) -> None:
     above the set one.
     """
     clips = listed_clips(data)
-    say(f"manifest {data.name}", f"reading {len(clips)} clips")
+    log.info(f"manifest {data.name}  reading {len(clips)} clips")
     rows, bad = look(data, clips, threads, hashed=True)
     with files.whole(data.manifest / "quarantine.parquet") as table:
         bad.to_parquet(table)
@@ -41,7 +43,7 @@ def make(data, threads: int = 1) -> None:
     with files.whole(data.manifest / "manifest.parquet") as table:
         manifest.to_parquet(table)
     counts = manifest.split.value_counts()
-    say(f"manifest {data.name}", f"{', '.join(f'{n} {s}' for s, n in counts.items())}, {len(bad)} quarantined")
+    log.info(f"manifest {data.name}  {', '.join(f'{n} {s}' for s, n in counts.items())}, {len(bad)} quarantined")
 
 
 def listed_clips(data) -> list[Clip]:
@@ -67,7 +69,7 @@ def look(data, clips: list[Clip], threads: int, hashed: bool) -> tuple[list[dict
         for one in pool.map(lambda clip: _look(clip, data.raw, data.extractors, checksum), clips):
             looks.append(one)
             if len(looks) % SAID == 0:
-                say(f"manifest {data.name}", f"{len(looks)} of {len(clips)} clips")
+                log.info(f"manifest {data.name}  {len(looks)} of {len(clips)} clips")
     bad = quarantine.table([reason for _, reason in looks if reason], "manifest")
     return [row for row, reason in looks if not reason], bad
 

@@ -5,6 +5,7 @@ The pickle (of MultiBench, used by the papers on balanced learning) has `train`,
 Values that are not finite (CMU-MOSI's audio has -inf) are counted and kept: the recipe says what becomes of them.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,9 +14,10 @@ import numpy as np
 from pydantic import Field
 
 from pipeline_src.core.errors import UserError, listed
-from pipeline_src.core.progress import say
 from pipeline_src.datasets import lists, pickles
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams
+
+log = logging.getLogger(__name__)
 
 KEYS = {"audio": "audio", "text": "text", "visual": "vision"}
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
@@ -88,9 +90,8 @@ def _split(file: Path, part, key: str, split: str, folder: Path) -> Iterator[Cli
         yield Clip(clip, Sentiment.classes[int(labels[i] >= 0)], split, video, names)
     for m, values in broken.items():
         if values:
-            say(
-                f"{file.name} {key}",
-                f"{values} values of {m} are not finite; the recipe's `non_finite` says what of it",
+            log.warning(
+                f"{file.name} {key}  {values} values of {m} are not finite; the recipe's `non_finite` says what of it",
             )
 
 

@@ -5,6 +5,7 @@ modalities, and by a linear `probe` on its encoder's features. This is the one p
 nothing is chosen by it.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,6 @@ import torch
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-from pipeline_src.core.progress import say
 from pipeline_src.evaluation.metrics import calibration, classification, contributions
 from pipeline_src.evaluation.probe import linear_probe
 from pipeline_src.features.read import Cache
@@ -25,6 +25,8 @@ from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.transform import Transform
+
+log = logging.getLogger(__name__)
 
 FUSED = "fused"
 
@@ -43,7 +45,7 @@ def evaluate(runs: list, params) -> None:
     for run in runs:
         with devices.memory_explained(f"evaluate {run.label}", device, "evaluation", run.cell.evaluation):
             metrics = _evaluate(run, cache, loaders, device)
-        say(f"evaluate {run.label}", f"test accuracy {metrics:.1%}")
+        log.info(f"evaluate {run.label}  test accuracy {metrics:.1%}")
 
 
 def _evaluate(run, cache: Cache, loaders: dict[str, Loader], device: torch.device) -> float:

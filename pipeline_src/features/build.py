@@ -7,6 +7,7 @@ goes to the shard's quarantine table.
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline_src.core import files
-from pipeline_src.core.progress import say
 from pipeline_src.datasets import quarantine
 from pipeline_src.features.read import CACHE_FILE, tensors
 from pipeline_src.media.base import Extractor, MediaError
+
+log = logging.getLogger(__name__)
 
 BATCH_BYTES = 16 << 20
 
@@ -56,7 +58,7 @@ def extract(data, index: int) -> None:
                     batch += [_tensors(arrays[m], columns[m]) for m in columns]
                     writer.write_batch(pa.record_batch(batch, schema=schema))
                 done += len(part)
-                say(job, f"{start + min(size, len(rows) - start)} of {len(rows)} clips, {len(bad)} quarantined")
+                log.info(f"{job}  {start + min(size, len(rows) - start)} of {len(rows)} clips, {len(bad)} quarantined")
         with files.whole(stem.with_suffix(".quarantine.parquet")) as table:
             quarantine.table(bad, "extract").to_parquet(table)
 
@@ -133,7 +135,7 @@ def pack(data) -> None:
             "sha256": hashlib.sha256("".join(digest.hexdigest() for digest in digests.values()).encode()).hexdigest(),
         },
     )
-    say(f"cache {data.name}", f"{', '.join(f'{n:.0f} {s}' for s, n in splits.items())}, {len(bad)} quarantined")
+    log.info(f"cache {data.name}  {', '.join(f'{n:.0f} {s}' for s, n in splits.items())}, {len(bad)} quarantined")
 
 
 class _Moments:

@@ -9,6 +9,7 @@ Writes, below the plan's results folder,
     tables/index-<fingerprint>.json  the addresses of all runs; it exists once all else is written and no run is missing
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import pandas as pd
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
-from pipeline_src.core.progress import say
 from pipeline_src.datasets import quarantine
 from pipeline_src.reports import summaries, tables
 from pipeline_src.reports.report import render, sections
 from pipeline_src.reports.runs import add_clips, parts
+
+log = logging.getLogger(__name__)
 
 ROW = {"split": str, "modality": str, "metric": str}
 RECORD = ("fingerprint", "cache", "machine", "versions", "seconds")  # what the report cannot be without
@@ -80,9 +82,9 @@ def aggregate(plan) -> None:
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.
     target = plan.index.with_name(UNFINISHED) if missing else plan.index
     files.write_json(target, {"params": str(plan.file), "complete": not missing, "runs": index})
-    say("aggregate", f"{len(records)} of {len(index)} runs in {results / 'report.html'}")
+    log.info(f"aggregate  {len(records)} of {len(index)} runs in {results / 'report.html'}")
     if missing:
-        say("aggregate", f"incomplete, not there yet: {listed(missing)}")
+        log.warning(f"aggregate  incomplete, not there yet: {listed(missing)}")
 
 
 def extensions(cells) -> dict[tuple[str, str], str]:

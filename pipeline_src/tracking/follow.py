@@ -5,6 +5,7 @@ MLflow, the workflow ends as it would without.
 """
 
 import importlib.util
+import logging
 import os
 import signal
 import subprocess
@@ -14,8 +15,9 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline_src.core.errors import UserError
-from pipeline_src.core.progress import say
 from pipeline_src.tracking import store, view
+
+log = logging.getLogger(__name__)
 
 LOG = Path("logs/track.log")
 FIX = "`python -m pipeline_src track` brings it up to date"
@@ -118,7 +120,7 @@ def follow(plan, parent: int) -> int:
     signal.signal(signal.SIGALRM, over)
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to us too; the parent's end is what counts
-    say("track", f"{store.uri()}, experiment {plan.params.tracking.experiment}")
+    log.info(f"track  {store.uri()}, experiment {plan.params.tracking.experiment}")
     try:
         while True:
             if os.getppid() != parent:
@@ -135,11 +137,11 @@ def follow(plan, parent: int) -> int:
                     sync(plan, [run for run in plan.runs if run.folder in wanted], at, ended=last)
                     failures, seen = 0, now
                 except UnreadableError as error:  # said again when the file changes
-                    say("track", str(error))
+                    log.warning(f"track  {error}")
                     failures, seen = 0, now
                 except Exception as error:
                     failures, at = failures + 1, None
-                    say("track", f"{store.uri()}: {said(error)}; will try again")
+                    log.warning(f"track  {store.uri()}: {said(error)}; will try again")
                     pause = time.monotonic() + PAUSE if failures > 1 else 0.0
             if last:
                 signal.setitimer(signal.ITIMER_REAL, 0)  # or it would end this process on its way out
@@ -148,7 +150,7 @@ def follow(plan, parent: int) -> int:
     except _Ended:
         failures += 1
     if failures:
-        say("track", f"MLflow is behind; {FIX}")
+        log.warning(f"track  MLflow is behind; {FIX}")
     return BEHIND if failures else 0
 
 
@@ -171,15 +173,15 @@ class Follower:
         command = [sys.executable, "-m", "pipeline_src", "track", "--params", str(self.plan.file)]
         try:
             LOG.parent.mkdir(exist_ok=True)
-            with LOG.open("a", encoding="utf-8") as log:
+            with LOG.open("a", encoding="utf-8") as sink:
                 self.process = subprocess.Popen(
                     [*command, "--follow", "--parent", str(os.getpid())],
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdout=sink,
                     stderr=subprocess.STDOUT,
                 )
         except OSError as error:
-            say("track", f"not followed: {error}; {FIX}")
+            log.warning(f"track  not followed: {error}; {FIX}")
 
     def end(self) -> None:
         """Let it finish, for a few seconds at most; one line if MLflow is behind."""
@@ -192,4 +194,4 @@ class Follower:
             self.process.kill()
             status = BEHIND
         if status:
-            say("track", f"MLflow is behind ({LOG} says why); {FIX}")
+            log.warning(f"track  MLflow is behind ({LOG} says why); {FIX}")

@@ -6,13 +6,15 @@ shown (CUDA_VISIBLE_DEVICES, which a scheduler sets and which is obeyed).
 """
 
 import fcntl
+import logging
 import os
 import tempfile
 import time
 from pathlib import Path
 from typing import IO
 
-from pipeline_src.core.progress import say
+log = logging.getLogger(__name__)
+
 
 HERE = Path("/proc/driver/nvidia/gpus")  # a folder per GPU of the machine
 _held: list[IO] = []  # this process's, for as long as it lives
@@ -32,7 +34,7 @@ def take(uuids: list[str], cells_per_gpu: int, folder: Path | None = None, look:
                 if _lock(folder / f"{uuid}-{slot}"):
                     return number
         if not waits:
-            say("train", f"waits for a GPU: {cells_per_gpu} on each of {len(uuids)} (cells_per_gpu, GPUs that show)")
+            log.info(f"train  waits for a GPU: {cells_per_gpu} on each of {len(uuids)} (cells_per_gpu, GPUs that show)")
         waits = True
         time.sleep(look)
 

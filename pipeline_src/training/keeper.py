@@ -6,15 +6,17 @@ what is on disk beyond it is dropped and made again.
 """
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 from pipeline_src.core import files
-from pipeline_src.core.progress import say
 from pipeline_src.training import checkpoint
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.loop import Trainer
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT, METRICS, WEIGHTS = "checkpoint.safetensors", "metrics.jsonl", "weights.safetensors"
 
@@ -41,9 +43,11 @@ class Keeper:
             self.trainer.restore(tensors, about["at"])
             self.rows, self.best = about["rows"], about["best"]
             self.resumed, self._before = about["resumed"] + 1, about["seconds"]
-            say(f"train {self.label}", f"goes on {self._where()}")
+            log.info(f"train {self.label}  goes on {self._where()}")
             if device != about["device"]:
-                say(f"train {self.label}", f"on {device}, begun on {about['device']}: not bit for bit what one gives")
+                log.warning(
+                    f"train {self.label}  on {device}, begun on {about['device']}: not bit for bit what one gives"
+                )
         files.write_text(self.folder / METRICS, "".join(map(_line, self.rows)))
         self._drop_weights()
         return found is not None
@@ -53,7 +57,7 @@ class Keeper:
         try:
             return checkpoint.load(file) if file.exists() else None
         except checkpoint.DamagedError as error:
-            say(f"train {self.label}", f"{file} cannot be used and the run begins anew: {error}")
+            log.warning(f"train {self.label}  {file} cannot be used and the run begins anew: {error}")
             return None
 
     def pulse(self) -> None:

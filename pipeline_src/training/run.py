@@ -7,6 +7,7 @@ weights.safetensors  the selected epoch's weights
 and, until the run is done, what `keeper` keeps and attempt.json: who is at it, since when, and how it ended if it did.
 """
 
+import logging
 import os
 import platform
 import subprocess
@@ -21,13 +22,15 @@ import torch
 import pipeline_src
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-from pipeline_src.core.progress import clock, say
+from pipeline_src.core.progress import clock
 from pipeline_src.features.read import Cache
 from pipeline_src.training import device as devices
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.keeper import CHECKPOINT, Keeper
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 
@@ -66,7 +69,7 @@ def make_loaders(cache: Cache, modalities: list[str], device: torch.device, para
     except (RuntimeError, MemoryError) as error:
         if not devices.is_out_of_memory(error):
             raise
-    say("train", f"{need / 1e6:,.0f} MB of clips do not fit on {devices.describe(device)}: streamed from disk")
+    log.info(f"train  {need / 1e6:,.0f} MB of clips do not fit on {devices.describe(device)}: streamed from disk")
     return {split: Loader(cache, split, modalities, device, resident=False) for split in SPLITS}
 
 
@@ -125,10 +128,10 @@ def _epochs(
             row |= trainer.score("test", keeper.pulse)
         keeper.epoch_done(row, schedule["select"])
         left = (schedule["epochs"] - epoch - 1) * keeper.seconds / (epoch + 1)
-        say(
-            f"train {run.label}",
+        log.info(
+            f"train {run.label}  "
             f"epoch {epoch + 1:{len(str(schedule['epochs']))}} of {schedule['epochs']}  loss {row['loss']:.3f}  "
-            f"val {row['val_accuracy']:.1%}" + _shares(row) + f"  {clock(left)} left",
+            f"val {row['val_accuracy']:.1%}{_shares(row)}  {clock(left)} left",
         )
     keeper.finish()
     return {

@@ -153,7 +153,7 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(get, server
     assert server.asked[1]["If-Range"] == '"old"'
 
 
-def test_a_changed_file_without_a_validator_is_noticed_by_its_checksum(get, server, capsys):
+def test_a_changed_file_without_a_validator_is_noticed_by_its_checksum(get, server, caplog):
     server.breaks, server.content, server.tag = [100_000], bytes(reversed(CONTENT)), 'W/"weak"'
 
     class Changing(list):
@@ -164,7 +164,7 @@ def test_a_changed_file_without_a_validator_is_noticed_by_its_checksum(get, serv
 
     server.asked = Changing()
     assert get() == CONTENT  # put together wrongly, then fetched whole
-    assert "the continued file is not the published one" in capsys.readouterr().err
+    assert "the continued file is not the published one" in caplog.text
     assert "Range" not in server.asked[2]
 
 
@@ -196,10 +196,10 @@ def test_a_file_that_is_gone_is_not_asked_for_again(get, server, status):
     assert len(server.asked) == 1
 
 
-def test_passing_errors_are_tried_again(get, server, capsys):
+def test_passing_errors_are_tried_again(get, server, caplog):
     server.statuses = [503, 429]
     assert get() == CONTENT
-    assert "503 Service Unavailable; attempt 2 of 5" in capsys.readouterr().err
+    assert "503 Service Unavailable; attempt 2 of 5" in caplog.text
 
 
 def test_nobody_there(tmp_path):

@@ -29,11 +29,11 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("kind", HARMLESS)
-def test_what_does_no_harm_is_put_up_with(tmp_path, kind, capsys):
+def test_what_does_no_harm_is_put_up_with(tmp_path, kind, caplog):
     file = tmp_path / "list.csv"
     file.write_bytes(HARMLESS[kind])
     assert [row.cells for row in lists.read(file, COLUMNS, "fetch again")] == PLAIN
-    assert ("2 rows stand twice and are used once: lines 3, 4" in capsys.readouterr().err) == (kind == "rows twice")
+    assert ("2 rows stand twice and are used once: lines 3, 4" in caplog.text) == (kind == "rows twice")
 
 
 def test_separators_inside_values(tmp_path):

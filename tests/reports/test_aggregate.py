@@ -89,7 +89,7 @@ def test_again_gives_the_same_bytes(study):
 
 
 @pytest.mark.parametrize("gone", ["metrics", "record"])
-def test_incomplete_grid_shows_as_incomplete(study, gone, capsys):
+def test_incomplete_grid_shows_as_incomplete(study, gone, caplog):
     aggregate(study)
     getattr(study.run("joint", 2), gone).unlink()
     aggregate(study)
@@ -106,7 +106,7 @@ def test_incomplete_grid_shows_as_incomplete(study, gone, capsys):
     assert "Incomplete: 8 of 9 runs are there" in text()
     assert "its seeds are incomplete" in text()
     assert "No answer yet: runs of 1 of 3 rows are missing" in text()
-    assert "joint seed 2" in capsys.readouterr().err + text()
+    assert "joint seed 2" in caplog.text + text()
 
 
 def test_no_run_at_all(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import torch
 
-from pipeline_src.core import files
+from pipeline_src.core import files, progress
 from pipeline_src.core.errors import UserError
 from pipeline_src.evaluation import run as evaluation
 from pipeline_src.methods.base import methods
@@ -80,6 +80,7 @@ def train(name: str, folder: Path, minutes: float, where: str | None = None, cou
     What is said on standard error is added to a file beside the folder.
     """
     sys.stderr = folder.with_suffix(".log").open("a")
+    progress.show()
     devices.deterministic(CPU, threads=1)
     one, cache, loaders = cell(name, folder)
     params = SimpleNamespace(

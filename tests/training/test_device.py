@@ -61,7 +61,7 @@ def test_another_error_stays_what_it_is(tmp_path, monkeypatch):
         train(make_run(tmp_path))
 
 
-def test_clips_that_do_not_fit_on_the_device_are_streamed(monkeypatch, capsys):
+def test_clips_that_do_not_fit_on_the_device_are_streamed(monkeypatch, caplog):
     cache, init = SyntheticCache(2), Loader.__init__
 
     def full(self, cache, split, modalities, device, resident):
@@ -76,4 +76,4 @@ def test_clips_that_do_not_fit_on_the_device_are_streamed(monkeypatch, capsys):
     )
     loaders = run.make_loaders(cache, list(cache.modalities), CPU, params)
     assert all(loader.resident is None for loader in loaders.values())
-    assert "do not fit on cpu: streamed from disk" in capsys.readouterr().err
+    assert "do not fit on cpu: streamed from disk" in caplog.text

@@ -12,7 +12,9 @@ from pipeline_src.training import gpu
 HOLD = """
 import sys
 from pathlib import Path
+from pipeline_src.core import progress
 from pipeline_src.training import gpu
+progress.show()
 number = gpu.take(sys.argv[2].split(), int(sys.argv[3]), Path(sys.argv[1]), look=0.01)
 print(number, flush=True)
 sys.stdin.read()
