@@ -119,7 +119,7 @@ def methods(plan: Plan) -> None:
         for _ in range(TAILS):
             for name, method in plugins.items():
                 trainer.method = method
-                fresh = {m: f.detach().requires_grad_() for m, f in features.items()}
+                fresh = features.replaced({m: f.detach().requires_grad_() for m, f in features.items()})
                 tails[name].append(timed(lambda t=trainer, f=fresh, b=batch: t.learn(f, b)))
         tail = {name: statistics.median(values[1:]) for name, values in tails.items()}
         for name in names:

@@ -20,6 +20,7 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.evaluation.metrics import calibration, classification, contributions
 from pipeline_src.evaluation.probe import linear_probe
 from pipeline_src.features.read import Cache
+from pipeline_src.models.fusions.base import only
 from pipeline_src.models.multimodal import MultimodalModel, build
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
@@ -124,9 +125,9 @@ def _logits(
     logits = {FUSED: model.fusion(features)}
     for m, z in model.fusion.unimodal(features).items():
         logits[f"{m}/unimodal"] = z
-        logits[f"{m}/removal"] = model.predict(features, [m])
+        logits[f"{m}/removal"] = model.fusion(only(features, [m]))
     worth = contributions(
-        modalities, lambda kept: float((model.predict(features, list(kept)).argmax(1).cpu().numpy() == label).mean())
+        modalities, lambda kept: float((model.fusion(only(features, kept)).argmax(1).cpu().numpy() == label).mean())
     )
     return {name: z.cpu().numpy() for name, z in logits.items()}, worth
 

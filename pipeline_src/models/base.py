@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 encoders = Registry("pipeline_src.models.encoders", "encoder")
 fusions = Registry("pipeline_src.models.fusions", "fusion")
+VIEWS = ("unimodal", "removal", "contributions")
 
 
 class EncoderParams(BaseModel):
@@ -54,9 +55,61 @@ class Encoder:
         """Length D of the feature vector."""
         raise NotImplementedError
 
+    @classmethod
+    def taps(cls, params: EncoderParams) -> dict[str, int]:
+        """Stages after which a fusion may read or exchange the state, in order, and the channels of the state there.
+
+        An encoder without taps works with every fusion but those that need them.
+        """
+        return {}
+
     def build(self) -> nn.Module:
-        """A module (B, *shape) -> (B, D), its weights drawn from torch's global generator."""
+        """A module (B, *shape) -> (B, D), its weights drawn from torch's global generator; `Stages` if it has taps."""
         raise NotImplementedError
+
+
+class FusionFacts:
+    """What a fusion says of itself where it is registered, `@fusions.register("name", additive=True)`: read without
+    torch.
+
+    A fusion with `taps` reads or writes the encoders' hidden states: then features depend on the other modalities, or
+    do not hold all that the prediction depends on, and a modality is removed by encoding again without it.
+    """
+
+    additive: ClassVar[bool] = False  # the joint logits are the sum of the unimodal logits
+    own_classifiers: ClassVar[bool] = False  # not additive, but each modality has a classifier of its own
+    taps: ClassVar[int] = 0  # how many of the last taps of each encoder it uses, at most
+    reads: ClassVar[bool] = False  # it predicts from the hidden states at the taps
+    writes: ClassVar[bool] = False  # it exchanges the hidden states at the taps
+    least: ClassVar[int] = 1  # modalities that it needs, or more
+    most: ClassVar[int | None] = None  # modalities that it takes; None: any number
+    views: ClassVar[tuple[str, ...]] = VIEWS  # of a modality inside the fused model, that it supports
+
+    @classmethod
+    def unimodal_by(cls) -> str:
+        """Where unimodal logits come from: "terms" of the joint logits (exact), own "classifiers", or "removal"."""
+        return "terms" if cls.additive else "classifiers" if cls.own_classifiers else "removal"
+
+
+def fusion_facts(name: str) -> type[FusionFacts]:
+    """The facts of a registered fusion. Raises UserError if there is no such fusion, ValueError at an unknown fact."""
+    facts = fusions.facts(name)
+    unknown = facts.keys() - FusionFacts.__annotations__.keys()
+    if unknown:
+        raise ValueError(f"fusion {name!r}: expected facts of `FusionFacts`, but got {', '.join(sorted(unknown))}")
+    return type(name, (FusionFacts,), dict(facts))
+
+
+def fusion_refuses(name: str, network: dict[str, EncoderParams]) -> str | None:
+    """Why a registered fusion cannot join these modalities' encoders {m: params}, or None."""
+    facts, count = fusion_facts(name), len(network)
+    if count < facts.least or (facts.most is not None and count > facts.most):
+        wanted = f"{facts.least} or more" if facts.most is None else f"{facts.least} to {facts.most}"
+        return f"expected {wanted} modalities for fusion {name!r}, but got {count}"
+    without = [m for m, params in network.items() if not encoders[params.kind].taps(params)]
+    if facts.taps and count > 1 and without:
+        return f"expected encoders with taps for fusion {name!r}, but got none in {', '.join(without)}"
+    return None
 
 
 def too_few_words(rows: int | None, extractor: Extractor) -> str | None:

@@ -1,5 +1,6 @@
 """The model: one encoder per modality and a fusion."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor, nn
 
 from pipeline_src.core.seeding import seed_of
 from pipeline_src.models.base import encoders, fusions
-from pipeline_src.models.fusions.base import Fusion, only
+from pipeline_src.models.fusions.base import Features, Fusion
+from pipeline_src.models.stages import State
 
 
 class Output(NamedTuple):
@@ -18,27 +20,80 @@ class Output(NamedTuple):
 
 
 class MultimodalModel(nn.Module):
-    """Inputs {m: (B, ...)} -> `Output`. Modalities are the keys of `encoders`."""
+    """Inputs {m: (B, ...)} -> `Output`. Modalities are the keys of `encoders`.
 
-    def __init__(self, encoders: dict[str, nn.Module], fusion: Fusion):
+    `taps` {m: names of the stages after which the fusion reads or writes states} is empty unless the fusion does so;
+    every modality has the same number. `extra` holds a method's own modules: empty unless the method adds some.
+    """
+
+    def __init__(
+        self, encoders: dict[str, nn.Module], fusion: Fusion, taps: dict[str, tuple[str, ...]] | None = None
+    ) -> None:
         super().__init__()
-        self.encoders, self.fusion = nn.ModuleDict(encoders), fusion
+        self.encoders, self.fusion, self.extra = nn.ModuleDict(encoders), fusion, nn.ModuleDict()
+        self.taps = dict(taps or {})
+        self._sections = {m: _sections(encoders[m], names) for m, names in self.taps.items()}
 
     @property
     def modalities(self) -> list[str]:
         return list(self.encoders)
 
-    def encode(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Features {m: (B, D_m)}, each from its own modality alone."""
-        return {m: encoder(inputs[m]) for m, encoder in self.encoders.items()}
+    def encode(self, inputs: dict[str, Tensor], kept: Collection[str] | None = None) -> Features:
+        """Features {m: (B, D_m)} of every modality, and the hidden states that the fusion reads.
+
+        Modalities that are not `kept` (default: all are) are removed: their encoders do not run, they exchange nothing,
+        their features are zero. Without taps a feature comes from its own modality alone.
+        """
+        states: dict[str, Any] = {m: inputs[m] for m in self.modalities if kept is None or m in kept}
+        hidden: dict[str, tuple[State, ...]] = {}
+        if self.taps:
+            states, hidden = self._staged(states)
+        else:
+            states = {m: self.encoders[m](x) for m, x in states.items()}
+        dtype = next((f.dtype for f in states.values()), torch.float32)
+        for m in set(self.modalities) - set(states):
+            states[m] = torch.zeros(len(inputs[m]), self.fusion.dims[m], dtype=dtype, device=inputs[m].device)
+        return Features({m: states[m] for m in self.modalities}, hidden)
+
+    def _staged(self, states: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[State, ...]]]:
+        """The encoders stage by stage: what they give, and the states at the taps that the fusion reads."""
+        hidden: dict[str, tuple[State, ...]] = {m: () for m in states if self.fusion.reads}
+        steps = len(next(iter(self._sections.values())))
+        for i in range(steps):
+            states = {m: self.encoders[m].run(x, self._sections[m][i]) for m, x in states.items()}
+            if i == steps - 1:
+                break
+            exposed = {m: self.encoders[m].expose(x) for m, x in states.items()}
+            if self.fusion.reads:
+                hidden = {m: (*seen, exposed[m]) for m, seen in hidden.items()}
+            if self.fusion.writes and exposed:
+                written = self.fusion.exchange(i, exposed)
+                states = {m: self.encoders[m].put(x, written[m]) for m, x in states.items()}
+        return states, hidden
 
     def forward(self, inputs: dict[str, Tensor]) -> Output:
         features = self.encode(inputs)
         return Output(features, self.fusion(features))
 
-    def predict(self, features: dict[str, Tensor], kept: list[str]) -> Tensor:
-        """Joint logits (B, C) with the modalities that are not `kept` removed."""
-        return self.fusion(only(features, kept))
+    def predict(self, inputs: dict[str, Tensor], kept: Collection[str]) -> Tensor:
+        """Joint logits (B, C) of the fusion, with the modalities that are not `kept` removed."""
+        return self.fusion(self.encode(inputs, kept))
+
+
+def _sections(encoder: nn.Module, taps: tuple[str, ...]) -> list[list[str]]:
+    """Names of an encoder's stages, cut after each tap: one list more than taps."""
+    sections: list[list[str]] = [[]]
+    for name, _ in encoder.named_children():
+        sections[-1].append(name)
+        if name in taps:
+            sections.append([])
+    return sections
+
+
+def paired_taps(most: int, taps: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """The last taps of each encoder {m: {name: channels}}, as many for each: `most`, or as few as an encoder has."""
+    count = min(most, *(len(of) for of in taps.values()))
+    return {m: dict(list(of.items())[len(of) - count :]) for m, of in taps.items()} if count else {}
 
 
 def build(spec: dict[str, Any], inputs: dict[str, dict], classes: int, seed: int) -> MultimodalModel:
@@ -46,16 +101,20 @@ def build(spec: dict[str, Any], inputs: dict[str, dict], classes: int, seed: int
 
     `spec` is a cell's (`encoders`, `fusion`); `inputs` is {m: {"layout", "shape"}} from the cache. A modality's encoder
     starts from the same weights in every model of the seed, whatever the other modalities, the fusion and the method.
+    A model of one modality has no taps: there is nothing to exchange.
     """
-    parts, dims = {}, {}
+    parts, dims, taps = {}, {}, {}
     for m, params in spec["encoders"].items():
         plugin = encoders[params["kind"]]
         encoder = plugin(plugin.Params(**params), inputs[m]["layout"], tuple(inputs[m]["shape"]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "encoder", m))
             parts[m] = encoder.build()
-        dims[m] = encoder.features
+        dims[m], taps[m] = encoder.features, encoder.taps(encoder.params)
+    plugin = fusions[spec["fusion"]]
+    used = paired_taps(plugin.taps, taps) if len(parts) > 1 else {}
+    widths = {m: tuple(of.values()) for m, of in used.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "head"))
-        fusion = fusions[spec["fusion"]](dims, classes)
-    return MultimodalModel(parts, fusion)
+        fusion = plugin(dims, classes, widths) if widths else plugin(dims, classes)
+    return MultimodalModel(parts, fusion, {m: tuple(of) for m, of in used.items()})

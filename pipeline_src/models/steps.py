@@ -1,36 +1,90 @@
-"""A module that reads steps one after the other: words, or vectors of features. Encoders build theirs from it."""
+"""Encoders of steps, one after the other: words, or vectors of features. A state between stages is (h, padding), with
+h (B, T, width) and padding (B, T) bool, True at steps that are left out of attention and pool.
+"""
+
+from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pipeline_src.models.stages import Stages, State
 
-class Steps(nn.Module):
-    """Vectors (B, T, D) or words (B, T) -> (B, width).
+Pair = tuple[Tensor, Tensor]
 
-    `read` turns a step into a vector of `width`; `layers` follow, each called with the padding as its mask; `pool` is
-    "mean" over steps or the "first" of them. Steps of nothing but zeros are padding, left out of attention and pool
-    if `mask` is set; a clip of padding alone is read like any other.
-    """
 
-    def __init__(self, read: nn.Module, layers: list[nn.Module], positions: Tensor | None, pool: str, mask: bool):
-        super().__init__()
-        self.read, self.layers, self.pool, self.mask = read, nn.ModuleList(layers), pool, mask
+class Steps(Stages):
+    """Stages `read`, `layer1`, `layer2`, ..., `pool`: vectors (B, T, D) or words (B, T) -> (B, width)."""
+
+    def __init__(self, read: nn.Module, layers: list[nn.Module], pool: str):
+        numbered = [(f"layer{i}", layer) for i, layer in enumerate(layers, start=1)]
+        super().__init__([("read", read), *numbered, ("pool", Pool(pool))])
+
+    def expose(self, state: Any) -> State:
+        h, padding = state
+        return State(h.movedim(-1, 1), padding)
+
+    def put(self, state: Any, x: Tensor) -> Pair:
+        return x.movedim(1, -1), state[1]
+
+
+class Words(nn.Embedding):
+    """Words (B, T) -> (h, padding). Word 0 is padding, unless `mask` is false; `positions` (T, width) are added."""
+
+    def __init__(self, words: int, width: int, positions: Tensor | None = None, mask: bool = True):
+        super().__init__(words, width, padding_idx=0)
+        self.mask = mask
         self.register_buffer("positions", positions, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        padding = x.eq(0) if x.dim() == 2 else x.eq(0).all(-1)
-        padding = padding & ~padding.all(1, keepdim=True) & self.mask
-        h = self.read(x)
-        if self.positions is not None:
-            h = h + self.positions
-        for layer in self.layers:
-            h = layer(h, src_key_padding_mask=padding)
-        if self.pool == "first":
+    def forward(self, x: Tensor) -> Pair:  # type: ignore[override]
+        return _placed(super().forward(x), self.positions), _padding(x.eq(0), self.mask)
+
+
+class Vectors(nn.Linear):
+    """Vectors (B, T, D) -> (h, padding). Steps of zeros are padding, unless `mask` is false; see `Words`."""
+
+    def __init__(self, inside: int, width: int, positions: Tensor | None = None, mask: bool = True):
+        super().__init__(inside, width)
+        self.mask = mask
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, x: Tensor) -> Pair:  # type: ignore[override]
+        return _placed(super().forward(x), self.positions), _padding(x.eq(0).all(-1), self.mask)
+
+
+class Layer(nn.TransformerEncoderLayer):
+    """PyTorch's layer on (h, padding)."""
+
+    def forward(self, state: Pair) -> Pair:  # type: ignore[override]
+        h, padding = state
+        return super().forward(h, src_key_padding_mask=padding), padding
+
+
+class Pool(nn.Module):
+    """(h, padding) -> (B, width): the "mean" over steps that are not padding, or the "first" of them."""
+
+    def __init__(self, over: str):
+        super().__init__()
+        self.over = over
+
+    def forward(self, state: Pair) -> Tensor:
+        h, padding = state
+        if self.over == "first":
             first = (~padding).int().argmax(1)
             return h[torch.arange(len(h), device=h.device), first]
         kept = (~padding).unsqueeze(-1).to(h.dtype)
-        # Not h * kept: what stands in a padded place may be anything.
+        # Not h * kept: a padded place may hold any value, NaN included.
         return torch.where(padding.unsqueeze(-1), 0, h).sum(1) / kept.sum(1)
+
+
+def _placed(h: Tensor, positions: Tensor | None) -> Tensor:
+    return h if positions is None else h + positions
+
+
+def _padding(padding: Tensor, mask: bool) -> Tensor:
+    """Padding (B, T) that is left out: none of it without `mask`, and none of a clip that is padding alone."""
+    return padding & ~padding.all(1, keepdim=True) & mask
 
 
 def sine(length: int, width: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from pipeline_src.core.seeding import generator, seed_of
 from pipeline_src.features.read import Cache
 from pipeline_src.methods.base import Phase, methods
+from pipeline_src.models.fusions.base import Features
 from pipeline_src.models.multimodal import Output, build
 from pipeline_src.training import device as devices
 from pipeline_src.training.loader import Batch, Loader
@@ -182,13 +183,14 @@ class Trainer:
         self.context.forwards += len(batch.index)
         self.context.backwards += len(batch.index)
 
-    def learn(self, features: dict[str, Tensor], batch: Batch) -> None:
+    def learn(self, features: Features, batch: Batch) -> None:
         """All of a step that a method can change: from the encoders' features {m: (B, D_m)} to the gradients."""
         ctx, model, method = self.context, self.model, self.method
         with devices.autocast(self.device, self.schedule["precision"]):
-            features, kept = method.on_features(ctx, features, batch)
+            changed, kept = method.on_features(ctx, features, batch)
+            features = features.replaced(changed)
             if kept is not None:
-                features = {m: f[kept] for m, f in features.items()}
+                features = features.rows(kept)
                 batch = Batch({m: x[kept] for m, x in batch.inputs.items()}, batch.label[kept], batch.index[kept])
             output = Output(features, model.fusion(features))
             losses = method.loss(ctx, output, batch)

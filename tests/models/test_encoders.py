@@ -106,8 +106,8 @@ def test_an_embedding_is_the_mean_of_its_words():
 
 
 def test_layers_of_a_transformer_start_apart():
-    first, second = encoder("transformer", "sequence").build().layers
-    assert not torch.equal(first.linear1.weight, second.linear1.weight)
+    module = encoder("transformer", "sequence").build()
+    assert not torch.equal(module.layer1.linear1.weight, module.layer2.linear1.weight)
 
 
 def test_what_does_not_suit_the_recipe_is_refused():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pipeline_src.methods.base import Method, MethodParams, Phase
+from pipeline_src.models.fusions.base import Features
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from tests.synthetic import SPLITS, SyntheticCache, spec
@@ -90,7 +91,9 @@ def noisy(seed: int = 0) -> Trainer:
     trainer.method = Doubled(MethodParams())
     encode = trainer.model.encode
     dropout = torch.nn.functional.dropout
-    trainer.model.encode = lambda x: {m: dropout(f, 0.3, trainer.model.training) for m, f in encode(x).items()}
+    trainer.model.encode = lambda x: Features(
+        {m: dropout(f, 0.3, trainer.model.training) for m, f in encode(x).items()}
+    )
     return trainer
 
 

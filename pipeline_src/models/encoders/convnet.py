@@ -9,7 +9,6 @@ On 28 x 28 pixels it is the released one layer for layer: their mean of 7 x 7 is
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -33,6 +32,10 @@ class ConvNet(Encoder):
     Params = ConvNetParams
     layouts = ("frames", "spectrogram")
 
+    @classmethod
+    def taps(cls, params: ConvNetParams) -> dict[str, int]:
+        return {"maxpool": params.width, "relu2": params.width, "relu3": 2 * params.width, "relu4": 2 * params.width}
+
     @property
     def features(self) -> int:
         return self.params.features
@@ -40,18 +43,9 @@ class ConvNet(Encoder):
     def build(self) -> nn.Module:
         from torch import nn
 
-        p = self.params
-        if self.layout == "frames":
-            frames, channels = self.shape[:2]
-            before = [("images", nn.Flatten(0, 1))]
-            after = [
-                ("clips", nn.Unflatten(0, (-1, frames))),
-                ("mean", nn.AvgPool2d((frames, 1))),
-                ("flat", nn.Flatten(1)),
-            ]
-        else:
-            channels = 1
-            before, after = [("images", nn.Unflatten(1, (1, self.shape[0])))], []
+        from pipeline_src.models.stages import image_channels, pictures
+
+        p, channels = self.params, image_channels(self.layout, self.shape)
         trunk = [
             ("bn0", nn.BatchNorm2d(channels)),
             ("conv1", nn.Conv2d(channels, p.width, 5, padding=2)),
@@ -67,4 +61,4 @@ class ConvNet(Encoder):
             ("vector", nn.Flatten(1)),
             ("fc", nn.Linear(2 * p.width, p.features)),
         ]
-        return nn.Sequential(OrderedDict(before + trunk + after))
+        return pictures(self.layout, self.shape, trunk)

@@ -34,13 +34,15 @@ class Embedding(Encoder):
     def refuses(cls, params: EmbeddingParams, extractor: Extractor) -> str | None:
         return super().refuses(params, extractor) or too_few_words(params.words, extractor)
 
+    @classmethod
+    def taps(cls, params: EmbeddingParams) -> dict[str, int]:
+        return {"read": params.width}
+
     @property
     def features(self) -> int:
         return self.params.width
 
     def build(self) -> nn.Module:
-        from torch import nn
+        from pipeline_src.models.steps import Steps, Words
 
-        from pipeline_src.models.steps import Steps
-
-        return Steps(nn.Embedding(self.params.words, self.params.width, padding_idx=0), [], None, "mean", True)
+        return Steps(Words(self.params.words, self.params.width), [], "mean")

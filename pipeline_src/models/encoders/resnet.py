@@ -8,7 +8,6 @@ of chance, such as torchvision's for ImageNet.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -50,6 +49,10 @@ class ResNet(Encoder):
     Params = ResNetParams
     layouts = ("frames", "spectrogram")
 
+    @classmethod
+    def taps(cls, params: ResNetParams) -> dict[str, int]:
+        return {f"layer{i + 1}": params.width * 2**i for i in range(len(params.depth))}
+
     @property
     def features(self) -> int:
         return self.params.width * 2 ** (len(self.params.depth) - 1)
@@ -57,20 +60,11 @@ class ResNet(Encoder):
     def build(self) -> nn.Module:
         from torch import nn
 
-        if self.layout == "frames":
-            frames, channels = self.shape[:2]
-            before = [("images", nn.Flatten(0, 1))]
-            after = [
-                ("clips", nn.Unflatten(0, (-1, frames))),
-                ("mean", nn.AvgPool2d((frames, 1))),
-                ("flat", nn.Flatten(1)),
-            ]
-        else:
-            channels = 1
-            before = [("images", nn.Unflatten(1, (1, self.shape[0])))]
-            after = []
+        from pipeline_src.models.stages import image_channels, pictures
+
         pool = [("avgpool", nn.AdaptiveAvgPool2d(1)), ("vector", nn.Flatten(1))]
-        module = nn.Sequential(OrderedDict(before + self._trunk(channels) + pool + after))
+        trunk = self._trunk(image_channels(self.layout, self.shape)) + pool
+        module = pictures(self.layout, self.shape, trunk)
         if self.params.weights:
             from pipeline_src.models.weights import put
 

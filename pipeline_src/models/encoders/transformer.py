@@ -64,23 +64,20 @@ class Transformer(Encoder):
             return "expected `words` for tokens, and for them alone"
         return super().refuses(params, extractor) or too_few_words(params.words, extractor)
 
+    @classmethod
+    def taps(cls, params: TransformerParams) -> dict[str, int]:
+        return {f"layer{i}": params.width for i in range(1, params.layers + 1)}
+
     @property
     def features(self) -> int:
         return self.params.width
 
     def build(self) -> nn.Module:
-        from torch import nn
-
-        from pipeline_src.models.steps import Steps, sine
+        from pipeline_src.models.steps import Layer, Steps, Vectors, Words, sine
 
         p = self.params
-        if self.layout == "tokens":
-            read = nn.Embedding(p.words, p.width, padding_idx=0)
-        else:
-            read = nn.Linear(self.shape[1], p.width)
-        layers = [
-            nn.TransformerEncoderLayer(p.width, p.heads, p.feedforward, p.dropout, batch_first=True)
-            for _ in range(p.layers)
-        ]
         positions = sine(self.shape[0], p.width) if p.positions == "sine" else None
-        return Steps(read, layers, positions, p.pool, p.padding == "mask")
+        how = p.width, positions, p.padding == "mask"
+        read = Words(p.words, *how) if self.layout == "tokens" else Vectors(self.shape[1], *how)
+        layers = [Layer(p.width, p.heads, p.feedforward, p.dropout, batch_first=True) for _ in range(p.layers)]
+        return Steps(read, layers, p.pool)

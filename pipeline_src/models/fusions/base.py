@@ -1,32 +1,72 @@
 """Fusions: features of every modality to the joint logits, and the logits that a fusion can give of one modality."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from pipeline_src.models.base import FusionFacts
+from pipeline_src.models.stages import State
 
-class Fusion(nn.Module):
-    """Maps features {m: (B, D_m)} to logits (B, C). `dims` is {m: D_m} in the order of the modalities.
 
-    `unimodal` gives logits (B, C) of each modality. A fusion that is a sum over modalities is registered with
-    `additive=True` and gives the exact shares, which add up to the joint logits; from any other fusion they are the
-    prediction with the other modalities removed.
+class Features(dict[str, Tensor]):
+    """Features {m: (B, D_m)}, as `MultimodalModel.encode` gives them.
+
+    `hidden` {m: one State per tap} is what a fusion that reads hidden states finds there; empty for any other. A
+    modality that was removed has features of zero and is not in `hidden`.
     """
 
-    additive: ClassVar[bool]  # a fact of the registration
+    def __init__(self, features: Mapping[str, Tensor], hidden: Mapping[str, tuple[State, ...]] | None = None):
+        super().__init__(features)
+        self.hidden = dict(hidden or {})
 
-    def __init__(self, dims: dict[str, int], classes: int):
+    def replaced(self, features: Mapping[str, Tensor]) -> Features:
+        """Other features with these hidden states."""
+        return Features(features, self.hidden)
+
+    def rows(self, kept: Tensor) -> Features:
+        """The samples that `kept` (B,) bool selects."""
+        hidden = {m: tuple(state.rows(kept) for state in states) for m, states in self.hidden.items()}
+        return Features({m: f[kept] for m, f in self.items()}, hidden)
+
+
+class Fusion(nn.Module, FusionFacts):
+    """Maps features {m: (B, D_m)} to logits (B, C). `dims` is {m: D_m} in the order of the modalities.
+
+    A fusion with taps is given `widths` {m: channels at each tap} as well if there are two modalities or more, the same
+    number of taps for each. At tap i the model calls `exchange(i, states)` if the fusion `writes`; the states are also
+    in `features.hidden` if it `reads`. Its weights belong to no modality: methods that change `model.encoders[m]` leave
+    them alone. Features are then those after the last exchange.
+    """
+
+    def __init__(self, dims: dict[str, int], classes: int, widths: dict[str, tuple[int, ...]] | None = None):
         super().__init__()
-        self.dims, self.classes = dict(dims), classes
+        self.dims, self.classes, self.widths = dict(dims), classes, dict(widths or {})
 
-    def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    def exchange(self, tap: int, states: dict[str, State]) -> dict[str, Tensor]:
+        """New values {m: (B, C_m, *places)} of the states at a tap, counted from 0. Removed modalities are missing."""
+        raise NotImplementedError
+
+    def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Logits (B, C) of each modality, from features alone; `unimodal_by` says how.
+
+        Here by removal of the others. A fusion that is a sum over modalities gives its terms, which add up to the joint
+        logits. A fusion with taps must have classifiers of its own, as features alone tell it too little.
+        """
+        if self.taps:
+            raise NotImplementedError(f"fusion {self.name!r}: expected unimodal logits of its own, as it has taps")
         return {m: self(only(features, [m])) for m in features}
 
 
-def only(features: dict[str, Tensor], kept: list[str]) -> dict[str, Tensor]:
+def only(features: Mapping[str, Tensor], kept: Collection[str]) -> Features:
     """Features with every modality but the kept ones removed, that is set to zero (arXiv:2410.11582, Sec. 4.3.7)."""
-    return {m: f if m in kept else torch.zeros_like(f) for m, f in features.items()}
+    hidden = getattr(features, "hidden", {})
+    return Features(
+        {m: f if m in kept else torch.zeros_like(f) for m, f in features.items()},
+        {m: states for m, states in hidden.items() if m in kept},
+    )
 
 
 def linear(inside: int, outside: int) -> nn.Linear:
