@@ -5,7 +5,8 @@ Nothing here imports torch, so that params.yaml and the grid are read without it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,6 +21,22 @@ if TYPE_CHECKING:
     from pipeline_src.training.loop import Context
 
 methods = Registry("pipeline_src.methods", "method")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that a method logs by `ctx.log`, as `name` of the model or as `name/m` of each modality m.
+
+    The report, MLflow and DVC's plots draw what is declared, with its caption; what is not declared is not drawn.
+    """
+
+    name: str
+    unit: str  # "" for a pure number
+    caption: str  # a whole sentence: what the number is
+    scale: Literal["linear", "log"] = "linear"
+    reference: float | None = None  # a line across the plot, such as the ratio of modalities that are even
+    limits: tuple[float, float] | None = None  # of the values, where there are any
+    detail: bool = False  # drawn of each run by itself, but not in comparisons
 
 
 class MethodParams(BaseModel):
@@ -63,6 +80,7 @@ class Method:
     """Joint training. A method overrides the hooks in which it differs, in the order in which they are called here."""
 
     Params: ClassVar[type[MethodParams]] = MethodParams
+    quantities: ClassVar[tuple[Quantity, ...]] = ()
 
     @classmethod
     def refuses(cls, params: MethodParams, fusion: str, modalities: int, epochs: int) -> str | None:

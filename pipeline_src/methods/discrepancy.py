@@ -14,12 +14,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pipeline_src.core.lazy import torch
+from pipeline_src.methods.base import Quantity
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Others = Literal["mean", "min"]
 SCORE_FLOOR = 1e-8
+
+SCORE = Quantity(
+    name="score",
+    unit="samples",
+    caption="The sum over a batch of the probability that the modality's own logits give to the true class.",
+    detail=True,
+)
+RATIO = Quantity(
+    name="ratio",
+    unit="",
+    caption="How far a modality is ahead of the others by its score in the method; above 1 it is ahead.",
+    scale="log",
+    reference=1.0,
+)
 
 
 def scores(logits: dict[str, Tensor], label: Tensor) -> dict[str, Tensor]:

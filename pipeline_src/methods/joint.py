@@ -8,4 +8,4 @@ from pipeline_src.methods.base import Method, methods
 
 @methods.register("joint")
 class Joint(Method):
-    """No hook differs from the base."""
+    """Plain joint training (baseline)."""

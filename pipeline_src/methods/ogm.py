@@ -32,7 +32,7 @@ from pydantic import Field
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods import discrepancy
-from pipeline_src.methods.base import Method, Phase, WindowParams, methods
+from pipeline_src.methods.base import Method, Phase, Quantity, WindowParams, methods
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -136,6 +136,22 @@ class OGM(Method):
     """Scales the gradients of the encoders that are ahead."""
 
     Params = OGMParams
+    quantities = (
+        discrepancy.SCORE,
+        discrepancy.RATIO,
+        Quantity(
+            name="coefficient",
+            unit="",
+            caption="The factor by which the gradient of the modality's encoder is multiplied.",
+            limits=(0, 1),
+        ),
+        Quantity(
+            name="modulated_tensors",
+            unit="tensors",
+            caption="The number of the encoder's parameter tensors whose gradient is scaled.",
+            detail=True,
+        ),
+    )
 
     @classmethod
     def refuses(cls, params: OGMParams, fusion: str, modalities: int, epochs: int) -> str | None:

@@ -30,7 +30,7 @@ from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods import discrepancy
-from pipeline_src.methods.base import Method, MethodParams, Phase, methods
+from pipeline_src.methods.base import Method, MethodParams, Phase, Quantity, methods
 from pipeline_src.methods.ogm import OGM, OGMParams
 
 if TYPE_CHECKING:
@@ -107,6 +107,16 @@ class OPM(Method):
     """Drops features of the modalities that are ahead; a batch that stays whole logs a drop probability of 0."""
 
     Params = OPMParams
+    quantities = (
+        discrepancy.SCORE,
+        discrepancy.RATIO,
+        Quantity(
+            name="drop_probability",
+            unit="",
+            caption="The probability with which a sample's features of the modality are dropped.",
+            limits=(0, 1),
+        ),
+    )
 
     def __init__(self, params: OPMParams):
         super().__init__(params)
@@ -162,6 +172,7 @@ class OPMOGM(Method):
     """OPM in the forward pass, then OGM in the backward pass, by the same scores."""
 
     Params = OPMOGMParams
+    quantities = tuple(dict.fromkeys((*OPM.quantities, *OGM.quantities)))
 
     def __init__(self, params: OPMOGMParams):
         super().__init__(params)

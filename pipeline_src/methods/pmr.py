@@ -30,9 +30,6 @@ those of two scores of 0 are 1. Prototypes are computed in the epochs that use t
 
 More than two modalities [extension]: rho_m compares with the mean over, or the smallest of, the others (`others`, see
 `discrepancy`); everything else stands as above. The paper and its code have two.
-
-In metrics.jsonl, means over the steps: prototype_score/m (the sum of Eq. 8), ratio/m, prototype_loss/m, weight/m
-(beta), entropy/m, entropy_weight/m (gamma); pce and per, the terms of the loss; and classes_without_prototype.
 """
 
 from __future__ import annotations
@@ -42,8 +39,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pipeline_src.core.lazy import torch
-from pipeline_src.methods.base import Method, Phase, WindowParams, methods
-from pipeline_src.methods.discrepancy import Others, ratios, scores
+from pipeline_src.methods.base import Method, Phase, Quantity, WindowParams, methods
+from pipeline_src.methods.discrepancy import RATIO, Others, ratios, scores
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -166,6 +163,47 @@ class PMRParams(WindowParams):
 @methods.register("pmr")
 class PMR(Method):
     Params = PMRParams
+    quantities = (
+        RATIO,
+        Quantity(
+            name="weight",
+            unit="",
+            caption="The weight of the modality's prototypical cross-entropy, which speeds up a slow modality.",
+            limits=(0, 1),
+        ),
+        Quantity(
+            name="entropy_weight",
+            unit="",
+            caption="The weight of the modality's prototypical entropy, which slows down a fast modality.",
+            limits=(0, 1),
+        ),
+        Quantity(
+            name="prototype_score",
+            unit="samples",
+            caption="The sum over a batch of the probability that the modality's prototypes give to the true class.",
+            detail=True,
+        ),
+        Quantity(
+            name="prototype_loss",
+            unit="nats",
+            caption="The cross-entropy of the modality's prototype classifier.",
+            detail=True,
+        ),
+        Quantity(
+            name="entropy",
+            unit="nats",
+            caption="The entropy of the modality's prototype classifier.",
+            detail=True,
+        ),
+        Quantity(name="pce", unit="nats", caption="The loss term of prototypical cross-entropy.", detail=True),
+        Quantity(name="per", unit="nats", caption="The loss term of prototypical entropy.", detail=True),
+        Quantity(
+            name="classes_without_prototype",
+            unit="classes",
+            caption="The number of classes for which no sample has given a prototype yet.",
+            detail=True,
+        ),
+    )
 
     @classmethod
     def refuses(cls, params: PMRParams, fusion: str, modalities: int, epochs: int) -> str | None:

@@ -43,7 +43,7 @@ from pydantic import Field
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.lazy import torch
-from pipeline_src.methods.base import Method, MethodParams, methods
+from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -132,9 +132,32 @@ class RelearningParams(MethodParams):
 
 @methods.register("relearning")
 class Relearning(Method):
-    """Logs purity_train/m, purity_val/m, reset_strength/m and diagnosis_seconds, in the epochs that begin with it."""
+    """Re-initialises encoders by their purity gaps, and logs in the epochs that begin with it."""
 
     Params = RelearningParams
+    quantities = (
+        *(
+            Quantity(
+                name=f"purity_{split}",
+                unit="",
+                caption=f"The purity of the clusters of the modality's features on {split} before re-initialisation.",
+                limits=(0, 1),
+            )
+            for split in ("train", "val")
+        ),
+        Quantity(
+            name="reset_strength",
+            unit="",
+            caption="How far the encoder is set back to its initial weights: 0 is not at all, 1 is altogether.",
+            limits=(0, 1),
+        ),
+        Quantity(
+            name="diagnosis_seconds",
+            unit="s",
+            caption="The time that diagnosis and re-initialisation take.",
+            detail=True,
+        ),
+    )
     params: RelearningParams
 
     def __init__(self, params: RelearningParams):

@@ -17,8 +17,18 @@ def explain(name: str) -> str:
     for key, field in method.Params.model_fields.items():
         lines += ["", f"    {key}: {_type(field)}, default {_value(field.default)}{_range(field)}"]
         lines += textwrap.wrap(field.description or "", WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    lines += ["", "Logs, by epoch:" if method.quantities else "It logs nothing but the loss."]
+    for quantity in method.quantities:
+        unit = f" ({quantity.unit})" if quantity.unit else ""
+        lines += textwrap.wrap(
+            f"{quantity.name}{unit}: {quantity.caption}",
+            WIDTH,
+            initial_indent=" " * 4,
+            subsequent_indent=" " * 8,
+            break_on_hyphens=False,
+        )
     used = hooks(method)
-    lines += ["", "Hooks, all of its difference from joint training:" if used else "No hooks: it is joint training."]
+    lines += ["", "Hooks in which it differs from joint training:" if used else "Plain joint training (baseline)."]
     lines += [f"    {hook:<16}  {_first(getattr(Method, hook))}" for hook in used]
     return "\n".join([*lines, "", f"File: {inspect.getsourcefile(method)}"])
 

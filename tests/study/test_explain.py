@@ -14,6 +14,9 @@ def test_every_method_is_explained_from_its_own_file(name):
     for key, field in methods[name].Params.model_fields.items():
         assert f"    {key}: " in said
         assert " ".join((field.description or "").split())[:40].split("  ")[0].split()[0] in said
+    for quantity in methods[name].quantities:
+        assert f"    {quantity.name}" in said
+        assert quantity.caption in " ".join(said.split())
     for hook in hooks(methods[name]):
         assert f"    {hook}" in said
 
@@ -30,7 +33,7 @@ def test_ogm_ge():
 def test_hooks_are_those_that_differ_in_the_order_of_the_loop():
     assert hooks(methods["joint"]) == []
     assert hooks(methods["ogm_ge"]) == ["before_epoch", "after_backward"]
-    assert "No hooks: it is joint training." in explain("joint")
+    assert "Plain joint training (baseline)." in explain("joint")
 
 
 def test_all_in_a_line_each():
