@@ -112,7 +112,7 @@ def _extract(folder: Path, media: list[Path], count: int, shards: int) -> tuple[
     spent, peak = sum(job.cpu for job in jobs), max(job.own for job in (*jobs, packed))
     found = (count, len(jobs), f"{spent:.1f}", f"{peak:.0f}", f"{size / count / 1000:.0f}", f"{size / 1e6:.0f}")
     print("".join(f"{value:>14}" for value in found), flush=True)
-    kept = sum(files.read_json(folder / data.cache / "cache.json")["splits"].values())
+    kept = sum(files.read_json(folder / data.cache_file)["splits"].values())
     if kept != count:
         raise UserError(f"{data.cache}: expected all {count} clips in the cache, but got {kept}")
     return spent, plan

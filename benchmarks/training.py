@@ -251,7 +251,7 @@ def _ready(plan: Plan) -> tuple:
     from pipeline_src.training import device as devices
 
     cell = _cell(plan)
-    if not (cell.data.cache / "cache.json").exists():
+    if not cell.data.cache_file.exists():
         raise UserError(f"{cell.data.cache}: expected a finished cache to measure with; run snakemake first")
     device = devices.pick(plan.params.training.device)
     devices.deterministic(device, plan.params.resources.train.threads)

@@ -23,6 +23,7 @@ HEX = f"[0-9a-f]{{{LENGTH}}}"  # pattern of a fingerprint
 NEUTRAL = {
     "pipeline_src",
     "pipeline_src.study.config",
+    "pipeline_src.study.runs",
     "pipeline_src.core.errors",
     "pipeline_src.core.files",
     "pipeline_src.core.progress",

@@ -106,7 +106,7 @@ def _space(data, clips: int) -> list[str]:
     """Whether the feature cache fits on the disk."""
     row = sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in data.extractors.values())
     place = next(path for path in (data.cache.absolute(), *data.cache.absolute().parents) if path.exists())
-    free, done = shutil.disk_usage(place).free, (data.cache / "cache.json").exists()
+    free, done = shutil.disk_usage(place).free, data.cache_file.exists()
     print(f"  cache     {clips * row / 1e9:.2f} GB{' (made)' if done else ''}, {free / 1e9:.0f} GB free in {place}")
     if not done and clips * row > free:
         return [

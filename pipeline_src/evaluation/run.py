@@ -7,29 +7,27 @@ nothing is chosen by it.
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
+from pipeline_src.evaluation import FUSED
 from pipeline_src.evaluation.metrics import calibration, classification, contributions
 from pipeline_src.evaluation.probe import linear_probe
 from pipeline_src.features.read import Cache
 from pipeline_src.models.fusions.base import only
 from pipeline_src.models.multimodal import MultimodalModel, build
+from pipeline_src.study.runs import PREDICTIONS, RunFiles
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.transform import Transform
 
 log = logging.getLogger(__name__)
-
-FUSED = "fused"
 
 
 def evaluate(runs: list, params) -> None:
@@ -53,9 +51,7 @@ def _evaluate(run, cache: Cache, loaders: dict[str, Loader], device: torch.devic
     spec, how = run.cell.spec, run.cell.evaluation
     modalities, classes = spec["modalities"], len(cache.classes)
     model = build(spec, cache.modalities, classes, run.seed)
-    weights = files.awaited(run.folder / "weights.safetensors")
-    if not weights.exists():
-        raise UserError(f"{weights}: expected the run's weights, but got none; delete {run.record} to train it again")
+    weights = RunFiles(run).weights()
     try:
         model.load_state_dict(checkpoint.load(weights)[0])
     except checkpoint.DamagedError as error:
@@ -99,7 +95,7 @@ def _evaluate(run, cache: Cache, loaders: dict[str, Loader], device: torch.devic
         tables.append(_table(split, cache, loaders[split], logits, places))
     rows += _history(run)
 
-    with files.whole(run.evaluation / "predictions.parquet") as temporary:
+    with files.whole(run.evaluation / PREDICTIONS) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary)
     files.write_json(run.metrics, {"names": run.names, "metrics": rows})
     return next(r["value"] for r in rows if (r["split"], r["modality"], r["metric"]) == ("test", FUSED, "accuracy"))
@@ -185,12 +181,13 @@ def _table(
 
 def _history(run) -> list[dict]:
     """What training cost, and the papers' figure: the best epoch on test, reported beside ours and chosen by nobody."""
-    record = files.read_json(run.record)
+    read = RunFiles(run)
+    record = read.record()
     values = {k: record[k] for k in ("seconds", "forwards", "backwards", "peak_memory_mb")}
     values["selected_epoch"] = record["selected"]["epoch"] + 1
     rows = [{"split": "train", "modality": FUSED, "metric": k, "value": float(v)} for k, v in values.items()]
-    epochs = pd.read_json(Path(run.folder / "metrics.jsonl"), lines=True)
-    if "test_accuracy" in epochs:
-        best = float(epochs.test_accuracy.max())
+    scores = [row["test_accuracy"] for row in read.rows() if "test_accuracy" in row]
+    if scores:
+        best = float(max(scores))
         rows.append({"split": "test", "modality": FUSED, "metric": "accuracy_best_test_epoch", "value": best})
     return rows

@@ -1,0 +1,3 @@
+"""The feature cache."""
+
+CACHE_FILE = "cache.json"  # index of a finished cache, in its folder

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from pipeline_src.core import files
 from pipeline_src.datasets import quarantine
-from pipeline_src.features.read import CACHE_FILE, tensors
+from pipeline_src.features import CACHE_FILE
+from pipeline_src.features.read import tensors
 from pipeline_src.media.base import Extractor, MediaError
 
 log = logging.getLogger(__name__)

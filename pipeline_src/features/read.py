@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-
-CACHE_FILE = "cache.json"
+from pipeline_src.features import CACHE_FILE
 
 
 def tensors(shard: Path) -> Iterator[dict[str, Any]]:

@@ -10,22 +10,19 @@ Writes, below the plan's results folder,
 """
 
 import logging
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from pipeline_src.core import files
-from pipeline_src.core.errors import UserError, listed
+from pipeline_src.core.errors import listed
 from pipeline_src.datasets import quarantine
 from pipeline_src.reports import summaries, tables
 from pipeline_src.reports.report import render, sections
 from pipeline_src.reports.runs import add_clips, parts
+from pipeline_src.study.runs import RunFiles
 
 log = logging.getLogger(__name__)
 
-ROW = {"split": str, "modality": str, "metric": str}
-RECORD = ("fingerprint", "cache", "machine", "versions", "seconds")  # what the report cannot be without
 UNFINISHED = "index-incomplete.json"
 
 
@@ -38,16 +35,17 @@ def aggregate(plan) -> None:
     results, study, confidence = plan.results, plan.params.study, plan.params.reporting.confidence
     rows, records, index, finished = [], {}, [], []
     for run in plan.runs:
-        complete = run.metrics.exists() and run.record.exists()
+        read = RunFiles(run)
+        complete = read.evaluated()
         index.append({**run.names, "run": str(run.folder), "evaluation": str(run.evaluation), "complete": complete})
         if complete:
-            records[tuple(run.names.values())] = _record(run)
-            rows += _metrics(run)
+            records[tuple(run.names.values())] = read.record()
+            rows += [{**run.names, **row} for row in read.metrics()]
             finished.append(run)
     for data in plan.data.values():  # the allowed share may have been lowered since the cache was made
-        if (data.cache / "cache.json").exists():
+        if data.cache_file.exists():
             bad = pd.read_parquet(data.cache / "quarantine.parquet")
-            clips = sum(files.read_json(data.cache / "cache.json")["splits"].values()) + len(bad)
+            clips = sum(files.read_json(data.cache_file)["splits"].values()) + len(bad)
             quarantine.check_share(data, bad, clips)
     metrics = pd.DataFrame(rows, columns=tables.COLUMNS).astype({"seed": "int64", "value": "float64"})
     metrics = metrics.astype({name: "str" for name in tables.COLUMNS if name not in ("seed", "value")})
@@ -90,54 +88,3 @@ def aggregate(plan) -> None:
 def extensions(cells) -> dict[tuple[str, str], str]:
     """(dataset, method) -> what no paper gives about it, for the tables to say."""
     return {(cell.data.name, cell.method): cell.extension for cell in cells if cell.extension}
-
-
-def _read(file: Path, fix: str) -> dict[str, Any]:
-    try:
-        value = files.read_json(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: expected valid JSON, but got {error}; {fix}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: expected an object, but got {type(value).__name__}; {fix}")
-    return value
-
-
-def _record(run) -> dict[str, Any]:
-    """The run's record. Raises UserError if it is not one."""
-    fix = f"delete {run.folder} and run snakemake again"
-    record = _read(run.record, fix)
-    if missing := [key for key in RECORD if key not in record]:
-        raise UserError(f"{run.record}: expected {listed(missing)}, but got none; {fix}")
-    return record
-
-
-def _metrics(run) -> list[dict[str, Any]]:
-    """Rows of COLUMNS from the run's metrics.json. Raises UserError if it is not what the evaluate stage writes."""
-    fix = "delete it and run snakemake again"
-    value = _read(run.metrics, fix)
-
-    def wrong(where: str, what: str) -> UserError:
-        return UserError(f"{run.metrics}: {where}: {what}; {fix}")
-
-    if value.get("names") != run.names:
-        raise wrong("names", f"expected {run.names}, but got {value.get('names')}")
-    found = value.get("metrics")
-    if not isinstance(found, list) or not found:
-        raise wrong("metrics", "expected a list of metrics")
-    seen, rows = set(), []
-    for i, row in enumerate(found):
-        where = f"metrics[{i}]"
-        if not isinstance(row, dict) or set(row) != {*ROW, "value"}:
-            raise wrong(where, f"expected the keys {', '.join([*ROW, 'value'])}, but got {row}")
-        if any(not isinstance(row[key], kind) for key, kind in ROW.items()):
-            raise wrong(where, f"expected names, but got {row}")
-        if isinstance(row["value"], bool) or not isinstance(row["value"], int | float):
-            raise wrong(where, f"expected a number, but got {row['value']!r}")
-        key = tuple(row[name] for name in ROW)
-        if key in seen:
-            raise wrong(where, f"{'/'.join(key)} stands twice")
-        seen.add(key)
-        rows.append({**run.names, **row})
-    if ("test", tables.FUSED, "accuracy") not in seen:
-        raise wrong("metrics", "expected the fused test accuracy, but got none")
-    return rows

@@ -144,7 +144,7 @@ def command(params: Path) -> str:
 
 def _data(data) -> dict[str, Any]:
     """A dataset's clips by split and its quarantine; empty where its cache is not there."""
-    cache, table = data.cache / "cache.json", data.cache / "quarantine.parquet"
+    cache, table = data.cache_file, data.cache / "quarantine.parquet"
     info = files.read_json(cache) if cache.exists() else {}
     bad = pd.read_parquet(table) if table.exists() else None
     order = {split: i for i, split in enumerate(("train", "val", "test"))}

@@ -6,18 +6,16 @@ confusions and the share of seeds that had a clip right.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline_src.core.errors import UserError
 from pipeline_src.reports.figures.run import ACCURACY
 from pipeline_src.reports.statistics import over_clips
 from pipeline_src.reports.tables import BASELINE, CELL, GAIN
+from pipeline_src.study.runs import RunFiles
 
 History = dict[str, tuple[list[int], list[float]]]  # key of metrics.jsonl -> epochs from 1, means over seeds
 
@@ -95,12 +93,12 @@ def history(runs: list) -> History:
     values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     read = 0
     for run in runs:
-        file = run.folder / "metrics.jsonl"
-        if not file.exists():
+        rows = RunFiles(run).rows()
+        if not rows:
             continue
         read += 1
-        for i, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
-            for key, value in _row(file, i, line).items():
+        for i, row in enumerate(rows):
+            for key, value in row.items():
                 if isinstance(value, int | float):
                     values[key][i + 1].append(value)
     found = {}
@@ -110,27 +108,14 @@ def history(runs: list) -> History:
     return found
 
 
-def _row(file, i: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        row = error
-    if not isinstance(row, dict):
-        raise UserError(
-            f"{file}:{i + 1}: expected an epoch's JSON object, but got {row}; delete {file.parent} and run snakemake"
-            " again"
-        )
-    return row
-
-
 def predictions(runs: list, classes: int) -> Outcome | None:
     """The outcome on the test clips from the runs' predictions.parquet; None where none is there."""
     import pyarrow.parquet as pq
 
     outcome, right, read = None, None, 0
     for run in runs:
-        file = run.evaluation / "predictions.parquet"
-        if not file.exists():
+        file = RunFiles(run).predictions()
+        if file is None:
             continue
         schema = pq.read_schema(file)
         places = [name for name in schema.names if name.endswith("/pca")] if outcome is None else []

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from pipeline_src.evaluation import FUSED
 from pipeline_src.reports.statistics import Difference, Summary, holm, paired, simultaneous, summary
 
 CELL = ["dataset", "recipe", "fusion", "method"]
 COLUMNS = [*CELL, "seed", "split", "modality", "metric", "value"]
-FUSED = "fused"  # the "modality" of the whole model
 BASELINE = "joint"  # the method that all others are compared with
 
 NONE = "\u2013"  # no figure

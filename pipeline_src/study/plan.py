@@ -16,10 +16,11 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.core.fingerprint import HEX, code_digest, fingerprint
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets.base import Dataset, datasets
+from pipeline_src.features import CACHE_FILE
 from pipeline_src.media.base import Extractor, extractors
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, fusions
-from pipeline_src.study import config
+from pipeline_src.study import config, runs
 
 NO_FUSION = "none"  # the fusion of a unimodal model
 
@@ -60,6 +61,10 @@ class Data:
     @property
     def raw_index(self) -> Path:
         return self.raw / files.FILES
+
+    @property
+    def cache_file(self) -> Path:
+        return self.cache / CACHE_FILE
 
     @property
     def shards(self) -> list[Path]:
@@ -117,7 +122,7 @@ class Run:
 
     @property
     def record(self) -> Path:
-        return self.folder / "record.json"
+        return self.folder / runs.RECORD
 
     @property
     def evaluation(self) -> Path:
@@ -125,16 +130,16 @@ class Run:
 
     @property
     def metrics(self) -> Path:
-        return self.evaluation / "metrics.json"
+        return self.evaluation / runs.METRICS
 
     @property
     def train_files(self) -> list[Path]:
         """The record, which is written last, and what it says is there."""
-        return [self.record, self.folder / "weights.safetensors", self.folder / "metrics.jsonl"]
+        return [self.record, self.folder / runs.WEIGHTS, self.folder / runs.HISTORY]
 
     @property
     def evaluate_files(self) -> list[Path]:
-        return [self.metrics, self.evaluation / "predictions.parquet"]
+        return [self.metrics, self.evaluation / runs.PREDICTIONS]
 
 
 class Plan:
@@ -307,7 +312,7 @@ class Plan:
                 for data in self.data.values():
                     yield from ((stem.with_suffix(".arrow"), (data, i)) for i, stem in enumerate(data.shards))
             case "cache":
-                yield from ((data.cache / "cache.json", data) for data in self.data.values())
+                yield from ((data.cache_file, data) for data in self.data.values())
             case "train":
                 yield from ((run.record, run) for run in self.runs)
             case "evaluate":

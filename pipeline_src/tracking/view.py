@@ -10,8 +10,6 @@ Names of metrics, which the UI draws in sections by what stands before the slash
 """
 
 import hashlib
-import json
-import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,11 +18,12 @@ from typing import Any
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.fingerprint import fingerprint
+from pipeline_src.evaluation import FUSED
+from pipeline_src.study import runs as states
+from pipeline_src.study.runs import ATTEMPT, CHECKPOINT, COMPLETE, STOPPED, RunFiles, State
 
 VERSION = 1  # of what is mirrored; another one mirrors finished runs again
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
-QUIET = 600.0  # seconds without a written file (and five epochs' time) after which a run counts as killed
-FUSED = "fused"
 FINAL = {"test": "test", "val": "val_selected", "train": "run"}  # split of metrics.json -> section
 
 
@@ -51,12 +50,13 @@ class View:
 
 def read(run) -> View | None:
     """The view of a run (of a Plan), or None if it has not been begun. Raises UserError if a file is not valid."""
+    reader = RunFiles(run)
     for _ in range(3):
-        try:
-            return _read(run)
-        except FileNotFoundError:  # attempt.json went while we looked: the record is there now
-            continue
-    return None
+        complete = reader.trained()
+        about = reader.record() if complete else reader.attempt()
+        if about is not None:
+            return _read(run, reader, complete, about)
+    return None  # or its attempt went while we looked, and the record has come
 
 
 def stopped(view: View) -> View:
@@ -66,10 +66,7 @@ def stopped(view: View) -> View:
 
 def state(run) -> tuple:
     """Changes when the run's folder does; a stat per file."""
-    return tuple(
-        _stat(file)
-        for file in (run.record, run.folder / "attempt.json", run.folder / "checkpoint.safetensors", run.metrics)
-    )
+    return tuple(_stat(file) for file in (run.record, run.folder / ATTEMPT, run.folder / CHECKPOINT, run.metrics))
 
 
 def _stat(file: Path) -> tuple[int, int] | None:
@@ -80,25 +77,20 @@ def _stat(file: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _read(run) -> View | None:
-    folder = run.folder
-    complete = run.record.exists()
-    if not complete and not (folder / "attempt.json").exists():
-        return None
-    about = _json(run.record if complete else folder / "attempt.json")
-    rows = _rows(folder / "metrics.jsonl", None if complete else _covered(folder / "checkpoint.safetensors"))
+def _read(run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> View:
+    folder, rows = run.folder, reader.rows()
     final, artifacts, final_time = {}, [], 0
-    evaluated = complete and run.metrics.exists()
+    evaluated = complete and reader.evaluated()
     if evaluated:
-        final = {_final_name(row): row["value"] for row in _json(run.metrics)["metrics"]}
+        final = {_final_name(row): row["value"] for row in reader.metrics()}
         final_time = int(run.metrics.stat().st_mtime * 1000)
-        artifacts = [run.record, run.metrics, run.evaluation / "predictions.parquet"]
+        artifacts = [run.record, run.metrics, *filter(None, [reader.predictions()])]
     cell = run.cell
     epochs, clock = [], 0.0
     for row in rows:
         clock += row["seconds"]
         epochs.append((row["epoch"] + 1, clock, {_epoch_name(k): v for k, v in row.items() if _is_metric(k, v)}))
-    status, ended = _status(folder, about, rows)
+    status, ended = _status(reader.state(), about)
     versions, machine = about["versions"], about["machine"]
     tags = {
         "kind": "run",
@@ -129,8 +121,8 @@ def _read(run) -> View | None:
         final_time=final_time,
         artifacts=artifacts,
         rows=rows,
-        dataset=_json(cell.data.cache / "cache.json") | {"folder": cell.data.cache.as_posix()}
-        if (cell.data.cache / "cache.json").exists()
+        dataset=_json(cell.data.cache_file) | {"folder": cell.data.cache.as_posix()}
+        if cell.data.cache_file.exists()
         else {},
         digest=_digest(run.record, run.metrics) if evaluated else None,
     )
@@ -145,42 +137,12 @@ def _json(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def _covered(checkpoint: Path) -> int:
-    """Epochs that a checkpoint covers; the lines of later ones are dropped and run again when the run goes on."""
-    from safetensors import SafetensorError, safe_open
-
-    if not checkpoint.exists():
-        return 0
-    try:
-        with safe_open(checkpoint, "numpy") as opened:
-            return json.loads(opened.metadata()["about"])["epoch"] + 1
-    except (SafetensorError, ValueError, KeyError, TypeError):
-        return 0
-
-
-def _rows(file: Path, covered: int | None) -> list[dict[str, Any]]:
-    """The first `covered` lines, or all; a line that is being written does not count."""
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    lines = text[: text.rfind("\n") + 1].splitlines()[:covered]
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise UserError(
-            f"{file}: expected a JSON object per line, but got {error}; delete {file.parent} and run snakemake again"
-        ) from error
-
-
-def _status(folder: Path, about: dict, rows: list[dict]) -> tuple[str, int | None]:
+def _status(state: State, about: dict) -> tuple[str, int | None]:
     """Status, and the end as Unix time in ms."""
-    if about["status"] == "complete":
-        return FINISHED, _ms(about["ended"])
-    if about["status"] != "running":
-        stopped = about["status"] == "interrupted" or about.get("error", "").startswith(("KeyboardI", "SystemExit"))
-        return (KILLED if stopped else FAILED), _ms(about["ended"])
-    # A killed process says nothing; but an epoch ends from time to time. The first one may take long.
-    last = max((s[0] / 1e9 for s in map(_stat, (folder / "attempt.json", folder / "metrics.jsonl")) if s), default=0)
-    patience = max(QUIET, 5 * max(row["seconds"] for row in rows)) if rows else 86400
-    return (RUNNING, None) if time.time() - last < patience else (KILLED, int(last * 1000))
+    if "ended" in about:
+        status = FINISHED if about["status"] == COMPLETE else KILLED if state.state == STOPPED else FAILED
+        return status, _ms(about["ended"])
+    return (RUNNING, None) if state.state == states.RUNNING else (KILLED, int(state.last * 1000))
 
 
 def _digest(*contents: Path) -> str:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_src.core import files
+from pipeline_src.study.runs import CHECKPOINT, HISTORY, WEIGHTS
 from pipeline_src.training import checkpoint
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.loop import Trainer
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT, METRICS, WEIGHTS = "checkpoint.safetensors", "metrics.jsonl", "weights.safetensors"
 
 
 class Keeper:
@@ -48,7 +47,7 @@ class Keeper:
                 log.warning(
                     f"train {self.label}  on {device}, begun on {about['device']}: not bit for bit what one gives"
                 )
-        files.write_text(self.folder / METRICS, "".join(map(_line, self.rows)))
+        files.write_text(self.folder / HISTORY, "".join(map(_line, self.rows)))
         self._drop_weights()
         return found is not None
 
@@ -72,7 +71,7 @@ class Keeper:
         if select == "last" or row["val_accuracy"] >= self.best["val_accuracy"]:
             self.best = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
             checkpoint.save(self._weights(row["epoch"]), self.trainer.model.state_dict(), self.best)
-        files.append_text(self.folder / METRICS, _line(row))
+        files.append_text(self.folder / HISTORY, _line(row))
         self.rows.append(row)
         self.save()
         self._drop_weights()

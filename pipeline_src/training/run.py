@@ -24,9 +24,11 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.progress import clock
 from pipeline_src.features.read import Cache
+from pipeline_src.study import runs as states
+from pipeline_src.study.runs import ATTEMPT, CHECKPOINT
 from pipeline_src.training import device as devices
 from pipeline_src.training.interrupt import Stop, StoppedError
-from pipeline_src.training.keeper import CHECKPOINT, Keeper
+from pipeline_src.training.keeper import Keeper
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 
@@ -89,26 +91,26 @@ def _train(
     }
 
     def note(status: str, **more) -> None:
-        files.write_json(run.folder / "attempt.json", {**attempt, "status": status, **more})
+        files.write_json(run.folder / ATTEMPT, {**attempt, "status": status, **more})
 
-    note("running", pid=os.getpid())
+    note(states.RUNNING, pid=os.getpid(), checkpoint_minutes=params.training.checkpoint_minutes)
     try:
         with devices.memory_explained(f"train {run.label}", device, "training", run.cell.spec["training"]):
             result = _epochs(run, cache, loaders, device, params, process_started, stop)
     except StoppedError as error:
-        note("interrupted", error=str(error), ended=_now())
+        note(states.INTERRUPTED, error=str(error), ended=_now())
         raise
     except BaseException as error:
         with suppress(UserError):  # a full disk would hide what is wrong
-            note("failed", error=repr(error), ended=_now())
+            note(states.FAILED, error=repr(error), ended=_now())
         raise
-    files.write_json(run.record, {**attempt, "status": "complete", **result, "ended": _now()})
+    files.write_json(run.record, {**attempt, "status": states.COMPLETE, **result, "ended": _now()})
     _tidy(run)
 
 
 def _tidy(run) -> None:
     """Remove what only a run that is not done needs."""
-    for left in ("attempt.json", CHECKPOINT):
+    for left in (ATTEMPT, CHECKPOINT):
         (run.folder / left).unlink(missing_ok=True)
 
 

@@ -35,7 +35,10 @@ def attempt(run, epochs, state="running", age=0.0, **more):
 
 
 def done(run, seconds=100.0, evaluated=True):
-    files.write_json(run.record, {"seconds": seconds})
+    about = {key: {} for key in ("parameters", "cache", "machine", "versions")}
+    files.write_json(
+        run.record, {**run.names, **about, "fingerprint": run.cell.fp, "status": "complete", "seconds": seconds}
+    )
     if evaluated:
         files.write_json(run.metrics, {})
 
@@ -43,7 +46,7 @@ def done(run, seconds=100.0, evaluated=True):
 def test_an_empty_folder(plan):
     said = status(plan)
     assert "6 runs (3 models x 2 seeds)" in said
-    assert "left             6  100.0 %" in said
+    assert "missing          6  100.0 %" in said
     assert "time left: not known before the first run is done" in said
 
 
@@ -54,7 +57,7 @@ def test_every_state_is_told_apart(plan):
     attempt(runs[2], 4)
     attempt(runs[3], 5, "failed", error="ValueError('bad')")
     attempt(runs[4], 6, age=7200)
-    assert [look(run).state for run in runs] == ["evaluated", "trained", "running", "failed", "stale", "left"]
+    assert [look(run).state for run in runs] == ["evaluated", "trained", "running", "failed", "stopped", "missing"]
     said = status(plan)
     assert f"{runs[2].label}: epoch 4 of 10 on node7" in said
     assert f"{runs[3].label}: epoch 5 of 10: ValueError('bad')" in said
@@ -63,7 +66,7 @@ def test_every_state_is_told_apart(plan):
 
 def test_interrupted_runs_go_on(plan):
     attempt(plan.runs[0], 3, "interrupted")
-    assert look(plan.runs[0]).state == "interrupted"
+    assert look(plan.runs[0]).state == "stopped"
     assert "epoch 3 of 10, saved; snakemake goes on with it" in status(plan)
 
 
@@ -71,7 +74,7 @@ def test_a_process_of_this_machine_that_is_gone(plan):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     attempt(plan.runs[0], 2, machine={"host": platform.node()}, pid=ended.pid)
-    assert look(plan.runs[0]).state == "stale"
+    assert look(plan.runs[0]).state == "stopped"
     attempt(plan.runs[0], 2, machine={"host": platform.node()}, pid=os.getpid())
     assert look(plan.runs[0]).state == "running"
 
@@ -79,19 +82,35 @@ def test_a_process_of_this_machine_that_is_gone(plan):
 def test_slow_epochs_are_no_sign_of_death(plan):
     run = plan.runs[0]
     attempt(run, 1, age=1800)
-    assert look(run).state == "stale"
+    assert look(run).state == "stopped"
     files.write_text(run.folder / "metrics.jsonl", json.dumps({"epoch": 0, "seconds": 1000}) + "\n")
     for file in run.folder.iterdir():
         os.utime(file, (time.time() - 1800,) * 2)
     assert look(run).state == "running"
 
 
+def test_a_run_that_saves_its_state_rarely_may_be_quiet_for_longer(plan):
+    run = plan.runs[0]
+    attempt(run, 0, age=1800, checkpoint_minutes=5)
+    assert look(run).state == "stopped"
+    attempt(run, 0, age=1800, checkpoint_minutes=15)
+    assert look(run).state == "running"
+
+
 def test_files_that_are_being_written(plan):
     run = plan.runs[0]
     files.write_text(run.folder / "attempt.json", '{"status": "run')
-    assert look(run).state == "left"
+    assert look(run).state == "missing"
+
+
+def test_a_damaged_record_is_a_failure_and_says_what_to_do(plan):
+    run = plan.runs[0]
     files.write_text(run.record, "[]")
-    assert look(run).state == "left"
+    assert look(run).state == "failed"
+    assert f"{run.label}: {run.record}: expected an object, but got list; delete {run.folder}" in status(plan)
+    done(run)
+    files.write_json(run.record, files.read_json(run.record) | {"seed": 7})
+    assert look(run).state == "failed" and "expected the record of" in look(run).error
 
 
 def test_time_left_is_that_of_like_runs_over_the_jobs_at_work(plan):
@@ -118,4 +137,4 @@ def test_it_costs_no_torch_and_thousands_of_runs_are_soon_read(tmp_path, monkeyp
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
-    assert "left          2040" in found.stdout
+    assert "missing       2040" in found.stdout

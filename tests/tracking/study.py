@@ -88,6 +88,7 @@ def record(run) -> dict:
         "machine": {"host": "bench", "device": "cpu", "slurm_job": None},
         "versions": {"counterpoise": "0.1.0", "git": "1a2b3c4"},
         "started": "2025-01-01T10:00:00+00:00",
+        "seconds": 12.5,
     }
 
 

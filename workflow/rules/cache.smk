@@ -23,7 +23,7 @@ rule cache:
     input:
         ancient(lambda w: [f"{shard}.arrow" for shard in plan.data[w.dataset].shards]),
     output:
-        cache=f"{places.CACHE}/cache.json",
+        cache=f"{places.CACHE}/{places.CACHE_FILE}",
         quarantine=f"{places.CACHE}/quarantine.parquet",
     log:
         "logs/cache/{dataset}/{recipe}-{fp}.log",

@@ -6,7 +6,7 @@ for seeds in plan.seed_batches:
         name:
             f"train_{batch}"
         input:
-            ancient(lambda w: plan.data[w.dataset].cache / "cache.json"),
+            ancient(lambda w: plan.data[w.dataset].cache_file),
         output:
             update(expand(f"{places.RUN}/record.json", seed=seeds, allow_missing=True)),
         log:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline_src.features import CACHE_FILE
 from pipeline_src.features.read import Cache
 from pipeline_src.reports.figures.drawing import Drawing
 from pipeline_src.reports.figures.style import panels, styled
@@ -17,7 +18,7 @@ def examples(name: str, folder: Path, split: str = "train") -> Drawing | None:
     """One clip of each of the first COUNT classes, a panel for each modality; None where there is no cache or
     no picture.
     """
-    if not (folder / "cache.json").exists():
+    if not (folder / CACHE_FILE).exists():
         return None
     cache = Cache(folder)
     of_split = cache.clips[cache.clips.split == split]
