@@ -18,7 +18,7 @@ from snakemake.utils import min_version
 from pipeline_src.study import estimate
 from pipeline_src.core import files, progress
 from pipeline_src.study import plan as places
-from pipeline_src.study.config import RESOURCES
+from pipeline_src.study.resources import RESOURCES
 from pipeline_src.core.errors import UserError
 from pipeline_src.study.plan import Plan
 from pipeline_src.tracking.follow import Follower

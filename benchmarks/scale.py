@@ -255,7 +255,7 @@ def _read(run, folder: Path) -> None:
     cache, device = Cache(folder / run.cell.data.cache), torch.device("cpu")
     rates = {}
     for name, resident in (("from memory", True), ("streamed", False)):
-        loader = Loader(cache, "train", run.cell.spec["modalities"], device, resident)
+        loader = Loader(cache, "train", run.cell.spec.modalities, device, resident)
         order = torch.randperm(len(loader), generator=torch.Generator().manual_seed(0))
         for _ in range(2):  # the first fills the page cache
             started = time.perf_counter()

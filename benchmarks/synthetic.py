@@ -42,7 +42,7 @@ def write(plan: Plan) -> None:
     """Every run of the plan, complete."""
     rng = np.random.default_rng(0)
     for run in plan.runs:
-        own, level = run.cell.spec["modalities"], 0.7 + 0.2 * rng.random()
+        own, level = run.cell.spec.modalities, 0.7 + 0.2 * rng.random()
         files.write_json(run.record, _record(run))
         files.write_json(run.metrics, {"names": run.names, "metrics": _metrics(own, level, rng)})
         rows = [_epoch(run, own, i, level) for i in range(EPOCHS)]

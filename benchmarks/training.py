@@ -1,5 +1,7 @@
 """Benchmarks: ratios against a baseline that is measured in the same process, turn by turn."""
 
+from __future__ import annotations
+
 import os
 import statistics
 import subprocess
@@ -7,7 +9,11 @@ import sys
 import time
 
 from pipeline_src.core.errors import UserError
-from pipeline_src.study.plan import Plan
+from pipeline_src.methods.base import methods as registry
+from pipeline_src.models.base import encoders
+from pipeline_src.study.plan import Cell, Plan
+from pipeline_src.training.params import Augmentation
+from pipeline_src.training.spec import RunSpec
 
 ROUNDS = 5
 STARTED = "COUNTERPOISE_STARTED"
@@ -27,7 +33,7 @@ def loader(plan: Plan) -> None:
     from pipeline_src.training.loop import Trainer
 
     cell, device, cache = _cell(plan), *_ready(plan)
-    size, modalities = cell.spec["training"]["batch_size"], cell.spec["modalities"]
+    size, modalities = cell.spec.training.batch_size, cell.spec.modalities
     print(f"{cell.data.name}/{cell.fusion}/{cell.method} on {device}, {torch.get_num_threads()} threads, batch {size}")
     print(f"medians of {ROUNDS} epochs; read and prepare as shares of the steps")
     print(f"{'cache':12}{'epoch s':>10}{'steps s':>10}{'ratio':>8}{'read':>8}{'prepare':>9}")
@@ -79,7 +85,6 @@ def methods(plan: Plan) -> None:
     """
     import torch
 
-    from pipeline_src.methods.base import methods as registry
     from pipeline_src.training import device as devices
     from pipeline_src.training.loader import Loader
     from pipeline_src.training.loop import Trainer
@@ -100,7 +105,7 @@ def methods(plan: Plan) -> None:
     for classes in (6, 31, 309):
         cache = _Noise(classes)
         loaders = {split: Loader(cache, split, list(cache.modalities), device, True) for split in ("train", "val")}
-        trainer = Trainer(_resnet18(cache, registry), 0, cache, loaders, device)
+        trainer = Trainer(_resnet18(plan, cache), 0, cache, loaders, device)
         ctx = trainer.context
         batch = next(loaders["train"].batches(BATCH))
         batch = batch._replace(inputs=trainer.transform(batch.inputs))
@@ -132,28 +137,18 @@ BATCH, STEPS, TAILS = 64, 3, 12
 ACTIVE = 21  # an epoch in which every method acts with its defaults; D&R diagnoses at its start
 
 
-def _resnet18(cache, registry) -> dict:
-    """A cell's spec: ResNet-18 for both modalities, concatenated, no augmentation."""
-    still = {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": 0.0, "roll": 0}
-    return {
-        "modalities": list(cache.modalities),
-        "encoders": {m: {"kind": "resnet", "width": 64, "depth": [2, 2, 2, 2]} for m in cache.modalities},
-        "fusion": "concat",
-        "method": {"name": "joint", **registry["joint"].Params().model_dump()},
-        "training": {
-            "epochs": 100,
-            "batch_size": BATCH,
-            "optimizer": "sgd",
-            "lr": 1e-3,
-            "momentum": 0.9,
-            "weight_decay": 1e-4,
-            "lr_step": 70,
-            "lr_gamma": 0.1,
-            "normalize": "none",
-            "precision": "auto",
-        },
-        "augmentation": dict.fromkeys(cache.modalities, still),
-    }
+def _resnet18(plan: Plan, cache: _Noise) -> RunSpec:
+    """ResNet-18 for both modalities, concatenated, joint training, no augmentation; the plan's device."""
+    published = {"epochs": 100, "batch_size": BATCH, "optimizer": "sgd", "lr": 1e-3, "lr_step": 70, "normalize": "none"}
+    return RunSpec(
+        modalities=tuple(cache.modalities),
+        encoders=dict.fromkeys(cache.modalities, encoders["resnet"].Params(width=64, depth=[2, 2, 2, 2])),
+        fusion="concat",
+        method="joint",
+        params=registry["joint"].Params(),
+        training=plan.params.training.model_copy(update=published),
+        augmentation=dict.fromkeys(cache.modalities, Augmentation()),
+    )
 
 
 class _Noise:
@@ -206,11 +201,11 @@ def first_step(plan: Plan) -> None:
 
     mark("imports")
     device, cache = _ready(plan)
-    loaders = make_loaders(cache, cell.spec["modalities"], device, plan.params)
+    loaders = make_loaders(cache, cell.spec.modalities, device, plan.params)
     mark("cache on the device")
     trainer = Trainer(cell.spec, 0, cache, loaders, device)
     mark("model")
-    batch = next(loaders["train"].batches(cell.spec["training"]["batch_size"]))
+    batch = next(loaders["train"].batches(cell.spec.training.batch_size))
     trainer.model.train()
     trainer.step(batch._replace(inputs=trainer.transform(batch.inputs)))
     mark("first step")
@@ -241,9 +236,9 @@ def report(plan: Plan) -> None:
     print(f"report.html {size / 1e6:.1f} MB; {len(figures)} figures, {sum(figures) / 1e6:.1f} MB")
 
 
-def _cell(plan: Plan):
+def _cell(plan: Plan) -> Cell:
     """The first cell with most modalities."""
-    return max(plan.cells, key=lambda cell: len(cell.spec["modalities"]))
+    return max(plan.cells, key=lambda cell: len(cell.spec.modalities))
 
 
 def _ready(plan: Plan) -> tuple:

@@ -254,7 +254,7 @@ def _complete(options) -> None:
 
 def _schema(options) -> None:
     """Print the JSON schema of params.yaml, resources.yaml or a recipe, as it stands in workflow/schemas."""
-    from pipeline_src.study.config import schema_text
+    from pipeline_src.study.schema import schema_text
 
     print(schema_text(options.name), end="")
 

@@ -3,6 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from pipeline_src.methods.base import methods
+from pipeline_src.models.base import EncoderParams, encoders
+from pipeline_src.training.params import Augmentation, Training
+from pipeline_src.training.spec import RunSpec
+
 SPLITS = {"train": 26, "val": 10, "test": 13}  # no multiple of a batch
 
 
@@ -15,6 +20,25 @@ KINDS = {  # layout -> shape, type and a very small encoder
         {"kind": "transformer", "width": 8, "layers": 1, "heads": 2, "feedforward": 8, "dropout": 0.0},
     ),
     "tokens": ((7,), "int32", {"kind": "embedding", "words": 50, "width": 8}),
+}
+
+
+SCHEDULE = {
+    "epochs": 3,
+    "batch_size": 8,
+    "optimizer": "sgd",
+    "lr": 0.05,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "lr_step": 2,
+    "lr_gamma": 0.1,
+    "augmentation": {},
+    "normalize": "train",
+    "select": "best_val",
+    "track_test": True,
+    "device": "cpu",
+    "precision": "fp32",
+    "resident_fraction": 0.5,
 }
 
 
@@ -70,30 +94,21 @@ class SyntheticCache:
         return self._values[modality][rows]
 
 
-def spec(cache: SyntheticCache, fusion: str = "concat", method: dict | None = None, **training) -> dict:
-    """A cell's spec with a very small network for every modality of the cache."""
-    modalities = list(cache.modalities)
-    return {
-        "modalities": modalities,
-        "encoders": {m: dict(KINDS[info["layout"]][2]) for m, info in cache.modalities.items()},
-        "fusion": fusion,
-        "method": method or {"name": "joint"},
-        "training": {
-            "epochs": 3,
-            "batch_size": 8,
-            "optimizer": "sgd",
-            "lr": 0.05,
-            "momentum": 0.9,
-            "weight_decay": 1e-4,
-            "lr_step": 2,
-            "lr_gamma": 0.1,
-            "normalize": "train",
-            "select": "best_val",
-            "track_test": True,
-            "precision": "fp32",
-            **training,
-        },
-        "augmentation": {
-            m: {"crop_scale": [0.5, 1.0], "crop_ratio": [0.8, 1.25], "flip": 0.5, "roll": 3} for m in modalities
-        },
-    }
+def spec(
+    cache: SyntheticCache, fusion: str = "concat", method: str = "joint", params: dict | None = None, **training
+) -> RunSpec:
+    """A run's spec with a very small network for every modality of the cache; `params` are the method's."""
+    augmentation = Augmentation(crop_scale=[0.5, 1.0], crop_ratio=[0.8, 1.25], flip=0.5, roll=3)
+    return RunSpec(
+        modalities=tuple(cache.modalities),
+        encoders={m: encoder(**KINDS[info["layout"]][2]) for m, info in cache.modalities.items()},
+        fusion=fusion,
+        method=method,
+        params=methods[method].Params(**(params or {})),
+        training=Training(**SCHEDULE | training),
+        augmentation=dict.fromkeys(cache.modalities, augmentation),
+    )
+
+
+def encoder(kind: str, **params) -> EncoderParams:
+    return encoders[kind].Params(kind=kind, **params)

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline_src.datasets.base import datasets
 from pipeline_src.study import config, estimate
+from pipeline_src.study.params import Settings
 from pipeline_src.study.plan import NO_FUSION, Plan
 
 ROOT = Path(__file__).parents[1]
@@ -53,11 +54,11 @@ def test_every_table_has_our_protocol_and_says_where_it_is_from(file):
 
 
 @functools.cache
-def _params(file: Path) -> config.Settings:
+def _params(file: Path) -> Settings:
     return config.load(file)
 
 
-def _experiments(recipe: str) -> list[config.Settings]:
+def _experiments(recipe: str) -> list[Settings]:
     found = [_params(file) for file in TABLES]
     return [params for params in found if recipe in {one.recipe for one in params.datasets.values()}]
 

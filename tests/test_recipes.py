@@ -8,7 +8,7 @@ from pipeline_src.media.base import extractors
 from pipeline_src.study import config
 from pipeline_src.study.plan import Plan
 
-PARAMS = config.WORKFLOW.parent / "params.yaml"
+PARAMS = config.RECIPES.parent / "params.yaml"
 FILTERS, SHORT, LONG = (128, 1024), (257, 188), (257, 1004)
 SHAPES = {
     "ogm-ge-2022-cremad": {"audio": SHORT, "visual": (1, 3, 224, 224)},
@@ -122,6 +122,6 @@ def test_weights_count_by_their_content_and_stand_in_the_record(study, tmp_path)
     without = Plan(study(model__encoders=plain)).cells
     for a, b, c, none in zip(*cells.values(), without, strict=True):
         assert a.fp == b.fp
-        reads = "visual" in a.spec["modalities"]
+        reads = "visual" in a.spec.modalities
         assert (a.fp != c.fp) is (a.fp != none.fp) is reads
-        assert ("weights_sha256" in a.spec) is reads and "weights_sha256" not in none.spec
+        assert set(a.spec.weights_sha256) == ({"visual"} if reads else set()) and not none.spec.weights_sha256

@@ -22,8 +22,10 @@ HEX = f"[0-9a-f]{{{LENGTH}}}"  # pattern of a fingerprint
 # They find, name, check and report, but no number depends on them: an edit there must not retrain a thousand runs.
 NEUTRAL = {
     "pipeline_src",
-    "pipeline_src.study.config",
     "pipeline_src.study.runs",
+    "pipeline_src.core.params",
+    "pipeline_src.evaluation.params",
+    "pipeline_src.training.params",
     "pipeline_src.core.errors",
     "pipeline_src.core.files",
     "pipeline_src.core.progress",

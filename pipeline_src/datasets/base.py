@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
 
 datasets = Registry("pipeline_src.datasets", "dataset")
@@ -21,10 +22,8 @@ class Clip(NamedTuple):
     files: dict[str, Path]  # modality -> file, relative to the dataset's folder; modalities may share one
 
 
-class DatasetParams(BaseModel):
+class DatasetParams(Section):
     """Parameters that every dataset has; a dataset adds its own in a subclass."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     kind: str = Field(description="registered dataset; the block's own name by default")
     recipe: str = Field(description="preprocessing recipe, a key of `recipes`")

@@ -5,8 +5,11 @@ modalities, and by a linear `probe` on its encoder's features. This is the one p
 nothing is chosen by it.
 """
 
+from __future__ import annotations
+
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +28,16 @@ from pipeline_src.study.runs import PREDICTIONS, RunFiles
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
 from pipeline_src.training.loader import Loader
+from pipeline_src.training.spec import RunSpec
 from pipeline_src.training.transform import Transform
 
 log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from pipeline_src.study.params import Settings
+    from pipeline_src.study.plan import Run
 
 
-def evaluate(runs: list, params) -> None:
+def evaluate(runs: list[Run], params: Settings) -> None:
     """Evaluate runs that share a cell: predictions.parquet and metrics.json of each. Finished ones are left alone."""
     runs = [run for run in runs if not all(file.exists() for file in run.evaluate_files)]
     if not runs:
@@ -39,7 +46,7 @@ def evaluate(runs: list, params) -> None:
     device = devices.pick(params.training.device, params.resources.cells_per_gpu)
     devices.deterministic(device, params.resources.evaluate.threads)
     cache = Cache(cell.data.cache)
-    modalities = cell.spec["modalities"]
+    modalities = cell.spec.modalities
     loaders = {s: Loader(cache, s, modalities, device, resident=False) for s in ("train", "val", "test")}
     for run in runs:
         with devices.memory_explained(f"evaluate {run.label}", device, "evaluation", run.cell.evaluation):
@@ -47,10 +54,10 @@ def evaluate(runs: list, params) -> None:
         log.info(f"evaluate {run.label}  test accuracy {metrics:.1%}")
 
 
-def _evaluate(run, cache: Cache, loaders: dict[str, Loader], device: torch.device) -> float:
+def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.device) -> float:
     spec, how = run.cell.spec, run.cell.evaluation
-    modalities, classes = spec["modalities"], len(cache.classes)
-    model = build(spec, cache.modalities, classes, run.seed)
+    modalities, classes = spec.modalities, len(cache.classes)
+    model = build(spec.encoders, spec.fusion, cache.modalities, classes, run.seed)
     weights = RunFiles(run).weights()
     try:
         model.load_state_dict(checkpoint.load(weights)[0])
@@ -58,11 +65,11 @@ def _evaluate(run, cache: Cache, loaders: dict[str, Loader], device: torch.devic
         raise UserError(f"{weights}: {error}; delete {run.record} to train it again") from error
     model.to(device, memory_format=torch.channels_last).eval()
     own = {m: cache.modalities[m] for m in modalities}
-    transform = Transform(own, spec["augmentation"], spec["training"]["normalize"], device)
+    transform = Transform(own, spec.augmentation, spec.training.normalize, device)
 
     features, labels = {}, {}
     for split, loader in loaders.items():
-        features[split] = _features(model, loader, transform, spec, how["batch_size"])
+        features[split] = _features(model, loader, transform, spec, how.batch_size)
         labels[split] = loader.label.cpu().numpy()
     scored = ("val", "test")
     probes = {
@@ -74,8 +81,8 @@ def _evaluate(run, cache: Cache, loaders: dict[str, Loader], device: torch.devic
                     labels["train"],
                     [features[split][m].cpu().numpy() for split in scored],
                     classes,
-                    how["probe_c"],
-                    how["probe_iterations"],
+                    how.probe_c,
+                    how.probe_iterations,
                 ),
                 strict=True,
             )
@@ -102,11 +109,11 @@ def _evaluate(run, cache: Cache, loaders: dict[str, Loader], device: torch.devic
 
 
 @torch.no_grad()
-def _features(model: MultimodalModel, loader: Loader, transform: Transform, spec: dict, batch_size: int) -> dict:
+def _features(model: MultimodalModel, loader: Loader, transform: Transform, spec: RunSpec, batch_size: int) -> dict:
     """Features {m: (N, D_m)} of every clip of a split, in order, float32."""
-    parts: dict[str, list] = {m: [] for m in spec["modalities"]}
+    parts: dict[str, list] = {m: [] for m in spec.modalities}
     for batch in loader.batches(batch_size):
-        with devices.autocast(loader.device, spec["training"]["precision"]):
+        with devices.autocast(loader.device, spec.training.precision):
             for m, f in model.encode(transform(batch.inputs)).items():
                 parts[m].append(f.float())
     return {m: torch.cat(part) for m, part in parts.items()}
@@ -129,7 +136,7 @@ def _logits(
 
 
 def _rows(
-    split: str, logits: dict[str, np.ndarray], label: np.ndarray, modalities: list[str], worth: dict
+    split: str, logits: dict[str, np.ndarray], label: np.ndarray, modalities: Sequence[str], worth: dict
 ) -> list[dict]:
     """Metrics in long form."""
 
@@ -179,7 +186,7 @@ def _table(
     return pa.table(columns)
 
 
-def _history(run) -> list[dict]:
+def _history(run: Run) -> list[dict]:
     """What training cost, and the papers' figure: the best epoch on test, reported beside ours and chosen by nobody."""
     read = RunFiles(run)
     record = read.record()

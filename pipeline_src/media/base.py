@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
 
 extractors = Registry("pipeline_src.media", "feature extractor")
@@ -15,10 +15,8 @@ class MediaError(Exception):
     """A file that cannot give what was asked of it; the message is the reason that the quarantine table shows."""
 
 
-class ExtractorParams(BaseModel):
+class ExtractorParams(Section):
     """Parameters of one modality of a recipe; `kind` names the extractor."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     kind: str
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipeline_src.core.lazy import torch
+from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -39,10 +40,8 @@ class Quantity:
     detail: bool = False  # drawn of each run by itself, but not in comparisons
 
 
-class MethodParams(BaseModel):
+class MethodParams(Section):
     """Parameters of a method: default, range, and the table of the paper that they come from."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class WindowParams(MethodParams):

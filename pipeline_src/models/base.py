@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
+from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -20,10 +19,8 @@ fusions = Registry("pipeline_src.models.fusions", "fusion")
 VIEWS = ("unimodal", "removal", "contributions")
 
 
-class EncoderParams(BaseModel):
+class EncoderParams(Section):
     """Parameters of one modality's encoder; `kind` names it."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     kind: str
 

@@ -1,13 +1,14 @@
 """The model: one encoder per modality and a fusion."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pipeline_src.core.seeding import seed_of
-from pipeline_src.models.base import encoders, fusions
+from pipeline_src.models import base
+from pipeline_src.models.base import Encoder, EncoderParams
 from pipeline_src.models.fusions.base import Features, Fusion
 from pipeline_src.models.stages import State
 
@@ -96,25 +97,26 @@ def paired_taps(most: int, taps: dict[str, dict[str, int]]) -> dict[str, dict[st
     return {m: dict(list(of.items())[len(of) - count :]) for m, of in taps.items()} if count else {}
 
 
-def build(spec: dict[str, Any], inputs: dict[str, dict], classes: int, seed: int) -> MultimodalModel:
+def build(
+    encoders: Mapping[str, EncoderParams], fusion: str, inputs: Mapping[str, dict[str, Any]], classes: int, seed: int
+) -> MultimodalModel:
     """A model with the initial weights of `seed`, on the CPU.
 
-    `spec` is a cell's (`encoders`, `fusion`); `inputs` is {m: {"layout", "shape"}} from the cache. A modality's encoder
-    starts from the same weights in every model of the seed, whatever the other modalities, the fusion and the method.
+    `inputs` is {m: {"layout", "shape"}} from the cache. A modality's encoder starts from the same weights in every
+    model of the seed, whatever the other modalities, the fusion and the method.
     A model of one modality has no taps: there is nothing to exchange.
     """
     parts, dims, taps = {}, {}, {}
-    for m, params in spec["encoders"].items():
-        plugin = encoders[params["kind"]]
-        encoder = plugin(plugin.Params(**params), inputs[m]["layout"], tuple(inputs[m]["shape"]))
+    for m, params in encoders.items():
+        encoder: Encoder = base.encoders[params.kind](params, inputs[m]["layout"], tuple(inputs[m]["shape"]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "encoder", m))
             parts[m] = encoder.build()
         dims[m], taps[m] = encoder.features, encoder.taps(encoder.params)
-    plugin = fusions[spec["fusion"]]
+    plugin = base.fusions[fusion]
     used = paired_taps(plugin.taps, taps) if len(parts) > 1 else {}
     widths = {m: tuple(of.values()) for m, of in used.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "head"))
-        fusion = plugin(dims, classes, widths) if widths else plugin(dims, classes)
-    return MultimodalModel(parts, fusion, {m: tuple(of) for m, of in used.items()})
+        head = plugin(dims, classes, widths) if widths else plugin(dims, classes)
+    return MultimodalModel(parts, head, {m: tuple(of) for m, of in used.items()})

@@ -59,7 +59,7 @@ def parts(plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dict) -> li
     found = []
     for data in plan.data.values():
         cells = [cell for cell in plan.cells if cell.data is data]
-        whole = [cell for cell in cells if len(cell.spec["modalities"]) == len(data.extractors)]
+        whole = [cell for cell in cells if len(cell.spec.modalities) == len(data.extractors)]
         own = table[(table.dataset == data.name) & (table.recipe == data.recipe)].set_index(["fusion", "method"])
         histories, outcomes = {}, {}
         for cell in cells:
@@ -76,7 +76,7 @@ def parts(plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dict) -> li
                 modalities=list(data.extractors),
                 fusions=list(dict.fromkeys(cell.fusion for cell in whole)),
                 methods=list(dict.fromkeys(cell.method for cell in whole)),
-                alone={c.spec["modalities"][0]: (c.fusion, c.method) for c in cells if len(c.spec["modalities"]) == 1},
+                alone={c.spec.modalities[0]: (c.fusion, c.method) for c in cells if len(c.spec.modalities) == 1},
                 seeds=list(plan.params.study.seeds),
                 confidence=plan.params.reporting.confidence,
                 table=own,

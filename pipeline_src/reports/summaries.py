@@ -38,7 +38,7 @@ def history(complete: list) -> pd.DataFrame:
     """
     rows = []
     for cell, members in itertools.groupby(complete, lambda run: run.cell):
-        own = cell.spec["modalities"]
+        own = cell.spec.modalities
         whole = own[0] if len(own) == 1 else tables.FUSED
         for key, (epochs, means) in runs.history(list(members)).items():
             metric, _, modality = key.partition("/")

@@ -13,19 +13,20 @@ Passes that a method adds, reading, and the linear probe are not counted.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline_src.media.base import Extractor
+    from pipeline_src.models.base import EncoderParams
     from pipeline_src.study.plan import Cell, Data, Plan
 
 TFLOPS = 20.0  # what a data-centre GPU sustains on small convolutions in bf16, by the order of magnitude
 SECONDS = {"flow": 1.7, "image": 0.01, "array": 0.001, "tokens": 0.001}  # of a core per clip, by extractor
 DECODING = 0.06  # of every other, a stream of about 10 s; `bench scale` measures 0.12 for sound and frames
 STEP_MS = 15.0  # launching the kernels of two small networks, however small the batch
+
+COUNTED: dict[tuple, tuple[float, float]] = {}  # operations of an encoder on a layout and shape, counted once
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def estimate(plan: Plan, tflops: float = TFLOPS, step_ms: float = STEP_MS) -> li
         seeds, schedule = len(plan.params.study.seeds), plan.params.training
         flop = gpu = 0.0
         for cell in cells if clips else []:
-            forward, both = map(sum, zip(*(_operations(cell, m) for m in cell.spec["modalities"]), strict=True))
+            forward, both = map(sum, zip(*(_operations(cell, m) for m in cell.spec.modalities), strict=True))
             scored = clips["val"] + schedule.track_test * clips["test"]
             batches = -(-clips["train"] // schedule.batch_size) + -(-scored // schedule.batch_size)
             one = schedule.epochs * (clips["train"] * both + scored * forward) + sum(clips.values()) * forward
@@ -138,20 +139,25 @@ def _clips(data: Data) -> tuple[dict[str, int], bool]:
 def _operations(cell: Cell, modality: str) -> tuple[float, float]:
     """Floating-point operations per clip of one encoder: of a forward pass, and of forward and backward."""
     extractor = cell.data.extractors[modality]
-    return _counted(json.dumps(cell.spec["encoders"][modality]), extractor.layout, extractor.shape)
+    encoder = cell.spec.encoders[modality]
+    key = encoder.model_dump_json(), extractor.layout, extractor.shape
+    if key not in COUNTED:
+        COUNTED[key] = counted(encoder, extractor.layout, extractor.shape)
+    return COUNTED[key]
 
 
-@cache
-def _counted(spec: str, layout: str, shape: tuple[int, ...]) -> tuple[float, float]:
+def counted(encoder: EncoderParams, layout: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Floating-point operations per clip of a forward pass, and of forward and backward, without any data."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from pipeline_src.models.base import encoders
 
-    values = {key: value for key, value in json.loads(spec).items() if key != "weights"}
-    plugin, clips = encoders[values["kind"]], 2  # normalisation over a batch needs more than one
+    if "weights" in type(encoder).model_fields:  # a file of weights need not be read to count
+        encoder = encoder.model_copy(update={"weights": None})
+    clips = 2  # normalisation over a batch needs more than one
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        module = plugin(plugin.Params(**values), layout, shape).build()
+        module = encoders[encoder.kind](encoder, layout, shape).build()
         kind = torch.long if layout == "tokens" else torch.float32
         features = module(torch.zeros((clips, *shape), dtype=kind))
         forward = counter.get_total_flops()

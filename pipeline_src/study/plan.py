@@ -16,11 +16,13 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.core.fingerprint import HEX, code_digest, fingerprint
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets.base import Dataset, datasets
+from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.features import CACHE_FILE
 from pipeline_src.media.base import Extractor, extractors
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, fusions
 from pipeline_src.study import config, runs
+from pipeline_src.training.spec import RunSpec
 
 NO_FUSION = "none"  # the fusion of a unimodal model
 
@@ -80,10 +82,10 @@ class Cell:
     data: Data
     fusion: str
     method: str
-    spec: dict[str, Any]  # all that determines a run but the seed and the cache; the training stage sees nothing else
+    spec: RunSpec
     code: str  # hash of the code that trains it
     fp: str
-    evaluation: dict[str, Any]
+    evaluation: Evaluation
     evaluation_fp: str
     extension: str | None  # what no paper gives about the method here
 
@@ -228,30 +230,30 @@ class Plan:
     def _cell(self, data: Data, fusion: str, label: str, method: str, modalities: tuple[str, ...]) -> Cell:
         params = self.params
         fusion = "concat" if fusion == NO_FUSION else fusion
-        neutral = {"device", "checkpoint_minutes", "resident_fraction"}  # change no result
-        spec = {
-            "modalities": list(modalities),
-            "encoders": {m: params.model.encoders[m].model_dump() for m in modalities},
-            "fusion": fusion,
-            "method": {"name": method, **params.methods[method].model_dump()},
-            "training": params.training.model_dump(exclude=neutral | {"augmentation"}),
-            "augmentation": {m: params.training.augmentation[m].model_dump() for m in modalities},
-        }
         identities = {m: self._encoders[m] for m in modalities}
-        hashes = {m: identity["weights"] for m, identity in identities.items() if identity.get("weights")}
-        if hashes:
-            spec["weights_sha256"] = hashes
+        spec = RunSpec(
+            modalities=modalities,
+            encoders={m: params.model.encoders[m] for m in modalities},
+            fusion=fusion,
+            method=method,
+            params=params.methods[method],
+            training=params.training,
+            augmentation={m: params.training.augmentation[m] for m in modalities},
+            weights_sha256={m: i["weights"] for m, i in identities.items() if i.get("weights")},
+        )
         network = [encoders.module(params.model.encoders[m].kind) for m in modalities] + [fusions.module(fusion)]
         code = code_digest(["pipeline_src.training.run", methods.module(method), *network])
         # A file of weights counts by its content, wherever it lies.
-        determined = {**spec, "encoders": identities}
+        determined = {**spec.record(), "encoders": identities}
         fp = fingerprint(stage="train", code=code, spec=determined, cache=data.cache_fp)
-        evaluation = params.evaluation.model_dump()
         evaluation_fp = fingerprint(
-            stage="evaluate", code=code_digest(["pipeline_src.evaluation.run", *network]), params=evaluation, run=fp
+            stage="evaluate",
+            code=code_digest(["pipeline_src.evaluation.run", *network]),
+            params=params.evaluation.model_dump(),
+            run=fp,
         )
         extension = methods[method].extension(params.methods[method], len(modalities))
-        return Cell(data, fusion, label, spec, code, fp, evaluation, evaluation_fp, extension)
+        return Cell(data, fusion, label, spec, code, fp, params.evaluation, evaluation_fp, extension)
 
     @cached_property
     def runs(self) -> list[Run]:

@@ -199,7 +199,7 @@ class RunFiles:
             rows = self._lines()
         except UserError:
             rows = []  # of a run that is not done: made again from its checkpoint
-        epochs = run.cell.spec["training"]["epochs"]
+        epochs = run.cell.spec.training.epochs
         progress, fraction = f"epoch {len(rows)} of {epochs}", len(rows) / epochs
         last = self._last()
         error = str(attempt.get("error") or attempt.get("status"))

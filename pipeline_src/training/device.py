@@ -1,14 +1,20 @@
 """Where and in which precision a run computes."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.training import gpu
+
+if TYPE_CHECKING:
+    from pipeline_src.evaluation.params import Evaluation
+    from pipeline_src.training.params import Training
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # read when CUDA starts; without it, sums of matrix products have no fixed order
 
@@ -78,7 +84,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_explained(job: str, device: torch.device, section: str, params: dict[str, Any]) -> Iterator[None]:
+def memory_explained(job: str, device: torch.device, section: str, params: Training | Evaluation) -> Iterator[None]:
     """Say what to set where `job` runs out of memory, by the parameters of its section of params.yaml."""
     try:
         yield
@@ -88,11 +94,11 @@ def memory_explained(job: str, device: torch.device, section: str, params: dict[
         fixes = [f"lower {section}.batch_size"]
         if device.type == "cuda":
             fixes += ["lower training.resident_fraction", "lower cells_per_gpu in the resources file"]
-            fixes += ["set training.precision to bf16"] if params.get("precision") == "fp32" else []
+            fixes += ["set training.precision to bf16"] if getattr(params, "precision", None) == "fp32" else []
         else:
             fixes += ["lower training.resident_fraction"]
         raise UserError(
-            f"{job}: expected batches of {params['batch_size']} clips to fit on {describe(device)}, but it is out of "
+            f"{job}: expected batches of {params.batch_size} clips to fit on {describe(device)}, but it is out of "
             f"memory; {', or '.join(fixes)}, or take a machine with more of it"
         ) from error
 

@@ -106,7 +106,7 @@ class Keeper:
                 file.unlink()
 
     def _where(self) -> str:
-        epochs = self.trainer.schedule["epochs"]
+        epochs = self.trainer.schedule.epochs
         return f"after epoch {len(self.rows)} of {epochs}, step {self.trainer.context.step}"
 
 

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ class Loader:
     mapped file. Both give the same batches. `order` is a permutation or selection of range(len(loader)).
     """
 
-    def __init__(self, cache: Cache, split: str, modalities: list[str], device: torch.device, resident: bool):
+    def __init__(self, cache: Cache, split: str, modalities: Sequence[str], device: torch.device, resident: bool):
         self.cache, self.modalities, self.device = cache, modalities, device
         self.rows = cache.rows(split)
         self.label = torch.from_numpy(cache.clips.label.to_numpy()[self.rows].astype(np.int64)).to(device)

@@ -13,11 +13,12 @@ from torch import Generator, Tensor
 
 from pipeline_src.core.seeding import generator, seed_of
 from pipeline_src.features.read import Cache
-from pipeline_src.methods.base import Phase, methods
+from pipeline_src.methods.base import Method, Phase, methods
 from pipeline_src.models.fusions.base import Features
 from pipeline_src.models.multimodal import Output, build
 from pipeline_src.training import device as devices
 from pipeline_src.training.loader import Batch, Loader
+from pipeline_src.training.spec import RunSpec
 from pipeline_src.training.transform import Transform
 
 
@@ -44,7 +45,7 @@ class Context:
     """
 
     def __init__(
-        self, model, optimizer, loaders: dict[str, Loader], transform: Transform, spec: dict, seed: int, classes: int
+        self, model, optimizer, loaders: dict[str, Loader], transform: Transform, spec: RunSpec, seed: int, classes: int
     ):
         self.model, self.optimizer, self.spec, self.seed, self.classes = model, optimizer, spec, seed, classes
         self._loaders, self._transform = {split: loaders[split] for split in ("train", "val")}, transform
@@ -76,8 +77,8 @@ class Context:
         self.model.eval()
         parts: dict[str, list[Tensor]] = {m: [] for m in self.model.modalities}
         labels = []
-        for batch in loader.batches(2 * self.spec["training"]["batch_size"], rows):
-            with devices.autocast(loader.device, self.spec["training"]["precision"]):
+        for batch in loader.batches(2 * self.spec.training.batch_size, rows):
+            with devices.autocast(loader.device, self.spec.training.precision):
                 features = self.model.encode(self._transform(batch.inputs))
             for m, f in features.items():
                 parts[m].append(f.float())
@@ -99,33 +100,30 @@ class Context:
 class Trainer:
     """One run: model, optimiser, method and data of a cell and a seed, advanced an epoch at a time.
 
-    `spec` is the cell's (see `plan`), `loaders` the splits on the device. All of its state is in `snapshot`, after
+    `loaders` are the splits on the device. All of its state is in `snapshot`, after
     any step; the order of batches and every random number follow from the seed and the epoch.
     """
 
-    def __init__(self, spec: dict[str, Any], seed: int, cache: Cache, loaders: dict[str, Loader], device: torch.device):
+    def __init__(self, spec: RunSpec, seed: int, cache: Cache, loaders: dict[str, Loader], device: torch.device):
         self.spec, self.seed, self.device, self.loaders = spec, seed, device, loaders
-        self.schedule = spec["training"]
-        self.modalities = spec["modalities"]
-        self.model = build(spec, cache.modalities, len(cache.classes), seed)
+        self.schedule = spec.training
+        self.modalities = spec.modalities
+        self.model = build(spec.encoders, spec.fusion, cache.modalities, len(cache.classes), seed)
         # Channels last: what tensor cores read without a copy, and 1.6 times as fast as the other order on a CPU.
         self.model.to(device, memory_format=torch.channels_last)
         self.optimizer = self._optimizer()
-        plugin = methods[spec["method"]["name"]]
-        self.method = plugin(plugin.Params(**{k: v for k, v in spec["method"].items() if k != "name"}))
+        self.method: Method = methods[spec.method](spec.params)
         own = {m: cache.modalities[m] for m in self.modalities}
-        self.transform = Transform(own, spec["augmentation"], self.schedule["normalize"], device)
+        self.transform = Transform(own, spec.augmentation, self.schedule.normalize, device)
         self.context = Context(self.model, self.optimizer, loaders, self.transform, spec, seed, len(cache.classes))
         self.at = Position()
         self.augment: dict[str, Generator] = {}  # of the current phase, by modality
 
     def _optimizer(self) -> torch.optim.Optimizer:
         t = self.schedule
-        if t["optimizer"] == "sgd":
-            return torch.optim.SGD(
-                self.model.parameters(), t["lr"], momentum=t["momentum"], weight_decay=t["weight_decay"]
-            )
-        return torch.optim.AdamW(self.model.parameters(), t["lr"], weight_decay=t["weight_decay"])
+        if t.optimizer == "sgd":
+            return torch.optim.SGD(self.model.parameters(), t.lr, momentum=t.momentum, weight_decay=t.weight_decay)
+        return torch.optim.AdamW(self.model.parameters(), t.lr, weight_decay=t.weight_decay)
 
     def epoch(self, epoch: int, pulse: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Train one epoch (counted from 0), or what is left of it in the state that was loaded.
@@ -135,7 +133,7 @@ class Trainer:
         """
         at, t = self.at, self.schedule
         started = time.perf_counter() - (at.seconds if at.epoch == epoch else 0.0)
-        lr = t["lr"] * t["lr_gamma"] ** (epoch // t["lr_step"])
+        lr = t.lr * t.lr_gamma ** (epoch // t.lr_step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         if at.epoch != epoch:
@@ -166,7 +164,7 @@ class Trainer:
         if at.batch == 0:
             self.augment = {m: generator(self.seed, "augment", m, at.epoch, at.phase) for m in self.modalities}
         self.model.train()
-        with closing(loader.batches(self.schedule["batch_size"], order, at.batch)) as batches:
+        with closing(loader.batches(self.schedule.batch_size, order, at.batch)) as batches:
             for batch in batches:
                 self.step(batch._replace(inputs=self.transform(batch.inputs, self.augment)))
                 at.batch += 1
@@ -175,7 +173,7 @@ class Trainer:
     def step(self, batch: Batch) -> None:
         """One optimiser step on a batch whose inputs are ready for the model."""
         self.optimizer.zero_grad(set_to_none=True)
-        with devices.autocast(self.device, self.schedule["precision"]):
+        with devices.autocast(self.device, self.schedule.precision):
             features = self.model.encode(batch.inputs)
         self.learn(features, batch)
         self.optimizer.step()
@@ -186,7 +184,7 @@ class Trainer:
     def learn(self, features: Features, batch: Batch) -> None:
         """All of a step that a method can change: from the encoders' features {m: (B, D_m)} to the gradients."""
         ctx, model, method = self.context, self.model, self.method
-        with devices.autocast(self.device, self.schedule["precision"]):
+        with devices.autocast(self.device, self.schedule.precision):
             changed, kept = method.on_features(ctx, features, batch)
             features = features.replaced(changed)
             if kept is not None:
@@ -207,8 +205,8 @@ class Trainer:
         self.model.eval()
         right: dict[str, Tensor] = {}
         loader = self.loaders[split]
-        for batch in loader.batches(self.schedule["batch_size"] * 2):
-            with devices.autocast(self.device, self.schedule["precision"]):
+        for batch in loader.batches(self.schedule.batch_size * 2):
+            with devices.autocast(self.device, self.schedule.precision):
                 output = self.model(self.transform(batch.inputs))
                 logits = {"accuracy": output.logits}
                 if len(self.modalities) > 1:

@@ -7,15 +7,18 @@ weights.safetensors  the selected epoch's weights
 and, until the run is done, what `keeper` keeps and attempt.json: who is at it, since when, and how it ended if it did.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,11 +36,14 @@ from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 
 log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from pipeline_src.study.params import Settings
+    from pipeline_src.study.plan import Run
 
 SPLITS = ("train", "val", "test")
 
 
-def train(runs: list, params, process_started: float | None = None) -> None:
+def train(runs: list[Run], params: Settings, process_started: float | None = None) -> None:
     """Train runs that share a cell (and so its cache and loaders). Finished ones are left alone, begun ones go on.
 
     `params` is the whole params file, of which only what changes no result is read here: device, memory and threads.
@@ -53,7 +59,7 @@ def train(runs: list, params, process_started: float | None = None) -> None:
     device = devices.pick(params.training.device, params.resources.cells_per_gpu)
     devices.deterministic(device, params.resources.train.threads)
     cache = Cache(cell.data.cache)
-    loaders = make_loaders(cache, cell.spec["modalities"], device, params)
+    loaders = make_loaders(cache, cell.spec.modalities, device, params)
     with Stop() as stop:
         for run in runs:
             _train(run, cache, loaders, device, params, process_started, stop)
@@ -62,7 +68,7 @@ def train(runs: list, params, process_started: float | None = None) -> None:
                 raise StoppedError(stop.asked, f"between two seeds, {run.label} done")
 
 
-def make_loaders(cache: Cache, modalities: list[str], device: torch.device, params) -> dict[str, Loader]:
+def make_loaders(cache: Cache, modalities: Sequence[str], device: torch.device, params: Settings) -> dict[str, Loader]:
     """The three splits, on the device if all of them fit in the set share of its memory, else streamed."""
     need = cache.row_bytes(modalities) * len(cache.clips)
     room = params.training.resident_fraction * devices.free_bytes(device, params.resources.train.mem_mb)
@@ -76,13 +82,19 @@ def make_loaders(cache: Cache, modalities: list[str], device: torch.device, para
 
 
 def _train(
-    run, cache: Cache, loaders: dict[str, Loader], device: torch.device, params, process_started, stop: Stop
+    run: Run,
+    cache: Cache,
+    loaders: dict[str, Loader],
+    device: torch.device,
+    params: Settings,
+    process_started: float | None,
+    stop: Stop,
 ) -> None:
     attempt = {
         **run.names,
         "fingerprint": run.cell.fp,
         "code": run.cell.code,
-        "parameters": run.cell.spec,
+        "parameters": run.cell.spec.record(),
         "cache": {"folder": str(cache.folder), "fingerprint": run.cell.data.cache_fp, "sha256": cache.info["sha256"]},
         "machine": _machine(device, params.resources.train.threads),
         "versions": _versions(),
@@ -90,12 +102,12 @@ def _train(
         "started": _now(),
     }
 
-    def note(status: str, **more) -> None:
+    def note(status: str, **more: Any) -> None:
         files.write_json(run.folder / ATTEMPT, {**attempt, "status": status, **more})
 
     note(states.RUNNING, pid=os.getpid(), checkpoint_minutes=params.training.checkpoint_minutes)
     try:
-        with devices.memory_explained(f"train {run.label}", device, "training", run.cell.spec["training"]):
+        with devices.memory_explained(f"train {run.label}", device, "training", run.cell.spec.training):
             result = _epochs(run, cache, loaders, device, params, process_started, stop)
     except StoppedError as error:
         note(states.INTERRUPTED, error=str(error), ended=_now())
@@ -108,31 +120,37 @@ def _train(
     _tidy(run)
 
 
-def _tidy(run) -> None:
+def _tidy(run: Run) -> None:
     """Remove what only a run that is not done needs."""
     for left in (ATTEMPT, CHECKPOINT):
         (run.folder / left).unlink(missing_ok=True)
 
 
 def _epochs(
-    run, cache: Cache, loaders: dict[str, Loader], device: torch.device, params, process_started, stop: Stop
+    run: Run,
+    cache: Cache,
+    loaders: dict[str, Loader],
+    device: torch.device,
+    params: Settings,
+    process_started: float | None,
+    stop: Stop,
 ) -> dict[str, Any]:
-    schedule = run.cell.spec["training"]
+    schedule = run.cell.spec.training
     trainer = Trainer(run.cell.spec, run.seed, cache, loaders, device)
     keeper = Keeper(run.folder, run.label, trainer, params.training.checkpoint_minutes, stop)
     if not keeper.resume():
         trainer.method.on_train_start(trainer.context)
     fixed = time.time() - process_started if process_started else 0.0
-    for epoch in range(len(keeper.rows), schedule["epochs"]):
+    for epoch in range(len(keeper.rows), schedule.epochs):
         row = trainer.epoch(epoch, keeper.pulse)
         row |= trainer.score("val", keeper.pulse)
-        if schedule["track_test"]:
+        if schedule.track_test:
             row |= trainer.score("test", keeper.pulse)
-        keeper.epoch_done(row, schedule["select"])
-        left = (schedule["epochs"] - epoch - 1) * keeper.seconds / (epoch + 1)
+        keeper.epoch_done(row, schedule.select)
+        left = (schedule.epochs - epoch - 1) * keeper.seconds / (epoch + 1)
         log.info(
             f"train {run.label}  "
-            f"epoch {epoch + 1:{len(str(schedule['epochs']))}} of {schedule['epochs']}  loss {row['loss']:.3f}  "
+            f"epoch {epoch + 1:{len(str(schedule.epochs))}} of {schedule.epochs}  loss {row['loss']:.3f}  "
             f"val {row['val_accuracy']:.1%}{_shares(row)}  {clock(left)} left",
         )
     keeper.finish()

@@ -5,11 +5,13 @@ every clip of the batch at once; a clip's frames share them, so that motion stay
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import grid_sample
+
+from pipeline_src.training.params import Augmentation
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # RGB in [0, 1]
 
@@ -17,12 +19,16 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # RGB 
 class Transform:
     """Inputs {m: (B, ...)} as cached -> float32, normalised. With generators {m: Generator} they are also augmented.
 
-    `modalities` is the cache's description, `augmentation` {m: parameters}, `normalize` "train", "imagenet" or "none".
-    Tokens become int64; a step of nothing but zeros of a sequence, which is padding, stays so.
+    `modalities` is the cache's description, `augmentation` the random changes of each, `normalize` "train", "imagenet"
+    or "none". Tokens become int64; a step of nothing but zeros of a sequence, which is padding, stays so.
     """
 
     def __init__(
-        self, modalities: dict[str, dict], augmentation: dict[str, dict], normalize: str, device: torch.device
+        self,
+        modalities: Mapping[str, dict],
+        augmentation: Mapping[str, Augmentation],
+        normalize: str,
+        device: torch.device,
     ):
         self.layouts = {m: modalities[m]["layout"] for m in augmentation}
         self.augmentation, self.scale = augmentation, {}
@@ -44,8 +50,8 @@ class Transform:
                 out[m] = x.long()
                 continue
             augment, frames = generators is not None, layout == "frames"
-            if augment and layout == "spectrogram" and how["roll"]:
-                x = roll(x, how["roll"], generators[m])  # first, as the cache's type is half as large
+            if augment and layout == "spectrogram" and how.roll:
+                x = roll(x, how.roll, generators[m])  # first, as the cache's type is half as large
             factor, offset = self.scale[m]
             steps = x.ne(0).any(-1, keepdim=True) if layout == "sequence" else None
             x = (x * factor).add_(offset)  # float32, from any type
@@ -55,12 +61,12 @@ class Transform:
         return out
 
 
-def crop_and_flip(x: Tensor, how: dict[str, Any], generator: Generator) -> Tensor:
-    """Frames (B, T, C, H, W), each clip cropped and flipped by its own draw from `how` (an Augmentation's fields)."""
-    if how["crop_scale"] != [1.0, 1.0] or how["crop_ratio"] != [1.0, 1.0]:
-        x = crop(x, crop_boxes(len(x), *x.shape[-2:], how["crop_scale"], how["crop_ratio"], generator))
-    if how["flip"]:
-        flipped = torch.rand(len(x), generator=generator) < how["flip"]
+def crop_and_flip(x: Tensor, how: Augmentation, generator: Generator) -> Tensor:
+    """Frames (B, T, C, H, W), each clip cropped and flipped by its own draw from `how`."""
+    if how.crop_scale != [1.0, 1.0] or how.crop_ratio != [1.0, 1.0]:
+        x = crop(x, crop_boxes(len(x), *x.shape[-2:], how.crop_scale, how.crop_ratio, generator))
+    if how.flip:
+        flipped = torch.rand(len(x), generator=generator) < how.flip
         x = torch.where(flipped.to(x.device).view(-1, 1, 1, 1, 1), x.flip(-1), x)
     return x
 

@@ -15,7 +15,7 @@ EPOCHS = 2
 
 def trainer(method: str, fusion: str, modalities: int, seed: int = 0, **training) -> Trainer:
     cache = SyntheticCache(modalities)
-    what = spec(cache, fusion, {"name": method, **methods[method].Params().model_dump()}, epochs=EPOCHS, **training)
+    what = spec(cache, fusion, method, epochs=EPOCHS, **training)
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in ("train", "val", "test")}
     return Trainer(what, seed, cache, loaders, CPU)
 

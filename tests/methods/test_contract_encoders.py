@@ -1,5 +1,7 @@
 """Every method with every encoder, and every fusion with it: finite, and resumed exactly."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, fusions
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import SyntheticCache, spec
+from tests.synthetic import SyntheticCache, encoder, spec
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -41,8 +43,8 @@ def test_every_encoder_and_layout_is_here():
 def trainer(method, fusion, pair) -> Trainer:
     kind, layout = pair
     cache = SyntheticCache(2, layouts=(layout, "spectrogram"))
-    what = spec(cache, fusion, {"name": method, **methods[method].Params().model_dump()}, epochs=2)
-    what["encoders"]["m0"] = {"kind": kind, **SMALL[pair]}
+    what = spec(cache, fusion, method, epochs=2)
+    what = replace(what, encoders={**what.encoders, "m0": encoder(kind, **SMALL[pair])})
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in ("train", "val", "test")}
     return Trainer(what, 0, cache, loaders, CPU)
 

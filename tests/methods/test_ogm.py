@@ -17,7 +17,6 @@ from torch.nn.functional import cross_entropy
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.methods import discrepancy
-from pipeline_src.methods.base import methods
 from pipeline_src.methods.ogm import OGM, OGMGE, OGMGEParams, OGMParams, add_noise_, coefficients, deviations, selected
 from pipeline_src.models.base import fusions
 from pipeline_src.models.multimodal import MultimodalModel
@@ -372,8 +371,7 @@ def trainer(method: dict, modalities: int = 2, fusion: str = "concat", change=No
         change(cache)
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in SPLITS}
     given = {k: v for k, v in method.items() if k != "name"}
-    params = {"name": method["name"], **methods[method["name"]].Params(**given).model_dump()}
-    return Trainer(spec(cache, fusion, params, **training), 0, cache, loaders, CPU)
+    return Trainer(spec(cache, fusion, method["name"], given, **training), 0, cache, loaders, CPU)
 
 
 def trained(*args, epochs: int = 2, **kwargs) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:

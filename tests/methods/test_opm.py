@@ -10,7 +10,6 @@ import torch
 from pydantic import ValidationError
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from pipeline_src.methods.base import methods
 from pipeline_src.methods.discrepancy import ratios, scores
 from pipeline_src.methods.opm import OPM, OPMOGM, OPMParams, drop, drop_probabilities
 from pipeline_src.models.base import fusions
@@ -371,9 +370,8 @@ RELEASED = {"probability": "same", "execute_probability": 0.7, "rescale": True}
 def trained(name: str, fusion: str = "concat", modalities: int = 2, epochs: int = 2, precision: str = "fp32", **params):
     """A trainer after `epochs`, and its rows without the seconds."""
     cache = SyntheticCache(modalities)
-    method = {"name": name, **methods[name].Params(**params).model_dump()}
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in ("train", "val", "test")}
-    run = Trainer(spec(cache, fusion, method, precision=precision), 0, cache, loaders, CPU)
+    run = Trainer(spec(cache, fusion, name, params, precision=precision), 0, cache, loaders, CPU)
     run.method.on_train_start(run.context)
     rows = [run.epoch(epoch) for epoch in range(epochs)]
     return run, [{k: v for k, v in row.items() if k != "seconds"} for row in rows]

@@ -435,7 +435,8 @@ def test_every_clip_is_drawn_equally_often():
 def trainer(method: dict, cache: SyntheticCache | None = None, fusion: str = "concat", **training) -> Trainer:
     cache = cache or SyntheticCache()
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, True) for s in SPLITS}
-    return Trainer(spec(cache, fusion, method, **training), 0, cache, loaders, CPU)
+    params = {k: v for k, v in method.items() if k != "name"}
+    return Trainer(spec(cache, fusion, method["name"], params, **training), 0, cache, loaders, CPU)
 
 
 def pmr_trainer(cache: SyntheticCache | None = None, training: dict | None = None, **params) -> Trainer:

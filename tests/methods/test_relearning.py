@@ -199,9 +199,8 @@ def make(
     cache = SyntheticCache(modalities)
     if change:
         change(cache)
-    method = {"name": name, **methods[name].Params(**params).model_dump()}
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in SPLITS}
-    run = Trainer(spec(cache, fusion, method, **(training or {})), 0, cache, loaders, CPU)
+    run = Trainer(spec(cache, fusion, name, params, **(training or {})), 0, cache, loaders, CPU)
     run.method.on_train_start(run.context)
     return run
 

@@ -5,6 +5,7 @@ import torch
 
 from pipeline_src.models.multimodal import build
 from pipeline_src.models.stages import State
+from tests import synthetic
 from tests.models.tapped import IDLE
 from tests.models.test_encoders import EVERY, clips, encoder
 from tests.synthetic import SyntheticCache, spec
@@ -25,9 +26,8 @@ def network(name: str, fusion: str, seed: int = 0):
     """A model, and a batch of 6 samples with their cache."""
     layouts, others = LAYOUTS[name]
     cache = SyntheticCache(len(layouts), layouts=layouts)
-    what = spec(cache, fusion)
-    what["encoders"] |= others
-    model = build(what, cache.modalities, len(cache.classes), seed)
+    small = spec(cache, fusion).encoders | {m: synthetic.encoder(**how) for m, how in others.items()}
+    model = build(small, fusion, cache.modalities, len(cache.classes), seed)
     rows = cache.rows("train")[:6]
     inputs = {m: torch.from_numpy(cache.gather(m, rows)) for m in cache.modalities}
     inputs = {m: x.long() if cache.modalities[m]["layout"] == "tokens" else x.float() for m, x in inputs.items()}

@@ -11,8 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_src.core import files
-from pipeline_src.study import config
+from pipeline_src.evaluation.params import Evaluation
+from pipeline_src.methods.base import MethodParams
+from pipeline_src.study import params
 from pipeline_src.study.plan import NO_FUSION, Cell, Data, Run
+from pipeline_src.training.params import Training
+from pipeline_src.training.spec import RunSpec
+
+EVALUATION = Evaluation(batch_size=8, probe_c=1.0, probe_iterations=10)
 
 
 class Study:
@@ -22,7 +28,7 @@ class Study:
         self.file = Path("params.yaml")
         self.results = Path("results")
         self.index = self.results / "tables/index-0123456789.json"
-        training = config.Training(
+        training = Training(
             epochs=12,
             batch_size=32,
             optimizer="sgd",
@@ -39,10 +45,10 @@ class Study:
             precision="auto",
             resident_fraction=0.5,
         )
-        study = config.Study(
+        study = params.Study(
             datasets=["av_digits"], fusions=["concat"], methods=list(methods), unimodal=True, seeds=list(seeds)
         )
-        self.params = SimpleNamespace(study=study, training=training, reporting=config.Reporting(confidence=confidence))
+        self.params = SimpleNamespace(study=study, training=training, reporting=params.Reporting(confidence=confidence))
         self.data = {
             "av_digits": Data(
                 name="av_digits",
@@ -66,9 +72,13 @@ class Study:
         names = [(NO_FUSION, f"{m}-only", [m]) for m in data.extractors]
         names += [("concat", method, list(data.extractors)) for method in self.params.study.methods]
         return [
-            Cell(data, f, m, {"modalities": own}, "c" * 10, f"{i:010x}", {}, "e" * 10, None)
+            Cell(data, f, m, self._spec(f, m, own), "c" * 10, f"{i:010x}", EVALUATION, "e" * 10, None)
             for i, (f, m, own) in enumerate(names)
         ]
+
+    def _spec(self, fusion, method, modalities):
+        training = self.params.training
+        return RunSpec(tuple(modalities), {}, fusion, method, MethodParams(), training, {})
 
     @cached_property
     def runs(self):
@@ -95,7 +105,7 @@ class Study:
             "label": pa.array(label, pa.int32()),
             "predicted": pa.array(predicted, pa.int32()),
         }
-        for m in run.cell.spec["modalities"]:
+        for m in run.cell.spec.modalities:
             values = pa.array(rng.normal(size=604).astype(np.float32))
             columns[f"{m}/pca"] = pa.FixedSizeListArray.from_arrays(values, 2)
         run.evaluation.mkdir(parents=True, exist_ok=True)
@@ -109,7 +119,7 @@ class Study:
                 "audio": 0.90 + jitter + (0.002 * (run.seed % 2) if run.cell.fusion != NO_FUSION else 0.0),
                 "visual": 0.70 + jitter - (0.13 + jitter / 10 if run.cell.fusion != NO_FUSION else 0.0),
             }
-            own = {m: own.get(m, 0.5) for m in run.cell.spec["modalities"]}
+            own = {m: own.get(m, 0.5) for m in run.cell.spec.modalities}
             gain = 0.02 * (self.params.study.methods.index(run.cell.method) if len(own) > 1 else 0)
             self.write(run, max(own.values()) + gain + (0.01 if len(own) > 1 else 0.0), **own)
 
@@ -144,7 +154,7 @@ def epochs(run):
     found = []
     for i in range(3):
         row = {"epoch": i, "loss": 1.0, "val_accuracy": 0.3 + i / 10}
-        for m in run.cell.spec["modalities"] if run.cell.fusion != NO_FUSION else ():
+        for m in run.cell.spec.modalities if run.cell.fusion != NO_FUSION else ():
             row[f"val_accuracy/{m}"] = 0.2 + i / 10 + run.seed / 100
             if run.cell.method != "joint":
                 row[f"ratio/{m}"] = 1.0 + i / 10
@@ -177,7 +187,7 @@ def record(run):
     return {
         **run.names,
         "fingerprint": run.cell.fp,
-        "parameters": run.cell.spec,
+        "parameters": run.cell.spec.record(),
         "cache": {"folder": str(run.cell.data.cache), "fingerprint": run.cell.data.cache_fp, "sha256": "ab" * 32},
         "machine": {"host": "bench", "system": "Linux", "cores": 2, "threads": 1, "device": "cpu", "slurm_job": None},
         "versions": {"counterpoise": "0.1.0", "git": "1a2b3c4", "python": "3.11.7", "torch": "2.14.1"},

@@ -243,7 +243,7 @@ def test_what_only_looks_like_a_difference_is_not_called_one(tmp_path, monkeypat
     for run in study.runs:
         gain = (0.020, 0.024, 0.017)[run.seed] if run.cell.method == "m3" else (0.01, -0.01, 0.0)[run.seed]
         gain = 0.0 if run.cell.method == "joint" else gain
-        study.write(run, 0.8 + gain, **dict.fromkeys(run.cell.spec["modalities"], 0.5 + run.seed / 100))
+        study.write(run, 0.8 + gain, **dict.fromkeys(run.cell.spec.modalities, 0.5 + run.seed / 100))
     aggregate(study)
     table = pd.read_csv("results/tables/accuracy.csv").set_index("method")
     assert table.accuracy_gain_ci_low["m3"] > 0

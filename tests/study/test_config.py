@@ -11,6 +11,8 @@ import yaml
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.study import config
+from pipeline_src.study.schema import SCHEMAS, schema_text
+from pipeline_src.study.yaml import Loader
 
 ROOT = Path(__file__).parents[2]
 
@@ -451,17 +453,17 @@ def test_command_line_prints_the_mistakes_and_exits_with_2(tmp_path):
 
 
 def test_schema_is_in_step():
-    for name, file in config.SCHEMAS.items():
-        same = file.exists() and file.read_text() == config.schema_text(name)
+    for name, file in SCHEMAS.items():
+        same = file.exists() and file.read_text() == schema_text(name)
         assert same, f"run: python -m pipeline_src schema {name} > {file.relative_to(ROOT)}"
 
 
 def test_schema_accepts_what_is_valid_and_refuses_what_is_not():
-    schema = json.loads(config.SCHEMAS["params"].read_text())
+    schema = json.loads(SCHEMAS["params"].read_text())
     validator = jsonschema.validators.validator_for(schema)
     validator.check_schema(schema)
-    assert validator(schema).is_valid(yaml.load(VALID, config._Loader))
-    for error in validator(schema).iter_errors(yaml.load((ROOT / "params.yaml").read_text(), config._Loader)):
+    assert validator(schema).is_valid(yaml.load(VALID, Loader))
+    for error in validator(schema).iter_errors(yaml.load((ROOT / "params.yaml").read_text(), Loader)):
         raise error
     for mistake in (
         "nested key",
@@ -471,5 +473,5 @@ def test_schema_accepts_what_is_valid_and_refuses_what_is_not():
         "below range",
         "no such method",
     ):
-        wrong = yaml.load(edited(*MISTAKES[mistake][:2]), config._Loader)
+        wrong = yaml.load(edited(*MISTAKES[mistake][:2]), Loader)
         assert not validator(schema).is_valid(wrong), mistake

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline_src import cli
 from pipeline_src.datasets.base import datasets
+from pipeline_src.models.base import encoders
 from pipeline_src.study import estimate
 from pipeline_src.study.plan import Plan
 from tests.workflow.small import write_params
@@ -25,18 +26,18 @@ def plan(tmp_path, monkeypatch):
 
 def test_operations_of_resnet18_are_the_known_ones():
     """1.81 G multiplications and additions of 224 x 224 pixels (He et al., Table 1), each counted as two."""
-    spec = '{"kind": "resnet", "width": 64, "depth": [2, 2, 2, 2]}'
-    forward, both = estimate._counted(spec, "frames", (1, 3, 224, 224))
+    encoder = encoders["resnet"].Params(width=64, depth=[2, 2, 2, 2])
+    forward, both = estimate.counted(encoder, "frames", (1, 3, 224, 224))
     assert forward == pytest.approx(2 * 1.81e9, rel=0.01)
     # The backward pass is twice the forward one, but for the gradient of the pictures, which nobody needs.
     first = 2 * 64 * 3 * 49 * 112 * 112
     assert both == pytest.approx(3 * forward - first, rel=0.001)
-    assert estimate._counted(spec, "frames", (2, 3, 224, 224)) == pytest.approx((2 * forward, 2 * both), rel=0.001)
+    assert estimate.counted(encoder, "frames", (2, 3, 224, 224)) == pytest.approx((2 * forward, 2 * both), rel=0.001)
 
 
 def test_operations_of_a_small_network_by_hand():
-    spec = '{"kind": "convnet", "width": 4, "features": 6}'
-    forward, _ = estimate._counted(spec, "frames", (1, 1, 28, 28))
+    encoder = encoders["convnet"].Params(width=4, features=6)
+    forward, _ = estimate.counted(encoder, "frames", (1, 1, 28, 28))
     layers = 25 * 4 * 28 * 28, 9 * 4 * 4 * 14 * 14, 9 * 4 * 8 * 7 * 7, 9 * 8 * 8 * 7 * 7, 8 * 6
     assert forward == 2 * sum(layers)
 

@@ -8,8 +8,9 @@ import yaml
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-from pipeline_src.study import config
 from pipeline_src.study.plan import STAGES, Plan, Run
+from pipeline_src.study.resources import RESOURCES
+from pipeline_src.study.yaml import Loader
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 
@@ -26,10 +27,10 @@ NOTHING = set()
 def plan(tmp_path, monkeypatch):
     """A function: changes {place: value} of the shipped file, cut to one method -> its plan, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(config.RESOURCES, "resources.yaml")
+    monkeypatch.setenv(RESOURCES, "resources.yaml")
 
     def of(changes: dict | None = None) -> Plan:
-        values = yaml.load(SHIPPED.read_text(), config._Loader)
+        values = yaml.load(SHIPPED.read_text(), Loader)
         values["resources"] = yaml.safe_load(SHIPPED.with_name("workflow").joinpath("resources.yaml").read_text())
         values["study"] |= {"methods": ["joint"], "fusions": ["concat", "sum"], "seeds": [0, 1], "unimodal": True}
         for place, value in (changes or {}).items():
@@ -116,7 +117,7 @@ def test_shards_cut_the_same_data(plan):
 
 
 def test_block_under_another_name_is_another_data_set_of_the_same_kind(plan):
-    values = yaml.load(SHIPPED.read_text(), config._Loader)
+    values = yaml.load(SHIPPED.read_text(), Loader)
     loud = values["datasets"]["av_digits"] | {"snr_db": [20.0, 20.0]}
     both = plan({"datasets": {**values["datasets"], "loud": loud}, "study/datasets": ["av_digits", "loud"]})
     assert addresses(both)["train"] > addresses(plan())["train"]
@@ -222,7 +223,7 @@ def test_batches_of_seeds(plan):
 
 
 def test_grid_of_thousands_is_planned_in_seconds(plan):
-    block = yaml.load(SHIPPED.read_text(), config._Loader)["datasets"]["av_digits"]
+    block = yaml.load(SHIPPED.read_text(), Loader)["datasets"]["av_digits"]
     names = [f"digits-{i}" for i in range(7)]
     changes = {
         "datasets": {name: {**block, "kind": "av_digits", "seed": i} for i, name in enumerate(names)},

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from pipeline_src.core.errors import UserError
-from pipeline_src.study import config
+from pipeline_src.study import config, resources
+from pipeline_src.study.schema import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,21 +27,21 @@ def loaded(tmp_path, monkeypatch):
     """A function: text of a resources file -> what it says, complete."""
     monkeypatch.chdir(tmp_path)
 
-    def of(text: str) -> config.Resources:
+    def of(text: str) -> resources.Resources:
         Path("r.yaml").write_text(text)
-        return config.load_resources("r.yaml")
+        return resources.load("r.yaml")
 
     return of
 
 
-def requests(stage: config.Stage, attempt: int) -> dict:
+def requests(stage: resources.Stage, attempt: int) -> dict:
     return {k: v(None, attempt) if callable(v) else v for k, v in stage.job().items()}
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "workflow").glob("resources*.yaml")), ids=lambda file: file.name)
 def test_files_of_the_repository_are_valid(file):
-    assert config.load_resources(file).train.gpu == 1
-    schema = json.loads(config.SCHEMAS["resources"].read_text())
+    assert resources.load(file).train.gpu == 1
+    schema = json.loads(SCHEMAS["resources"].read_text())
     jsonschema.validate(yaml.safe_load(file.read_text()), schema)
 
 
@@ -94,7 +95,7 @@ def test_mistakes_say_where_and_what(loaded, old, new, said):
 
 
 def test_a_file_named_in_the_environment_takes_the_place_of_the_shipped_one(tmp_path, monkeypatch):
-    monkeypatch.setenv(config.RESOURCES, str(tmp_path / "mine.yaml"))
+    monkeypatch.setenv(resources.RESOURCES, str(tmp_path / "mine.yaml"))
     with pytest.raises(UserError, match=r"mine.yaml: expected a readable resources file: No such file"):
         config.load(ROOT / "params.yaml")
     (tmp_path / "mine.yaml").write_text(VALID)

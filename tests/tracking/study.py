@@ -83,7 +83,7 @@ def record(run) -> dict:
         **run.names,
         "fingerprint": run.cell.fp,
         "code": run.cell.code,
-        "parameters": run.cell.spec,
+        "parameters": run.cell.spec.record(),
         "cache": {"folder": str(run.cell.data.cache), "fingerprint": run.cell.data.cache_fp, "sha256": "ab" * 32},
         "machine": {"host": "bench", "device": "cpu", "slurm_job": None},
         "versions": {"counterpoise": "0.1.0", "git": "1a2b3c4"},

@@ -16,7 +16,7 @@ import torch
 from pipeline_src.core import files, progress
 from pipeline_src.core.errors import UserError
 from pipeline_src.evaluation import run as evaluation
-from pipeline_src.methods.base import methods
+from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.training import checkpoint, run
 from pipeline_src.training import device as devices
 from pipeline_src.training.interrupt import Stop, StoppedError
@@ -53,11 +53,10 @@ def cell(name: str, folder: Path):
     method, params, optimizer, resident = CELLS[name]
     cache = SyntheticCache(2)
     cache.folder, cache.info = "cache", {"sha256": "feed"}
-    what = {"name": method, **methods[method].Params(**params).model_dump()}
-    how = {"batch_size": 16, "probe_c": 1.0, "probe_iterations": 50}
+    how = Evaluation(batch_size=16, probe_c=1.0, probe_iterations=50)
     one = SimpleNamespace(
         cell=SimpleNamespace(
-            spec=spec(cache, "concat", what, optimizer=optimizer, lr=0.01),
+            spec=spec(cache, "concat", method, params, optimizer=optimizer, lr=0.01),
             code="c0de",
             fp="beef",
             data=SimpleNamespace(cache_fp="cafe"),

@@ -59,7 +59,7 @@ def test_a_finished_run_says_what_it_was(tmp_path):
     train(one)
     record = json.loads(one.record.read_text())
     assert record["status"] == "complete"
-    assert record["parameters"] == one.cell.spec
+    assert record["parameters"] == one.cell.spec.record()
     assert (record["fingerprint"], record["code"], record["cache"]["sha256"]) == ("beef", "c0de", "feed")
     assert record["seed"] == 0
     assert record["versions"]["torch"] == torch.__version__

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from pipeline_src.training.params import Augmentation
 from pipeline_src.training.transform import Transform, crop, crop_boxes, roll
 
 
@@ -60,7 +61,7 @@ def make(normalize: str = "train", **how) -> Transform:
             "std": [1.0, 2.0, 5.0],
         },
     }
-    how = {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": 0.0, "roll": 0, **how}
+    how = Augmentation(**how)
     return Transform(modalities, {"s": how, "v": how}, normalize, torch.device("cpu"))
 
 
@@ -84,7 +85,7 @@ def test_imagenet_normalises_pictures_of_three_channels_alone():
     torch.testing.assert_close(out["v"][1, 0], reference)
     assert out["s"].unique().tolist() == [6.0]
     flow = {"f": {"layout": "frames", "shape": [1, 2, 4, 4], "dtype": "uint8", "mean": [9.0, 9], "std": [1.0, 1]}}
-    how = {"f": {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": 0.0, "roll": 0}}
+    how = {"f": Augmentation()}
     values = Transform(flow, how, "imagenet", torch.device("cpu"))({"f": inputs["v"][:, :, :2]})["f"]
     torch.testing.assert_close(values.unique(), torch.tensor([40 / 255]))
 
@@ -94,7 +95,7 @@ def test_sequences_keep_their_padding_and_tokens_their_numbers():
         "q": {"layout": "sequence", "shape": [3, 2], "dtype": "float32", "mean": [1.0, 2.0], "std": [2.0, 4.0]},
         "w": {"layout": "tokens", "shape": [3], "dtype": "int32", "mean": [0.0], "std": [1.0]},
     }
-    how = {m: {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": 0.0, "roll": 0} for m in "qw"}
+    how = {m: Augmentation() for m in "qw"}
     inputs = {"q": torch.tensor([[[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]]), "w": torch.tensor([[7, 2**30 + 1, 0]]).int()}
     out = Transform(modalities, how, "train", torch.device("cpu"))(inputs, {"q": draw(), "w": draw()})
     assert out["q"].tolist() == [[[1.0, -0.5], [-0.5, 0.0], [0.0, 0.0]]]

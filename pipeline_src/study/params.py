@@ -1,0 +1,97 @@
+"""params.yaml as a whole, the sections that no single stage reads, and recipes. Blocks of plug-ins are checked by the
+`Params` of the plug-in that they name, see `config`.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from pipeline_src.core.params import Section, unique
+from pipeline_src.datasets.base import DatasetParams
+from pipeline_src.evaluation.params import Evaluation
+from pipeline_src.media.base import ExtractorParams
+from pipeline_src.methods.base import MethodParams
+from pipeline_src.models.base import EncoderParams
+from pipeline_src.study.resources import Resources
+from pipeline_src.training.params import Training
+
+
+class Study(Section):
+    """What is compared: every dataset with every fusion and method, over every seed."""
+
+    datasets: Annotated[list[str], Field(min_length=1), AfterValidator(unique)] = Field(
+        description="keys of `datasets`"
+    )
+    fusions: Annotated[list[str], AfterValidator(unique)] = Field(description="registered fusions")
+    methods: Annotated[list[str], AfterValidator(unique)] = Field(
+        description="registered methods; `joint` is the baseline"
+    )
+    unimodal: bool = Field(description="also train one model per modality, alone")
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(unique)] = Field(
+        description="a seed fixes initial weights, batches and augmentation for every method alike"
+    )
+
+
+class Model(Section):
+    """The network. Its fusion is the study's fusion."""
+
+    encoders: dict[str, Any] = Field(description="modality -> {kind: registered encoder, ...}")
+
+
+class Reporting(Section):
+    """How runs become a table."""
+
+    confidence: float = Field(gt=0.5, lt=1, description="level of the intervals (Student's t over seeds)")
+
+
+class Tracking(Section):
+    """What becomes of runs in MLflow; changes no result. The store: environment variable MLFLOW_TRACKING_URI."""
+
+    enabled: bool = Field(True, description="mirror runs in MLflow while Snakemake works")
+    experiment: str = Field("counterpoise", pattern=r"^[\w .:-]+$", description="MLflow's experiment")
+
+
+class Recipe(Section):
+    """recipes/<name>.yaml: the preprocessing of a published protocol."""
+
+    source: str = Field(description="paper and released code that the numbers are from")
+    choices: list[str] = Field(description="where they contradict each other or leave open: what was chosen and why")
+    training: str = Field(description="what of the protocol's preprocessing belongs to the section `training`")
+    modalities: dict[str, Any] = Field(description="modality -> {kind: feature extractor, ...}")
+
+
+class Params(Section):
+    """params.yaml."""
+
+    study: Study
+    datasets: dict[str, Any] = Field(
+        description="name -> {kind: registered dataset, ...}; a kind may stand under several names"
+    )
+    recipes: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="name-version -> modality -> {kind: feature extractor, ...}, beside those of the folder recipes/",
+    )
+    model: Model
+    training: Training
+    methods: dict[str, Any] = Field(
+        default={}, description="parameters of each method, by name; its published defaults otherwise"
+    )
+    evaluation: Evaluation
+    reporting: Reporting
+    tracking: Tracking = Tracking()
+
+
+class Network(Model):
+    """`Model` with every encoder checked."""
+
+    encoders: dict[str, EncoderParams]
+
+
+class Settings(Params):
+    """params.yaml with the block of every plug-in checked, and what changes no result."""
+
+    datasets: dict[str, DatasetParams]
+    recipes: dict[str, dict[str, ExtractorParams]]
+    model: Network
+    methods: dict[str, MethodParams]
+    resources: Resources

@@ -1,0 +1,107 @@
+"""workflow/resources.yaml: per stage, the resources that a job requests. No result depends on it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from pipeline_src.core.params import Section
+from pipeline_src.study import yaml
+
+SHIPPED = Path(__file__).parents[2] / "workflow" / "resources.yaml"
+RESOURCES = "COUNTERPOISE_RESOURCES"  # environment variable: a file that replaces workflow/resources.yaml
+
+
+class Stage(Section):
+    """What a job of one stage asks for; what is not said is `default`'s."""
+
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU cores; of train: also fixes the order of sums, so keep it to repeat a run bit for bit",
+    )
+    mem_mb: int | None = Field(None, ge=1, description="MB of memory; a retry asks for twice, then three times as much")
+    max_mem_mb: int | None = Field(None, ge=1, description="what a retry asks for at most")
+    runtime: int | None = Field(None, ge=1, description="minutes; a retry asks for twice, then three times as much")
+    max_runtime: int | None = Field(None, ge=1, description="what a retry asks for at most: the partition's limit")
+    gpu: int | None = Field(
+        None, ge=0, description="GPUs; honoured where the executor or --resources gpu=N knows them; none if not said"
+    )
+    gpu_model: str | None = Field(None, min_length=1, description="Slurm: kind of GPU, as in --gpus=MODEL:N")
+    partition: str | None = Field(None, min_length=1, description="Slurm: the cluster's own default if not said")
+    account: str | None = Field(None, min_length=1, description="Slurm: whom to charge")
+    constraint: str | None = Field(None, min_length=1, description="Slurm: features of nodes")
+    qos: str | None = Field(None, min_length=1, description="Slurm: quality of service")
+    sbatch: str | None = Field(None, min_length=1, description="Slurm: further options of sbatch, as typed")
+
+    def job(self) -> dict[str, int | str | Callable]:
+        """Snakemake's `resources` of a job, as its Slurm executor names them; memory and time grow with retries."""
+
+        def growing(value: int, most: int | None) -> Callable:
+            return lambda wildcards, attempt: min(attempt * value, max(value, most) if most else attempt * value)
+
+        asked = {
+            "mem_mb": growing(self.mem_mb, self.max_mem_mb),
+            "runtime": growing(self.runtime, self.max_runtime),
+            "gpu": self.gpu or 0,
+            "gpu_model": self.gpu_model if self.gpu else None,
+            "slurm_partition": self.partition,
+            "slurm_account": self.account,
+            "constraint": self.constraint,
+            "qos": self.qos,
+            "slurm_extra": self.sbatch,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
+
+
+def _complete(default: Stage) -> Stage:
+    if None in (default.threads, default.mem_mb, default.runtime):
+        raise ValueError("expected at least threads, mem_mb and runtime")
+    return default
+
+
+class Resources(Section):
+    """workflow/resources.yaml: per stage, what jobs ask of the machine or the cluster; changes no result."""
+
+    seeds_per_job: int = Field(ge=1, description="seeds of one cell that share a process, which pays the imports once")
+    cells_per_gpu: int = Field(
+        default=1,
+        ge=1,
+        description="cells on one GPU at a time, each with its share of the memory",
+    )
+    default: Annotated[Stage, AfterValidator(_complete)] = Field(
+        description="of every stage that does not say otherwise"
+    )
+    fetch: Stage = Stage()
+    manifest: Stage = Stage()
+    extract: Stage = Stage()
+    cache: Stage = Stage()
+    train: Stage = Stage()
+    evaluate: Stage = Stage()
+    aggregate: Stage = Stage()
+
+    def resolved(self) -> "Resources":
+        """Every stage complete, with `default` where it says nothing."""
+        default = self.default.model_dump()
+        stages = (name for name, field in type(self).model_fields.items() if field.annotation is Stage)
+        return self.model_copy(
+            update={name: Stage(**default | getattr(self, name).model_dump(exclude_none=True)) for name in stages}
+        )
+
+
+def load(file: str | Path | None = None) -> Resources:
+    """Read and check a resources file, as `config.load` does; every stage is complete."""
+    file = Path(file or os.environ.get(RESOURCES) or SHIPPED)
+    values, mistakes = yaml.read(file, Resources, "resources")
+    resources = mistakes.checked(Resources, values, ())
+    if resources is not None:
+        resources = resources.resolved()
+        for name in ("gpu_model", "partition", "account", "constraint", "qos", "sbatch"):
+            train, evaluate = getattr(resources.train, name), getattr(resources.evaluate, name)
+            if train != evaluate and None not in (train, evaluate):
+                what = f"expected train's {train!r}, as both share jobs (group `cells`), but got {evaluate!r}"
+                mistakes.add(("evaluate", name), what)
+    mistakes.raise_if_any()
+    return resources

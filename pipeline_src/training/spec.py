@@ -1,0 +1,38 @@
+"""What determines a run but its seed and its cache: the only thing that training and evaluation see of params.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline_src.methods.base import MethodParams
+from pipeline_src.models.base import EncoderParams
+from pipeline_src.training.params import Augmentation, Training
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A model and how it is trained. Every parameter has been checked; nothing that reads a spec checks again."""
+
+    modalities: tuple[str, ...]
+    encoders: Mapping[str, EncoderParams]  # of every modality
+    fusion: str
+    method: str
+    params: MethodParams  # of the method
+    training: Training
+    augmentation: Mapping[str, Augmentation]  # of every modality
+    weights_sha256: Mapping[str, str] = field(default_factory=dict)  # of the files that encoders start from
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it, for records and the run's address; without what changes no result."""
+        neutral = {"device", "checkpoint_minutes", "resident_fraction", "augmentation"}
+        values = {
+            "modalities": list(self.modalities),
+            "encoders": {m: encoder.model_dump() for m, encoder in self.encoders.items()},
+            "fusion": self.fusion,
+            "method": {"name": self.method, **self.params.model_dump()},
+            "training": self.training.model_dump(exclude=neutral),
+            "augmentation": {m: how.model_dump() for m, how in self.augmentation.items()},
+        }
+        return values | ({"weights_sha256": dict(self.weights_sha256)} if self.weights_sha256 else {})
