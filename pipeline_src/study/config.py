@@ -14,7 +14,7 @@ from pipeline_src.core.registry import Registry, closest
 from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import methods
-from pipeline_src.models.base import encoders, fusions
+from pipeline_src.models.base import encoders, fusion_refuses, fusions
 from pipeline_src.study import resources as requests
 from pipeline_src.study import yaml
 from pipeline_src.study.params import Network, Params, Recipe, Settings
@@ -119,12 +119,24 @@ def _check_names(names, mistakes: Mistakes, place: tuple) -> None:
             mistakes.add((*place, name), "expected a name of small letters, digits, '.', '_' and '-'")
 
 
+def _check_fusions(params: Params, mistakes: Mistakes) -> None:
+    """Each fusion must suit each dataset's number of modalities and their encoders."""
+    for i, fusion in enumerate(params.study.fusions):
+        for name in params.study.datasets:
+            block = params.datasets.get(name)
+            modalities = datasets[block.kind].modalities if block is not None else ()
+            network = {m: params.model.encoders.get(m) for m in modalities}
+            if network and all(network.values()) and fusion in fusions and (why := fusion_refuses(fusion, network)):
+                mistakes.add(("study", "fusions", i), f"{why} (dataset {name!r})")
+
+
 def _check_references(params: Params, mistakes: Mistakes) -> None:
     """Names that one section uses must be there in another."""
     for axis, registry in (("fusions", fusions), ("methods", methods)):
         for i, name in enumerate(getattr(params.study, axis)):
             if name not in registry:
                 mistakes.add(("study", axis, i), registry.unknown(name))
+    _check_fusions(params, mistakes)
     for method in params.study.methods:
         refusals = {}  # one that holds for several fusions or datasets is said once
         for fusion in params.study.fusions:

@@ -475,3 +475,11 @@ def test_schema_accepts_what_is_valid_and_refuses_what_is_not():
     ):
         wrong = yaml.load(edited(*MISTAKES[mistake][:2]), Loader)
         assert not validator(schema).is_valid(wrong), mistake
+
+
+def test_a_fusion_that_does_not_suit_a_dataset_is_refused_before_any_run(said, monkeypatch):
+    facts = config.fusions.facts
+    monkeypatch.setattr(type(config.fusions), "facts", lambda self, name: facts(name) | {"least": 3})
+    lines = said(VALID)
+    message = "expected 3 or more modalities for fusion 'concat', but got 2 (dataset 'av_digits')"
+    assert lines and lines[0].endswith(f"study.fusions.0: {message}"), lines
