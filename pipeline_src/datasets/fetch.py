@@ -15,7 +15,6 @@ from pipeline_src.datasets.base import Dataset, no_folder
 log = logging.getLogger(__name__)
 
 OTHERS = (".rar", ".7z")  # what the standard library cannot unpack
-UNPACKED = ".unpacked.json"  # archives of the folder that have been unpacked: {name: [bytes, mtime in ns]}
 
 
 def fetch(data) -> None:
@@ -40,14 +39,14 @@ def obtain(data) -> None:
         there = (folder / item.file).exists()
         download.download(item, folder, dataset.params.mirror)
         log.info(f"fetch {data.name}  {item.file}: {'was there' if there else 'fetched'}, checksum right")
-    done = files.read_json(folder / UNPACKED) if (folder / UNPACKED).exists() else {}
+    done = files.read_json(folder / download.UNPACKED) if (folder / download.UNPACKED).exists() else {}
     for archive in download.archives(folder):
         state = [archive.stat().st_size, archive.stat().st_mtime_ns]
         if done.get(archive.name) != state:
             count = download.unpack(archive, folder)
             log.info(f"fetch {data.name}  {archive.name}: unpacked, {count} new files")
             done[archive.name] = state
-            files.write_json(folder / UNPACKED, done)
+            files.write_json(folder / download.UNPACKED, done)
     for other in sorted(path for path in folder.iterdir() if path.name.lower().endswith(OTHERS)):
         log.warning(f"fetch {data.name}  {other.name}: unpack it yourself (unrar x, bsdtar -xf, 7z x) in {folder}")
     print(described(dataset))
