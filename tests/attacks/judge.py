@@ -23,6 +23,7 @@ import yaml
 from pipeline_src import cli
 
 ROOT = Path(__file__).parents[2]
+HANG = 40  # seconds after which an attack counts as a hang
 LONGEST = 1000  # characters of a line of an error: as long as a person reads
 TRACES = ("Traceback (most recent call last)", "Error: ", "Exception", "Segmentation fault", "core dumped")
 
@@ -145,7 +146,9 @@ def line_of(text: str, place: str) -> int:
 def call(*arguments: str | os.PathLike) -> Outcome:
     """The command line in this process; an exception that it lets through counts as a crash with status 1."""
     out, err = io.StringIO(), io.StringIO()
-    before = {number: signal.getsignal(number) for number in cli.SIGNALS}
+    before = {number: signal.getsignal(number) for number in (*cli.SIGNALS, signal.SIGALRM)}
+    signal.signal(signal.SIGALRM, _late)
+    signal.alarm(HANG)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
@@ -156,9 +159,14 @@ def call(*arguments: str | os.PathLike) -> Outcome:
                 traceback.print_exc(file=err)
                 status = 1
     finally:
+        signal.alarm(0)
         for number, handler in before.items():
             signal.signal(number, handler)
     return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def _late(*_):
+    raise TimeoutError(f"no end after {HANG} s")
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -166,7 +174,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
-def command(*arguments: str | os.PathLike, prepare=None, seconds: float = 60, **more: str) -> Outcome:
+def command(*arguments: str | os.PathLike, prepare=None, seconds: float = HANG, **more: str) -> Outcome:
     """The command line in a process of its own; `prepare` runs in it before Python starts."""
     done = subprocess.run(
         [sys.executable, "-m", "pipeline_src", *map(str, arguments)],
