@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 
-from pipeline_src.core import progress
+from pipeline_src.core import faults, progress
 from pipeline_src.core.errors import UserError
 from pipeline_src.training.interrupt import SIGNALS, StoppedError
 
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         progress.show()
         options.call(options)
+        sys.stdout.flush()  # a full disk is to be said here, not by the interpreter as it ends
     except StoppedError as error:
         log.warning(f"{options.stage}  {error}")
         return error.status
@@ -38,9 +39,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
+    except Exception as error:
+        said = faults.explained(error, options.stage)
+        if said is None:
+            raise
+        log.debug(options.stage, exc_info=True)
+        print(f"error: {said}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _discard_output() -> None:
+    """Nobody reads standard output: what is still to be written there is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

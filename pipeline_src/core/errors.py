@@ -13,3 +13,15 @@ def listed(items, limit: int = 5) -> str:
     items = [str(item) for item in items]
     more = len(items) - limit
     return ", ".join(items[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def plain(value: object, limit: int = 80) -> str:
+    """Text of the user's in a message: as it is where that is readable, else as `brief` shows it."""
+    text = str(value)
+    return text if text.isprintable() and len(text) <= limit else brief(text, limit)
+
+
+def brief(value: object, limit: int = 60) -> str:
+    """A value in quotes as in a message: on one line, and not the whole of a long one."""
+    text = repr(value[:limit] if isinstance(value, str) else value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -1,6 +1,18 @@
 """What every block of parameters is made of: a section, strict and frozen, and checks that several sections share."""
 
+import re
+import urllib.parse
+
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
+
+# Limits of numbers, so that what a library cannot hold is refused before the first job.
+SEED = 2**32 - 1  # the largest seed of NumPy and scikit-learn; the tables' integers hold more
+LARGE, SMALL = 1e30, 1e-30  # of a factor: float32, in which PyTorch computes, ends at 3e38 and 1e-38
+EPOCHS = 100_000  # also of a step between epochs
+CLIPS = 2**20  # of a batch
+WIDTH = 8192  # channels or features of a layer; the weights of one convolution between two such layers are 2.4 GB
+CHARACTERS = 4000  # of a path; Linux takes 4095 bytes
 
 
 class Section(BaseModel):
@@ -21,3 +33,26 @@ def ascending(values: list) -> list:
     if values != sorted(values):
         raise ValueError("expected [low, high]")
     return values
+
+
+def printable(text: str) -> str:
+    """Validator: a path or name that a message can show and a system call can take."""
+    if not text.isprintable():
+        raise ValueError("expected printable characters alone")
+    return text
+
+
+def address(text: str) -> str:
+    """Validator: an address of the web. One with a password is refused, as parameters are shown and recorded."""
+    if not text:
+        return text
+    try:
+        parts = urllib.parse.urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        valid, parts = False, None
+    if "@" in text:  # never shown: what is before it may be a password
+        raise PydanticCustomError("secret", "an address without a user and a password; put them into ~/.netrc")
+    if not valid or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("expected an address that begins with https:// or http://")
+    return text

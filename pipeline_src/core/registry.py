@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline_src.core.errors import UserError
+from pipeline_src.core.errors import UserError, brief, plain
 
 
 class Registry:
@@ -76,7 +76,7 @@ class Registry:
 
     def unknown(self, name: str) -> str:
         """What to say of a name that is not registered."""
-        return f"expected a registered {self.noun}, but got {name!r}{closest(name, self.entries)}"
+        return f"expected a registered {self.noun}, but got {brief(name)}{closest(name, self.entries)}"
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._loaded:
@@ -92,8 +92,8 @@ class Registry:
 
 def closest(name: object, known) -> str:
     """`; did you mean 'x'? (known: ...)`, or ` (known: ...)`, for a message about an unknown name."""
-    known = [str(item) for item in known]
-    match = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    known = [plain(item) for item in known]
+    match = difflib.get_close_matches(str(name)[:100], known, n=1, cutoff=0.5)
     return (f"; did you mean {match[0]!r}?" if match else "") + f" (known: {', '.join(sorted(known)) or 'none'})"
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from pipeline_src.core.params import Section
+from pipeline_src.core.params import CHARACTERS, SEED, Section, address, printable
 from pipeline_src.core.registry import Registry
 
 datasets = Registry("pipeline_src.datasets", "dataset")
@@ -28,21 +28,35 @@ class DatasetParams(Section):
     kind: str = Field(description="registered dataset; the block's own name by default")
     recipe: str = Field(description="preprocessing recipe, a key of `recipes`")
     val_fraction: float = Field(
-        gt=0, lt=0.5, description="share of the training clips held out as val, by group, where no val is published"
+        ge=0.001, lt=0.5, description="share of the training clips held out as val, by group, where no val is published"
     )
-    split_seed: int = Field(ge=0, description="seed of the val cut")
+    split_seed: int = Field(ge=0, le=SEED, description="seed of the val cut")
     max_quarantine: float = Field(ge=0, lt=1, description="share of unreadable clips above which the run stops")
     shards: int = Field(ge=1, le=10_000, description="jobs that the extraction is cut into")
+
+
+def _home(folder: str) -> str:
+    """Validator: a folder whose `~` this machine knows."""
+    if any(len(part.encode()) > 255 for part in Path(folder).parts):
+        raise ValueError("expected names of at most 255 bytes")
+    try:
+        Path(printable(folder)).expanduser()
+    except RuntimeError:
+        raise ValueError("expected a folder of a user of this machine, whose home folder is known") from None
+    return folder
 
 
 class FolderParams(DatasetParams):
     """Parameters of a dataset whose published files the user keeps in a folder."""
 
-    folder: str = Field(
-        min_length=1, description="folder of the published files; `fetch NAME` fills it as far as links allow"
+    folder: Annotated[str, AfterValidator(_home)] = Field(
+        min_length=1,
+        max_length=CHARACTERS,
+        description="folder of the published files; `fetch NAME` fills it as far as links allow",
     )
-    mirror: str = Field(
+    mirror: Annotated[str, AfterValidator(address)] = Field(
         default="",
+        max_length=CHARACTERS,
         description="address that holds copies of what `fetch` downloads, as <mirror>/<host>/<path>; none: the source",
     )
 

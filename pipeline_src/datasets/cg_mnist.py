@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline_src.core.errors import UserError
+from pipeline_src.core.params import SEED
 from pipeline_src.datasets import lists, pickles
 from pipeline_src.datasets.base import Clip, Dataset, Download, FolderParams, datasets
 
@@ -41,7 +42,7 @@ class CGMnistParams(FolderParams):
     variance: float = Field(
         ge=0, le=1, description="of the training colours about their class's; published 0.020 to 0.050, PMR 0.030"
     )
-    seed: int = Field(ge=0, description="of the colours that are made")
+    seed: int = Field(ge=0, le=SEED, description="of the colours that are made")
 
 
 @datasets.register("cg_mnist")

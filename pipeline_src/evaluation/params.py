@@ -2,12 +2,12 @@
 
 from pydantic import Field
 
-from pipeline_src.core.params import Section
+from pipeline_src.core.params import CLIPS, Section
 
 
 class Evaluation(Section):
     """How a trained model is looked at."""
 
-    batch_size: int = Field(ge=1, description="clips")
-    probe_c: float = Field(gt=0, description="inverse strength of the linear probe's L2 penalty")
-    probe_iterations: int = Field(ge=1, description="most L-BFGS steps of the linear probe")
+    batch_size: int = Field(ge=1, le=CLIPS, description="clips")
+    probe_c: float = Field(ge=1e-6, le=1_000_000, description="inverse strength of the linear probe's L2 penalty")
+    probe_iterations: int = Field(ge=1, le=1_000_000, description="most L-BFGS steps of the linear probe")

@@ -31,6 +31,7 @@ from pydantic import Field
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.lazy import torch
+from pipeline_src.core.params import LARGE
 from pipeline_src.methods import discrepancy
 from pipeline_src.methods.base import Method, Phase, Quantity, WindowParams, methods
 
@@ -91,6 +92,7 @@ class OGMParams(WindowParams):
     alpha: float = Field(
         default=0.8,
         ge=0,
+        le=LARGE,
         allow_inf_nan=False,
         description="strength; 0 is joint training. Published: CREMA-D 0.8, VGGSound 0.1 (CVPR 2022, README), "
         "Kinetics-Sounds 0.8 (TPAMI 2024, script), CREMA-D 2.6 (TPAMI 2024, with GE, AdamW, its issue 3)",

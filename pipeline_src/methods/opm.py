@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pipeline_src.core.lazy import torch
+from pipeline_src.core.params import LARGE
 from pipeline_src.methods import discrepancy
 from pipeline_src.methods.base import Method, MethodParams, Phase, Quantity, methods
 from pipeline_src.methods.ogm import OGM, OGMParams
@@ -72,6 +73,7 @@ class OPMParams(MethodParams):
     lam: float = Field(
         default=0.5,
         ge=0,
+        le=LARGE,
         allow_inf_nan=False,
         description="lambda, how far the probability grows with the ratio: up to q_base (1 + lambda), cut at 1. "
         "Published: 0.5 (TPAMI 2024, script; BalanceBenchmark)",

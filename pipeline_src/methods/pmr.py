@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pipeline_src.core.lazy import torch
+from pipeline_src.core.params import LARGE
 from pipeline_src.methods.base import Method, Phase, Quantity, WindowParams, methods
 from pipeline_src.methods.discrepancy import RATIO, Others, ratios, scores
 
@@ -127,6 +128,7 @@ class PMRParams(WindowParams):
     alpha: float = Field(
         1.0,
         ge=0,
+        le=LARGE,
         allow_inf_nan=False,
         description="weight of the prototype losses; paper 1 or 2, CREMA-D 2, AVE 1 or 2",
     )
@@ -150,7 +152,11 @@ class PMRParams(WindowParams):
         0.2, ge=0, lt=1, description="eps, the part of the last prototypes that is kept; released 0.2, in bash.sh 0"
     )
     mu: float = Field(
-        0.01, ge=0, allow_inf_nan=False, description="weight of PER; paper 0.001 or 0.01, 0 for none as released"
+        0.01,
+        ge=0,
+        le=LARGE,
+        allow_inf_nan=False,
+        description="weight of PER; paper 0.001 or 0.01, 0 for none as released",
     )
     per_epochs: int = Field(
         5, ge=0, description="first epochs with PER, of a shorter run all; the paper says few, not how many"

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipeline_src.core.errors import brief
 from pipeline_src.core.registry import Registry, closest
 from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
@@ -22,7 +23,7 @@ from pipeline_src.study.yaml import Mistakes, shown
 from pipeline_src.training.params import LAYOUTS, Augmentation
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of datasets, recipes and modalities: they become parts of paths
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # of datasets, recipes and modalities: they become parts of paths
 
 
 def load(file: str | Path, resources: str | Path | None = None) -> Settings:
@@ -116,7 +117,7 @@ def _block(registry: Registry, found: Any, mistakes: Mistakes, place: tuple, def
 def _check_names(names, mistakes: Mistakes, place: tuple) -> None:
     for name in names:
         if not NAME.fullmatch(str(name)):
-            mistakes.add((*place, name), "expected a name of small letters, digits, '.', '_' and '-'")
+            mistakes.add((*place, name), "expected a name of at most 64 small letters, digits, '.', '_' and '-'")
 
 
 def _check_fusions(params: Params, mistakes: Mistakes) -> None:
@@ -154,7 +155,7 @@ def _check_references(params: Params, mistakes: Mistakes) -> None:
         if name not in params.datasets:
             mistakes.add(
                 ("study", "datasets", i),
-                f"expected a key of `datasets`, but got {name!r}{closest(name, params.datasets)}",
+                f"expected a key of `datasets`, but got {brief(name)}{closest(name, params.datasets)}",
             )
             continue
         block = params.datasets[name]
@@ -162,7 +163,7 @@ def _check_references(params: Params, mistakes: Mistakes) -> None:
             continue
         if block.recipe not in params.recipes:
             known = {*params.recipes, *shipped_recipes()}
-            what = f"expected a recipe, but got {block.recipe!r}{closest(block.recipe, known)}"
+            what = f"expected a recipe, but got {brief(block.recipe)}{closest(block.recipe, known)}"
             mistakes.add(("datasets", name, "recipe"), what)
             continue
         for modality in datasets[block.kind].modalities:

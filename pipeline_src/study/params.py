@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from pipeline_src.core.params import Section, unique
+from pipeline_src.core.params import SEED, Section, unique
 from pipeline_src.datasets.base import DatasetParams
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.media.base import ExtractorParams
@@ -27,9 +27,9 @@ class Study(Section):
         description="registered methods; `joint` is the baseline"
     )
     unimodal: bool = Field(description="also train one model per modality, alone")
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(unique)] = Field(
-        description="a seed fixes initial weights, batches and augmentation for every method alike"
-    )
+    seeds: Annotated[
+        list[Annotated[int, Field(ge=0, le=SEED)]], Field(min_length=1, max_length=10_000), AfterValidator(unique)
+    ] = Field(description="a seed fixes initial weights, batches and augmentation for every method alike")
 
 
 class Model(Section):
@@ -41,14 +41,14 @@ class Model(Section):
 class Reporting(Section):
     """How runs become a table."""
 
-    confidence: float = Field(gt=0.5, lt=1, description="level of the intervals (Student's t over seeds)")
+    confidence: float = Field(gt=0.5, le=0.9999, description="level of the intervals (Student's t over seeds)")
 
 
 class Tracking(Section):
     """What becomes of runs in MLflow; changes no result. The store: environment variable MLFLOW_TRACKING_URI."""
 
     enabled: bool = Field(True, description="mirror runs in MLflow while Snakemake works")
-    experiment: str = Field("counterpoise", pattern=r"^[\w .:-]+$", description="MLflow's experiment")
+    experiment: str = Field("counterpoise", max_length=200, pattern=r"^[\w .:-]+$", description="MLflow's experiment")
 
 
 class Recipe(Section):

@@ -20,14 +20,24 @@ class Stage(Section):
     threads: int | None = Field(
         None,
         ge=1,
+        le=65_536,
         description="CPU cores; of train: also fixes the order of sums, so keep it to repeat a run bit for bit",
     )
-    mem_mb: int | None = Field(None, ge=1, description="MB of memory; a retry asks for twice, then three times as much")
-    max_mem_mb: int | None = Field(None, ge=1, description="what a retry asks for at most")
-    runtime: int | None = Field(None, ge=1, description="minutes; a retry asks for twice, then three times as much")
-    max_runtime: int | None = Field(None, ge=1, description="what a retry asks for at most: the partition's limit")
+    mem_mb: int | None = Field(
+        None, ge=1, le=10**9, description="MB of memory; a retry asks for twice, then three times as much"
+    )
+    max_mem_mb: int | None = Field(None, ge=1, le=10**9, description="what a retry asks for at most")
+    runtime: int | None = Field(
+        None, ge=1, le=10**7, description="minutes; a retry asks for twice, then three times as much"
+    )
+    max_runtime: int | None = Field(
+        None, ge=1, le=10**7, description="what a retry asks for at most: the partition's limit"
+    )
     gpu: int | None = Field(
-        None, ge=0, description="GPUs; honoured where the executor or --resources gpu=N knows them; none if not said"
+        None,
+        ge=0,
+        le=10_000,
+        description="GPUs; honoured where the executor or --resources gpu=N knows them; none if not said",
     )
     gpu_model: str | None = Field(None, min_length=1, description="Slurm: kind of GPU, as in --gpus=MODEL:N")
     partition: str | None = Field(None, min_length=1, description="Slurm: the cluster's own default if not said")
@@ -65,10 +75,13 @@ def _complete(default: Stage) -> Stage:
 class Resources(Section):
     """workflow/resources.yaml: per stage, what jobs ask of the machine or the cluster; changes no result."""
 
-    seeds_per_job: int = Field(ge=1, description="seeds of one cell that share a process, which pays the imports once")
+    seeds_per_job: int = Field(
+        ge=1, le=10_000, description="seeds of one cell that share a process, which pays the imports once"
+    )
     cells_per_gpu: int = Field(
         default=1,
         ge=1,
+        le=1000,
         description="cells on one GPU at a time, each with its share of the memory",
     )
     default: Annotated[Stage, AfterValidator(_complete)] = Field(

@@ -1,57 +1,178 @@
-"""Reading YAML strictly: a mistake names its line, what was expected, what was given, and the closest name."""
+"""Reading YAML strictly: a mistake names its line, what was expected, what was given, and the closest name.
+
+A value means what it shows. What YAML 1.1 and 1.2 read differently (010, 1:30, yes) is refused, so that an editor, DVC
+and this program cannot disagree on a file; so are tags, which are no plain data, and aliases that explode.
+"""
 
 import json
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline_src.core.errors import UserError
+from pipeline_src.core.errors import UserError, brief, plain
 from pipeline_src.core.registry import closest
+
+LARGEST = 1_000_000  # bytes of a file
+DEEPEST = 50  # blocks in blocks, aliases followed
+MOST = 100_000  # values of a file, aliases followed
+DIGITS = 100  # of a number
+MISTAKES = 50  # that are listed
+BOUNDS = {  # pydantic's type of an error: words, key of its context
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("greater than or equal to", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("less than or equal to", "le"),
+}
+CORE = ("null", "bool", "int", "float", "str", "seq", "map")  # YAML's plain data
 
 
 def read(file: Path, model: type[BaseModel], noun: str) -> tuple[dict, "Mistakes"]:
-    """A YAML file's values, and where to note mistakes in them."""
+    """A YAML file's values, and where to note mistakes in them. Raises UserError if it cannot be read."""
     try:
+        state = file.stat()
+        if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
+            raise UserError(f"{file}: expected a readable {noun} file, but got a pipe or a device; name a file")
+        if state.st_size > LARGEST:
+            raise UserError(f"{file}: expected at most {LARGEST:,} bytes, but got {state.st_size:,}; shorten it")
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{file}: expected a readable {noun} file: {error.strerror}") from error
+        raise UserError(f"{plain(file, 300)}: expected a readable {noun} file: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: expected UTF-8, but got {error.reason} at byte {error.start}") from error
+        raise UserError(f"{file}: expected UTF-8, but got {error.reason} at byte {error.start}; save it so") from error
+    except ValueError as error:  # a NUL in the name
+        raise UserError(f"{str(file)!r}: expected the name of a {noun} file: {error}") from error
     try:
-        root = yaml.compose(text, Loader=Loader)
-        values = yaml.load(text, Loader=Loader)
+        loader = Loader(text)
+        root = loader.get_single_node()
+        if root is not None:
+            _check_size(root)
+        values = None if root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
         what = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UserError(f"{where}: not valid YAML: {what}") from error
+        raise UserError(f"{where}: not valid YAML: {what if len(what) <= 300 else what[:297] + '...'}") from error
     if not isinstance(values, dict):
         raise UserError(f"{file}: expected sections ({', '.join(model.model_fields)}), but got {shown(values)}")
     return values, Mistakes(file, root)
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses a key that stands twice."""
+    """SafeLoader that reads 1e-3 as a number and a date as text, as YAML 1.2 does; that refuses what the two versions
+    read differently, tags, and a key that stands twice; and that stops at blocks too deep.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            _refuse(f"expected blocks nested at most {DEEPEST} deep, but got more", self.peek_event())
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class Mark(yaml.MarkedYAMLError):
+    """A value that is YAML, but is refused."""
 
 
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
+def _refuse(problem: str, at: Any) -> None:
+    raise Mark(problem=problem, problem_mark=at.start_mark)
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Raises Mark if the values are too many or too deep once every alias stands for what it names."""
+    measured: dict[int, tuple[int, int]] = {}  # node -> values, depth
+    entered: set[int] = set()
+
+    def measure(node: yaml.Node) -> tuple[int, int]:
+        if id(node) not in measured:
+            if id(node) in entered:
+                _refuse("expected no alias that contains itself; write the values out", node)
+            entered.add(id(node))
+            children = node.value if isinstance(node, yaml.SequenceNode) else ()
+            if isinstance(node, yaml.MappingNode):
+                children = [child for pair in node.value for child in pair]
+            counts, depths = zip((0, 0), *map(measure, children), strict=True)
+            if sum(counts) >= MOST:
+                _refuse(f"expected at most {MOST:,} values, each alias counted with all that it names", node)
+            if max(depths) >= DEEPEST:
+                _refuse(f"expected blocks nested at most {DEEPEST} deep, aliases followed, but got more", node)
+            measured[id(node)] = 1 + sum(counts), 1 + max(depths)
+        return measured[id(node)]
+
+    measure(root)
+
+
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    """A number in decimal or 0x... notation."""
+    text = loader.construct_scalar(node)
+    if len(text) > DIGITS:
+        _refuse(f"expected a number of at most {DIGITS} digits, but got {len(text):,}", node)
+    if ":" in text:
+        _refuse(f"{text} is a number to base 60 for some readers; write a plain number, or put it in quotes", node)
+    if not re.fullmatch(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)", text):
+        what = "is no decimal number, or not the same for all readers; write a decimal number without leading zeros"
+        _refuse(f"{brief(text)} {what}", node)
+    return loader.construct_yaml_int(node)
+
+
+def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    text = loader.construct_scalar(node)
+    if ":" in text:
+        _refuse(f"{text} is a number to base 60 for some readers; write a plain number, or put it in quotes", node)
+    try:
+        return loader.construct_yaml_float(node)
+    except ValueError:
+        _refuse(f"{brief(text)} is no number; write a plain number", node)
+
+
+def _boolean(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
+    text = loader.construct_scalar(node)
+    if text.lower() not in ("true", "false"):
+        _refuse(f"{brief(text)} is text for some readers; write true or false, or put it in quotes", node)
+    return text.lower() == "true"
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.Node) -> dict:
+    if not isinstance(node, yaml.MappingNode):
+        _refuse("expected a block of keys after the tag", node)
     seen = set()
     for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.value in seen:
-            raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
-        seen.add(str(key.value))
+        if not isinstance(key, yaml.ScalarNode):
+            continue  # PyYAML says so
+        if key.value in seen:
+            _refuse(f"the key {brief(key.value)} stands twice", key)
+        seen.add(key.value)
+        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            loader.construct_object(key)
+            _refuse(f"expected a key that is text, but got {brief(key.value)}; put it in quotes", key)
     return loader.construct_mapping(node, deep=True)
 
 
-Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+def _tag(loader: yaml.SafeLoader, node: yaml.Node) -> None:
+    _refuse(f"expected plain data, but got the tag {brief(node.tag)}; remove it", node)
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag.rsplit(":", 1)[-1] in (*CORE, "merge")]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+Loader.yaml_constructors = {f"tag:yaml.org,2002:{name}": getattr(Loader, f"construct_yaml_{name}") for name in CORE} | {
+    "tag:yaml.org,2002:int": _integer,
+    "tag:yaml.org,2002:float": _float,
+    "tag:yaml.org,2002:bool": _boolean,
+    "tag:yaml.org,2002:map": _mapping,
+    None: _tag,
+}
 
 
 class Mistakes:
@@ -64,7 +185,7 @@ class Mistakes:
         node, line = self.root, 1
         for part in place:
             node, line = _child(node, part, line)
-        self.lines.append((line, f"{self.file}:{line}: {'.'.join(map(str, place)) or 'file'}: {what}"))
+        self.lines.append((line, f"{self.file}:{line}: {'.'.join(map(plain, place)) or 'file'}: {what}"))
 
     def checked(self, model: type[BaseModel], values: Any, place: tuple) -> Any:
         """The values as `model`, or None after noting what is wrong with them."""
@@ -78,7 +199,10 @@ class Mistakes:
 
     def raise_if_any(self) -> None:
         if self.lines:
-            raise UserError("\n".join(line for _, line in sorted(self.lines)))
+            lines = [line for _, line in sorted(self.lines)]
+            if len(lines) > MISTAKES:
+                lines[MISTAKES:] = [f"{self.file}: and {len(lines) - MISTAKES:,} more mistakes; fix these first"]
+            raise UserError("\n".join(lines))
 
 
 def _child(node: yaml.Node | None, part: Any, line: int) -> tuple[yaml.Node | None, int]:
@@ -92,7 +216,8 @@ def _child(node: yaml.Node | None, part: Any, line: int) -> tuple[yaml.Node | No
 
 
 def shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    """A value as in a message: on one line, and not the whole of a long one."""
+    text = json.dumps(value[:60] if isinstance(value, str) else value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -102,6 +227,10 @@ def _said(error: dict, model: type[BaseModel]) -> str:
     match error["type"]:
         case "extra_forbidden":
             return f"unknown key{closest(error['loc'][-1], _fields(model, error['loc'][:-1]))}"
+        case "secret":  # a value that no message may show
+            return f"expected {error['msg']}"
+        case "string_unicode":  # half of a pair of UTF-16
+            return f"expected text in UTF-8, but got {found}"
         case "missing":
             return "expected a value, but got none"
         case "value_error":
@@ -110,6 +239,9 @@ def _said(error: dict, model: type[BaseModel]) -> str:
             return f"expected a block of keys, but got {found}"
         case "literal_error":
             return f"expected {error['ctx']['expected']}, but got {found}"
+    if error["type"] in BOUNDS:
+        words, key = BOUNDS[error["type"]]
+        return f"expected {words} {error['ctx'][key]:.12g}, but got {found}"
     expected = re.sub(r"^(Input|List|Dictionary) should (be |have )?", "", error["msg"])
     return f"expected {expected}, but got {found}"
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from pipeline_src.core.params import Section, ascending
+from pipeline_src.core.params import CLIPS, EPOCHS, LARGE, SMALL, Section, ascending
 
 
 class Augmentation(Section):
@@ -13,16 +13,23 @@ class Augmentation(Section):
     A mirrored picture of optical flow keeps the sign of its displacements, as in the released code.
     """
 
-    crop_scale: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(ascending)] = Field(
+    crop_scale: Annotated[
+        list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2), AfterValidator(ascending)
+    ] = Field(
         default=[1.0, 1.0],
         description="frames: share of the area that a random crop keeps; torchvision's default is [0.08, 1]",
     )
-    crop_ratio: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(ascending)] = Field(
+    crop_ratio: Annotated[
+        list[Annotated[float, Field(ge=0.01, le=100)]], Field(min_length=2, max_length=2), AfterValidator(ascending)
+    ] = Field(
         default=[1.0, 1.0], description="frames: aspect ratio of the crop; torchvision's default is [0.75, 1.3333]"
     )
     flip: float = Field(default=0.0, ge=0, le=1, description="frames: probability of a horizontal flip")
     roll: int = Field(
-        default=0, ge=0, description="spectrograms: largest shift in time, in steps, either way, round the end"
+        default=0,
+        ge=0,
+        le=100_000,
+        description="spectrograms: largest shift in time, in steps, either way, round the end",
     )
 
 
@@ -32,16 +39,18 @@ LAYOUTS = {"crop_scale": "frames", "crop_ratio": "frames", "flip": "frames", "ro
 class Training(Section):
     """One schedule for every run of the study."""
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1, description="clips")
+    epochs: int = Field(ge=1, le=EPOCHS)
+    batch_size: int = Field(ge=1, le=CLIPS, description="clips")
     optimizer: Literal["sgd", "adamw"]
-    lr: float = Field(gt=0, description="learning rate")
+    lr: float = Field(ge=SMALL, le=LARGE, description="learning rate")
     momentum: float = Field(ge=0, lt=1, description="of sgd; published 0.9")
-    weight_decay: float = Field(ge=0, description="published 1e-4 (sgd), 1e-2 (adamw)")
+    weight_decay: float = Field(ge=0, le=LARGE, description="published 1e-4 (sgd), 1e-2 (adamw)")
     lr_step: int = Field(
-        ge=1, description="epochs after which the learning rate is multiplied by `lr_gamma`; published 70 of 100"
+        ge=1,
+        le=EPOCHS,
+        description="epochs after which the learning rate is multiplied by `lr_gamma`; published 70 of 100",
     )
-    lr_gamma: float = Field(gt=0, le=1, description="published 0.1")
+    lr_gamma: float = Field(ge=SMALL, le=1, description="published 0.1")
     augmentation: dict[str, Augmentation] = Field(description="modality -> random changes")
     normalize: Literal["train", "imagenet", "none"] = Field(
         description="train: by mean and deviation of the training split (per channel, per feature of a sequence, of a "
@@ -56,6 +65,7 @@ class Training(Section):
     checkpoint_minutes: float = Field(
         default=10,
         ge=0,
+        le=525_600,
         description="within an epoch, time between two checkpoints; one is also made after every epoch",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 on a GPU that has it, else fp32")

@@ -199,7 +199,9 @@ def refused(outcome: Outcome, says: str, *names: str, lines: int = 1) -> None:
     assert re.search(says, message), f"expected {says!r} in: {message}"
     for name in names:
         assert name in message, f"expected {name!r} in: {message}"
-    assert message.isprintable() or set(message) - {"\n"} and all(c.isprintable() or c == "\n" for c in message), message
+    assert message.isprintable() or (set(message) - {"\n"} and all(c.isprintable() or c == "\n" for c in message)), (
+        message
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes | str]:
@@ -209,7 +211,7 @@ def contents(folder: Path) -> dict[str, bytes | str]:
         for name in names:
             path = Path(parent) / name
             if path.is_symlink():
-                found[str(path)] = os.readlink(path)
+                found[str(path)] = str(path.readlink())
             elif path.is_file():
                 found[str(path)] = path.read_bytes()
     return found

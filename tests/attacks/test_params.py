@@ -18,7 +18,7 @@ NUMBERS = [
     ("study.seeds.0", "-1", "greater than or equal to 0"),
     ("study.seeds.0", "4294967296", "less than or equal to 4294967295"),
     ("study.seeds.0", "18446744073709551616", "less than or equal to 4294967295"),
-    ("study.seeds.0", "1" + "0" * 300, "less than or equal to 4294967295"),
+    ("study.seeds.0", "1" + "0" * 300, "at most 100 digits"),
     ("study.seeds.0", "1.0", "integer"),
     ("study.seeds.0", "true", "integer"),
     ("study.seeds.0", "null", "integer"),
@@ -26,7 +26,7 @@ NUMBERS = [
     ("study.seeds", "[]", "at least 1 item"),
     ("study.seeds", "[3, 3]", "each value once"),
     ("study.seeds", "0", "list"),
-    ("study.seeds", "{0: 1}", "list"),
+    ("study.seeds", "{a: 1}", "list"),
     ("study.seeds", str(list(range(10_001))), "at most 10000 items"),
     ("datasets.digits.split_seed", "4294967296", "less than or equal to 4294967295"),
     ("datasets.digits.split_seed", "-1", "greater than or equal to 0"),
@@ -47,8 +47,8 @@ NUMBERS = [
     ("training.epochs", "-1", "greater than or equal to 1"),
     ("training.epochs", "2.5", "integer"),
     ("training.epochs", "1e1", "integer"),
-    ("training.epochs", "9" * 5000, "integer"),
-    ("training.epochs", "0x" + "f" * 20_000, "integer|less than or equal to 100000"),
+    ("training.epochs", "9" * 90, "less than or equal to 100000"),
+    ("training.epochs", "0x" + "f" * 90, "less than or equal to 100000"),
     ("training.batch_size", "9223372036854775808", "less than or equal to 1048576"),
     ("training.batch_size", "0", "greater than or equal to 1"),
     ("training.lr", "1.0e+300", r"less than or equal to 1e\+30"),
@@ -85,8 +85,8 @@ NUMBERS = [
     ("evaluation.probe_c", "1.0e-308", "greater than or equal to 1e-06"),
     ("evaluation.probe_c", "1.0e+308", r"less than or equal to 1000000"),
     ("evaluation.probe_iterations", HUGE, "less than or equal to 1000000"),
-    ("reporting.confidence", "1", "less than 1"),
-    ("reporting.confidence", "0.9999999999999999", "less than or equal to 0.9999|less than 1"),
+    ("reporting.confidence", "1", "less than or equal to 0.9999"),
+    ("reporting.confidence", "0.9999999999999999", "less than or equal to 0.9999"),
     ("model.encoders.audio.width", "1000000000", "less than or equal to 8192"),
     ("model.encoders.audio.width", "100000", "less than or equal to 8192"),
     ("model.encoders.audio.depth.0", HUGE, "less than or equal to 100"),
@@ -141,10 +141,10 @@ FOLDERS = [
     ('"a\\0b"', "printable characters"),
     ('"a\\nb"', "printable characters"),
     ('"a\\x1b[2Jb"', "printable characters"),
-    ('"a\\ud800b"', "surrogate|printable characters|not valid YAML"),
+    ('"a\\ud800b"', "expected text in UTF-8"),
     ("'~no-such-user-here/x'", "home folder"),
     ("x" * 5000, "at most 4000"),
-    ("x" * 300, "too long|at most"),
+    ("x" * 300, "at most 255 bytes"),
     ("''", "at least 1 character"),
     ("null", "string"),
     ("7", "string"),
@@ -218,7 +218,9 @@ def test_the_study_itself_is_planned(plan):
 @pytest.mark.parametrize(("place", "written", "says"), NUMBERS + TEXTS, ids=short)
 def test_a_value_that_cannot_be_is_one_line_with_its_place(plan, place, written, says):
     text = put(STUDY, place, written)
-    refused(plan(text), says, f"p.yaml:{line_of(STUDY, place)}: {place}")
+    pair = 2 if place.endswith(("scale", "ratio")) else 1  # a line for each number of a pair
+    where = f"p.yaml:{line_of(STUDY, place)}: " + ("not valid YAML" if "digits" in says else place)
+    refused(plan(text), says, where, lines=pair)
 
 
 @pytest.mark.parametrize(("written", "says"), FOLDERS, ids=short)

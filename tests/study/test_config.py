@@ -192,7 +192,7 @@ MISTAKES = {
         "expected a valid integer, but got 12.0",
     ),
     "string for float": ("lr: 0.02", "lr: fast", "lr:", "training.lr", 'expected a valid number, but got "fast"'),
-    "bool for float": ("lr: 0.02", "lr: yes", "lr:", "training.lr", "expected a valid number, but got true"),
+    "bool for float": ("lr: 0.02", "lr: true", "lr:", "training.lr", "expected a valid number, but got true"),
     "int for bool": (
         "track_test: true",
         "track_test: 1",
@@ -356,7 +356,7 @@ MISTAKES = {
         "  digits/1:",
         "digits-1:",
         "recipes.digits/1",
-        "expected a name of small letters, digits, '.', '_' and '-'",
+        "expected a name of at most 64 small letters, digits, '.', '_' and '-'",
     ),
     "nothing to train": (
         "  fusions: [concat, sum]\n  methods: [joint]\n  unimodal: true",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from pipeline_src.core.params import WIDTH
 from pipeline_src.models.base import Encoder, EncoderParams, encoders
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
 class ConvNetParams(EncoderParams):
     kind: Literal["convnet"] = "convnet"
-    width: int = Field(ge=1, description="channels of the first two layers, doubled in the last two; published 32")
-    features: int = Field(ge=1, description="length of the feature vector; published 512")
+    width: int = Field(
+        ge=1, le=WIDTH, description="channels of the first two layers, doubled in the last two; published 32"
+    )
+    features: int = Field(ge=1, le=65_536, description="length of the feature vector; published 512")
 
 
 @encoders.register("convnet")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from pipeline_src.core.params import WIDTH
 from pipeline_src.models.base import Encoder, EncoderParams, encoders, too_few_words
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 class EmbeddingParams(EncoderParams):
     kind: Literal["embedding"] = "embedding"
-    words: int = Field(ge=2, description="rows of the table, at least the recipe's `buckets` + 1")
-    width: int = Field(ge=1, description="length of a word's vector and of the feature vector")
+    words: int = Field(ge=2, le=2**31 - 1, description="rows of the table, at least the recipe's `buckets` + 1")
+    width: int = Field(ge=1, le=WIDTH, description="length of a word's vector and of the feature vector")
 
 
 @encoders.register("embedding")

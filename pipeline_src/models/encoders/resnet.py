@@ -11,10 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
+from pipeline_src.core.params import CHARACTERS, WIDTH, printable
 from pipeline_src.models.base import Encoder, EncoderParams, encoders
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 
 class ResNetParams(EncoderParams):
     kind: Literal["resnet"] = "resnet"
-    width: int = Field(ge=1, description="channels of the first stage, doubled in each further one; ResNet-18 has 64")
-    depth: list[Annotated[int, Field(ge=1)]] = Field(
+    width: int = Field(
+        ge=1, le=WIDTH, description="channels of the first stage, doubled in each further one; ResNet-18 has 64"
+    )
+    depth: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         min_length=1, max_length=8, description="basic blocks per stage; ResNet-18 has [2, 2, 2, 2]"
     )
-    weights: str | None = Field(
+    weights: Annotated[str, Field(max_length=CHARACTERS), AfterValidator(printable)] | None = Field(
         default=None,
         description="file to start from: safetensors, or a PyTorch state dict with torchvision's names; null: chance. "
         "A first convolution of other channels is adapted: each gets the mean of the file's, times their ratio",

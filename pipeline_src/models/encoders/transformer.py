@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline_src.core.params import WIDTH
 from pipeline_src.models.base import Encoder, EncoderParams, encoders, too_few_words
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
 class TransformerParams(EncoderParams):
     kind: Literal["transformer"] = "transformer"
-    width: int = Field(ge=1, description="length of a step's vector and of the feature vector; published 1024")
+    width: int = Field(
+        ge=1, le=WIDTH, description="length of a step's vector and of the feature vector; published 1024"
+    )
     layers: int = Field(ge=1, le=100, description="published 2")
     heads: int = Field(ge=1, description="attention heads, a divisor of `width`; published 4")
-    feedforward: int = Field(ge=1, description="width inside a layer's feed-forward part; published 512")
+    feedforward: int = Field(ge=1, le=65_536, description="width inside a layer's feed-forward part; published 512")
     words: int | None = Field(
         default=None, ge=2, description="tokens alone: rows of the embedding, at least the recipe's `buckets` + 1"
     )
