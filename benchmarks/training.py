@@ -9,6 +9,7 @@ import sys
 import time
 
 from pipeline_src.core.errors import UserError
+from pipeline_src.methods.base import Setting
 from pipeline_src.methods.base import methods as registry
 from pipeline_src.models.base import encoders
 from pipeline_src.study.plan import Cell, Plan
@@ -64,8 +65,8 @@ def loader(plan: Plan) -> None:
             for same in ready:
                 batch, read = timed(lambda batches=batches: next(batches))
                 batch, prepared = timed(lambda batch=batch: prepare(batch))
-                _, step = timed(lambda batch=batch, trainer=trainer: trainer.step(batch))
-                _, bare = timed(lambda same=same, trainer=trainer: trainer.step(same))
+                _, step = timed(lambda batch=batch, trainer=trainer: trainer.method.step(trainer.context, batch))
+                _, bare = timed(lambda same=same, trainer=trainer: trainer.method.step(trainer.context, same))
                 for part, seconds in zip(spent, (read, prepared, step, bare), strict=True):
                     spent[part] += seconds
             batches.close()
@@ -78,14 +79,16 @@ def loader(plan: Plan) -> None:
 def methods(plan: Plan) -> None:
     """Time of every method's step over joint training's, on ResNet-18-size encoders and random clips.
 
-    Batch 64, one frame of 224 x 224 and a spectrogram of 257 x 188 (OGM-GE's CREMA-D), 6, 31 and 309 classes. Methods
-    differ only behind the encoders' forward pass, by milliseconds in seconds, so that part is what is timed, method by
-    method in turn, on the features and gradients of a real step; the ratio is of whole steps. What a method does once
-    per epoch is given for the clips stated, over joint training's time for them.
+    Batch 64, one frame of 224 x 224 and a spectrogram of 257 x 188 (OGM-GE's CREMA-D), 6, 31 and 309 classes. All that
+    a step does but for the encoders' passes is milliseconds in seconds, so that part is what is timed, method by method
+    in turn, on the features and gradients of a real step; the encoders' passes are counted, and count at their measured
+    time. The ratio is of whole steps. What a method does once per epoch is given for the clips stated, over joint
+    training's time for them. Methods that require other runs are left out.
     """
     import torch
 
     from pipeline_src.training import device as devices
+    from pipeline_src.training.assemble import add_modules
     from pipeline_src.training.loader import Loader
     from pipeline_src.training.loop import Trainer
 
@@ -95,10 +98,10 @@ def methods(plan: Plan) -> None:
     print(f"{device}, {torch.get_num_threads()} threads, batch {BATCH}, medians", flush=True)
     print(f"{'classes':>8}  {'method':12}{'step s':>9}{'/ joint':>9}{'once s':>9}{'/ epoch':>9}  of {2 * BATCH} clips")
 
-    def timed(call) -> float:
+    def timed(call, *arguments) -> float:
         devices.synchronize(device)
         started = time.perf_counter()
-        call()
+        call(*arguments)
         devices.synchronize(device)
         return time.perf_counter() - started
 
@@ -110,36 +113,60 @@ def methods(plan: Plan) -> None:
         batch = next(loaders["train"].batches(BATCH))
         batch = batch._replace(inputs=trainer.transform(batch.inputs))
         trainer.model.train()
-        step = statistics.median(timed(lambda t=trainer, b=batch: t.step(b)) for _ in range(STEPS))
-        with torch.no_grad(), devices.autocast(device, "auto"):
+        joint = trainer.method
+        step = statistics.median(timed(joint.step, ctx, batch) for _ in range(STEPS))
+        forward = statistics.median(timed(ctx.encode, batch) for _ in range(STEPS))
+        with torch.no_grad(), ctx.autocast():
             features = trainer.model.encode(batch.inputs)
 
-        plugins, once, tails = {}, {}, {name: [] for name in names}
+        plugins, extras, once, tails, passes = {}, {}, {}, {}, {}
+        setting = Setting(tuple(cache.modalities), "concat", EPOCHS)
         for name in names:
-            method = plugins[name] = registry[name](registry[name].Params())
+            plugin = registry[name]
+            if plugin.requires(plugin.Params(), setting) or plugin.refuses(plugin.Params(), setting):
+                continue
+            method = plugins[name] = plugin(plugin.Params())
+            trainer.model.extra = extras[name] = torch.nn.ModuleDict()
+            add_modules(trainer.model, method, classes, 0)
+            trainer.model.extra.to(device)
             method.on_train_start(ctx)
             ctx.start_epoch(ACTIVE)
-            once[name] = timed(lambda method=method, ctx=ctx: method.before_epoch(ctx))
+            once[name], tails[name] = timed(method.before_epoch, ctx), []
             trainer.model.train()
+        encode, zero_grad, update = trainer.model.encode, ctx.zero_grad, ctx.update
+        ctx.zero_grad = ctx.update = lambda: None  # the gradients of the real step stay
         for _ in range(TAILS):
             for name, method in plugins.items():
-                trainer.method = method
                 fresh = features.replaced({m: f.detach().requires_grad_() for m, f in features.items()})
-                tails[name].append(timed(lambda t=trainer, f=fresh, b=batch: t.learn(f, b)))
+                trainer.model.encode = lambda inputs, kept=None, f=fresh: f
+                trainer.model.extra = extras[name]
+                before = ctx.forwards, ctx.backwards
+                tails[name].append(timed(method.step, ctx, batch))
+                passes[name] = (ctx.forwards - before[0]) / BATCH, (ctx.backwards - before[1]) / BATCH
+        trainer.model.encode, ctx.zero_grad, ctx.update = encode, zero_grad, update
         tail = {name: statistics.median(values[1:]) for name, values in tails.items()}
-        for name in names:
-            whole = step - tail["joint"] + tail[name]
-            shares = whole / step, once[name] / (2 * step)
-            print(f"{classes:8}  {name:12}{whole:9.3f}{shares[0]:9.3f}{once[name]:9.3f}{shares[1]:9.3f}", flush=True)
+        backward = step - tail["joint"] - forward  # and the optimiser's step
+        for name, (forwards, backwards) in passes.items():
+            whole = tail[name] + forwards * forward + backwards * backward
+            ratios = whole / step, once[name] / (2 * step)
+            print(f"{classes:8}  {name:12}{whole:9.3f}{ratios[0]:9.3f}{once[name]:9.3f}{ratios[1]:9.3f}", flush=True)
 
 
 BATCH, STEPS, TAILS = 64, 3, 12
+EPOCHS = 100
 ACTIVE = 21  # an epoch in which every method acts with its defaults; D&R diagnoses at its start
 
 
 def _resnet18(plan: Plan, cache: _Noise) -> RunSpec:
     """ResNet-18 for both modalities, concatenated, joint training, no augmentation; the plan's device."""
-    published = {"epochs": 100, "batch_size": BATCH, "optimizer": "sgd", "lr": 1e-3, "lr_step": 70, "normalize": "none"}
+    published = {
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "optimizer": "sgd",
+        "lr": 1e-3,
+        "lr_step": 70,
+        "normalize": "none",
+    }
     return RunSpec(
         modalities=tuple(cache.modalities),
         encoders=dict.fromkeys(cache.modalities, encoders["resnet"].Params(width=64, depth=[2, 2, 2, 2])),
@@ -207,7 +234,7 @@ def first_step(plan: Plan) -> None:
     mark("model")
     batch = next(loaders["train"].batches(cell.spec.training.batch_size))
     trainer.model.train()
-    trainer.step(batch._replace(inputs=trainer.transform(batch.inputs)))
+    trainer.method.step(trainer.context, batch._replace(inputs=trainer.transform(batch.inputs)))
     mark("first step")
 
 

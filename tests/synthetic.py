@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pipeline_src.methods.base import methods
+from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import EncoderParams, encoders
 from pipeline_src.training.params import Augmentation, Training
 from pipeline_src.training.spec import RunSpec
@@ -112,3 +112,8 @@ def spec(
 
 def encoder(kind: str, **params) -> EncoderParams:
     return encoders[kind].Params(kind=kind, **params)
+
+
+def setting(fusion: str = "concat", modalities: int = 2, epochs: int = 10) -> Setting:
+    """What a method is asked about before a run, with modalities m0, m1 ..."""
+    return Setting(tuple(f"m{i}" for i in range(modalities)), fusion, epochs)

@@ -5,6 +5,7 @@ Nothing here imports torch, so that params.yaml and the grid are read without it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
@@ -13,13 +14,28 @@ from pydantic import Field, model_validator
 from pipeline_src.core.lazy import torch
 from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
+from pipeline_src.methods.context import Batch, Context
+from pipeline_src.models.base import Output, fusions
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from pipeline_src.models.multimodal import Output
-    from pipeline_src.training.loader import Batch
-    from pipeline_src.training.loop import Context
+    from pipeline_src.models.fusions.base import Features
+    from pipeline_src.models.multimodal import MultimodalModel
+
+__all__ = [
+    "Batch",
+    "Context",
+    "Method",
+    "MethodParams",
+    "Output",
+    "Phase",
+    "Quantity",
+    "Requirement",
+    "Setting",
+    "WindowParams",
+    "methods",
+]
 
 methods = Registry("pipeline_src.methods", "method")
 
@@ -73,6 +89,27 @@ class Phase(NamedTuple):
     """One pass over the training batches; an epoch has one, named joint, unless the method says otherwise."""
 
     name: str = "joint"
+    lr: float = 1.0  # factor on the schedule's learning rate
+
+
+class Requirement(NamedTuple):
+    """A finished run of the same seed: the baseline of one modality, or joint training with the same fusion (None)."""
+
+    modality: str | None
+
+
+class Setting(NamedTuple):
+    """What a method is to work with, as far as params.yaml tells before any run starts."""
+
+    modalities: tuple[str, ...]
+    fusion: str
+    epochs: int
+    task: str = "classification"
+
+    @property
+    def additive(self) -> bool:
+        """Whether the fusion is a sum over modalities."""
+        return bool(fusions.facts(self.fusion).get("additive", False))
 
 
 class Method:
@@ -80,22 +117,51 @@ class Method:
 
     Params: ClassVar[type[MethodParams]] = MethodParams
     quantities: ClassVar[tuple[Quantity, ...]] = ()
+    name: ClassVar[str]  # that it is registered under
 
     @classmethod
-    def refuses(cls, params: MethodParams, fusion: str, modalities: int, epochs: int) -> str | None:
-        """Why the method cannot work with this fusion, number of modalities or length of the run, or None.
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+        """Why the method cannot work in this setting, or None.
 
         Asked before any run starts; one line, "expected ..., but got ...", reported at the method's block.
         """
         return None
 
     @classmethod
-    def extension(cls, params: MethodParams, modalities: int) -> str | None:
-        """What no paper gives about the method with this many modalities, for the tables; None where a paper does."""
+    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
+        """What no paper gives about the method in this setting, for the tables; None where a paper does."""
         return None
+
+    @classmethod
+    def requires(cls, params: MethodParams, setting: Setting) -> dict[str, Requirement]:
+        """Runs that must be there first, by the name under which `ctx.run(name)` gives them.
+
+        Only baselines and joint training can be required, so that the plan has no circle.
+        """
+        return {}
 
     def __init__(self, params: MethodParams):
         self.params = params
+
+    def modules(self, dims: dict[str, int], classes: int) -> dict[str, nn.Module]:
+        """Modules of the method's own, {name: module}, for features of length D_m {m: D_m}; kept in `model.extra`.
+
+        Called whenever a model is built, for evaluation too, under a seed of their own: encoders and fusion start from
+        the same weights in all methods. They are in the optimiser, in checkpoints and in the weights.
+        """
+        return {}
+
+    def logits(self, model: MultimodalModel, features: Features) -> Tensor:
+        """The prediction (B, C), in training, validation and evaluation alike; a removed modality's features are 0.
+
+        A pure function of the model's tensors and the features {m: (B, D_m)}; it may read `self.params` and
+        `model.training`.
+        """
+        return model.fusion(features)
+
+    def unimodal(self, model: MultimodalModel, features: Features) -> dict[str, Tensor]:
+        """What the model predicts from each modality, {m: (B, C)}; a pure function, as `logits` is."""
+        return model.fusion.unimodal(features)
 
     def on_train_start(self, ctx: Context) -> None:
         """Before the first epoch: snapshots."""
@@ -107,15 +173,42 @@ class Method:
         """
         return [Phase()]
 
-    def on_features(
-        self, ctx: Context, features: dict[str, Tensor], batch: Batch
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
+    def samples(self, ctx: Context) -> Tensor | None:
+        """Rows (N',) int64 of train that the coming pass visits, repeats allowed; None: each once.
+
+        Called before each pass, and again when a run goes on within one: it may depend on what `state_dict` holds only.
+        `batch.position` (B,) says where in the list a batch's samples are, for what the method knows of each visit.
+        """
+        return None
+
+    def step(self, ctx: Context, batch: Batch) -> None:
+        """One batch: here one update by the hooks below, in their order."""
+        ctx.zero_grad()
+        features = ctx.encode(batch)
+        with ctx.autocast():
+            changed, kept = self.on_features(ctx, features, batch)
+            features = features.replaced(changed)
+            if kept is not None:
+                features, batch = features.rows(kept), batch.rows(kept)
+            output = Output(features, self.logits(ctx.model, features))
+            losses = self.loss(ctx, output, batch)
+        for name, value in losses.items():
+            ctx.log(name, value)
+        self.backward(ctx, losses, output, batch)
+        self.after_backward(ctx, output, batch)
+        ctx.update()
+
+    def on_features(self, ctx: Context, features: Features, batch: Batch) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Between encoders and fusion: features {m: (B, D_m)} in and out; the rows kept (B,) bool, or None for all."""
         return features, None
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Named scalars; their sum is minimised and each is logged."""
         return {"loss": torch.nn.functional.cross_entropy(output.logits, batch.label)}
+
+    def backward(self, ctx: Context, losses: dict[str, Tensor], output: Output, batch: Batch) -> None:
+        """Gradients from the named losses: here those of their sum."""
+        ctx.backward(sum(losses.values()))
 
     def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         """Gradients are there and may be scaled or added to, through `ctx.model.encoders[m]`."""
@@ -124,7 +217,7 @@ class Method:
         """Weights may be changed here."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the method must have to resume exactly after any step: tensors by name."""
+        """What the method must have to resume exactly after any step, and cannot compute from weights: by name."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

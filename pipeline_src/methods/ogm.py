@@ -33,14 +33,10 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.core.lazy import torch
 from pipeline_src.core.params import LARGE
 from pipeline_src.methods import discrepancy
-from pipeline_src.methods.base import Method, Phase, Quantity, WindowParams, methods
+from pipeline_src.methods.base import Batch, Context, Method, Output, Phase, Quantity, Setting, WindowParams, methods
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
-
-    from pipeline_src.models.multimodal import Output
-    from pipeline_src.training.loader import Batch
-    from pipeline_src.training.loop import Context
 
 NOISE_FLOOR = 1e-8  # of the released code
 
@@ -156,14 +152,14 @@ class OGM(Method):
     )
 
     @classmethod
-    def refuses(cls, params: OGMParams, fusion: str, modalities: int, epochs: int) -> str | None:
-        if modalities < 2:
-            return f"expected two modalities or more, but got {modalities}"
-        return params.beyond(epochs)
+    def refuses(cls, params: OGMParams, setting: Setting) -> str | None:
+        if len(setting.modalities) < 2:
+            return f"expected two modalities or more, but got {len(setting.modalities)}"
+        return params.beyond(setting.epochs)
 
     @classmethod
-    def extension(cls, params: OGMParams, modalities: int) -> str | None:
-        if modalities > 2 and params.others == "min":
+    def extension(cls, params: OGMParams, setting: Setting) -> str | None:
+        if len(setting.modalities) > 2 and params.others == "min":
             return "OGM for more than two modalities by the ratio to the smallest of the other scores"
         return None
 

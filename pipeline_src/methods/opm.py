@@ -31,15 +31,11 @@ from pydantic import Field
 from pipeline_src.core.lazy import torch
 from pipeline_src.core.params import LARGE
 from pipeline_src.methods import discrepancy
-from pipeline_src.methods.base import Method, MethodParams, Phase, Quantity, methods
+from pipeline_src.methods.base import Batch, Context, Method, MethodParams, Output, Phase, Quantity, Setting, methods
 from pipeline_src.methods.ogm import OGM, OGMParams
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pipeline_src.models.multimodal import Output
-    from pipeline_src.training.loader import Batch
-    from pipeline_src.training.loop import Context
 
 
 def drop_probabilities(ratio: Tensor, q_base: float, lam: float) -> Tensor:
@@ -125,16 +121,16 @@ class OPM(Method):
         self.next_q: Tensor | None = None  # (M,), from the scores of the batch before
 
     @classmethod
-    def refuses(cls, params: OPMParams, fusion: str, modalities: int, epochs: int) -> str | None:
-        if modalities < 2:
-            return f"expected two modalities or more, but got {modalities}"
-        if params.warmup_epochs >= epochs:
-            return f"expected warmup_epochs below training.epochs = {epochs}, but got {params.warmup_epochs}"
+    def refuses(cls, params: OPMParams, setting: Setting) -> str | None:
+        if len(setting.modalities) < 2:
+            return f"expected two modalities or more, but got {len(setting.modalities)}"
+        if params.warmup_epochs >= setting.epochs:
+            return f"expected warmup_epochs below training.epochs = {setting.epochs}, but got {params.warmup_epochs}"
         return None
 
     @classmethod
-    def extension(cls, params: OPMParams, modalities: int) -> str | None:
-        if modalities > 2 and params.others == "min":
+    def extension(cls, params: OPMParams, setting: Setting) -> str | None:
+        if len(setting.modalities) > 2 and params.others == "min":
             return "OPM for more than two modalities by the ratio to the smallest of the other scores"
         return None
 
@@ -182,13 +178,12 @@ class OPMOGM(Method):
         self.ogm.name = f"{self.name}.ogm"  # where its messages point to in params.yaml
 
     @classmethod
-    def refuses(cls, params: OPMOGMParams, fusion: str, modalities: int, epochs: int) -> str | None:
-        run = fusion, modalities, epochs
-        return OPM.refuses(params.opm, *run) or OGM.refuses(params.ogm, *run)
+    def refuses(cls, params: OPMOGMParams, setting: Setting) -> str | None:
+        return OPM.refuses(params.opm, setting) or OGM.refuses(params.ogm, setting)
 
     @classmethod
-    def extension(cls, params: OPMOGMParams, modalities: int) -> str | None:
-        return OPM.extension(params.opm, modalities) or OGM.extension(params.ogm, modalities)
+    def extension(cls, params: OPMOGMParams, setting: Setting) -> str | None:
+        return OPM.extension(params.opm, setting) or OGM.extension(params.ogm, setting)
 
     def before_epoch(self, ctx: Context) -> list[Phase]:
         return self.ogm.before_epoch(ctx)

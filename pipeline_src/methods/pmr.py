@@ -40,7 +40,7 @@ from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.core.params import LARGE
-from pipeline_src.methods.base import Method, Phase, Quantity, WindowParams, methods
+from pipeline_src.methods.base import Method, Phase, Quantity, Setting, WindowParams, methods
 from pipeline_src.methods.discrepancy import RATIO, Others, ratios, scores
 
 if TYPE_CHECKING:
@@ -212,14 +212,16 @@ class PMR(Method):
     )
 
     @classmethod
-    def refuses(cls, params: PMRParams, fusion: str, modalities: int, epochs: int) -> str | None:
-        if modalities < 2:
-            return f"expected two modalities or more, but got {modalities}"
-        return params.beyond(epochs)
+    def refuses(cls, params: PMRParams, setting: Setting) -> str | None:
+        if len(setting.modalities) < 2:
+            return f"expected two modalities or more, but got {len(setting.modalities)}"
+        return params.beyond(setting.epochs)
 
     @classmethod
-    def extension(cls, params: PMRParams, modalities: int) -> str | None:
-        return "PMR is defined for two modalities; here each is compared with the others" if modalities > 2 else None
+    def extension(cls, params: PMRParams, setting: Setting) -> str | None:
+        if len(setting.modalities) > 2:
+            return "PMR is defined for two modalities; here each is compared with the others"
+        return None
 
     def __init__(self, params: PMRParams):
         super().__init__(params)

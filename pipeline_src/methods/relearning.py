@@ -43,13 +43,10 @@ from pydantic import Field
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.lazy import torch
-from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
+from pipeline_src.methods.base import Context, Method, MethodParams, Phase, Quantity, Setting, methods
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from pipeline_src.methods.base import Phase
-    from pipeline_src.training.loop import Context
 
 Scale = Literal["minmax", "none"]
 
@@ -165,10 +162,10 @@ class Relearning(Method):
         self.initial: dict[str, Tensor] = {}  # {"m/name": weights before the first step}
 
     @classmethod
-    def refuses(cls, params: RelearningParams, fusion: str, modalities: int, epochs: int) -> str | None:
+    def refuses(cls, params: RelearningParams, setting: Setting) -> str | None:
         least = params.every + 2  # `every` counts from 0, and an epoch must follow
-        if epochs < least:
-            return f"expected training.epochs of {least} or more with every: {params.every}, but got {epochs}"
+        if setting.epochs < least:
+            return f"expected training.epochs of {least} or more with every: {params.every}, but got {setting.epochs}"
         return None
 
     def on_train_start(self, ctx: Context) -> None:

@@ -4,19 +4,26 @@ fusions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from pipeline_src.media.base import Extractor
 
 encoders = Registry("pipeline_src.models.encoders", "encoder")
 fusions = Registry("pipeline_src.models.fusions", "fusion")
 VIEWS = ("unimodal", "removal", "contributions")
+
+
+class Output(NamedTuple):
+    """What the model made of a batch: features {m: (B, D_m)} and the joint logits (B, C)."""
+
+    features: dict[str, Tensor]
+    logits: Tensor
 
 
 class EncoderParams(Section):

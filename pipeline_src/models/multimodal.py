@@ -1,23 +1,16 @@
 """The model: one encoder per modality and a fusion."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline_src.core.seeding import seed_of
 from pipeline_src.models import base
-from pipeline_src.models.base import Encoder, EncoderParams
+from pipeline_src.models.base import Encoder, EncoderParams, Output
 from pipeline_src.models.fusions.base import Features, Fusion
 from pipeline_src.models.stages import State
-
-
-class Output(NamedTuple):
-    """What the model made of a batch: features {m: (B, D_m)} and the joint logits (B, C)."""
-
-    features: dict[str, Tensor]
-    logits: Tensor
 
 
 class MultimodalModel(nn.Module):

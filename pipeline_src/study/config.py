@@ -14,7 +14,7 @@ from pipeline_src.core.errors import brief
 from pipeline_src.core.registry import Registry, closest
 from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
-from pipeline_src.methods.base import methods
+from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
 from pipeline_src.study import resources as requests
 from pipeline_src.study import yaml
@@ -144,8 +144,8 @@ def _check_references(params: Params, mistakes: Mistakes) -> None:
             for name in params.study.datasets:
                 block = params.datasets.get(name)
                 if method in methods and fusion in fusions and params.methods.get(method) and block is not None:
-                    count = len(datasets[block.kind].modalities)
-                    why = methods[method].refuses(params.methods[method], fusion, count, params.training.epochs)
+                    setting = Setting(tuple(datasets[block.kind].modalities), fusion, params.training.epochs)
+                    why = methods[method].refuses(params.methods[method], setting)
                     refusals[why] = None
         for why in filter(None, refusals):
             mistakes.add(("methods", method), why)

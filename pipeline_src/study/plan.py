@@ -19,7 +19,7 @@ from pipeline_src.datasets.base import Dataset, datasets
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.features import CACHE_FILE
 from pipeline_src.media.base import Extractor, extractors
-from pipeline_src.methods.base import methods
+from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusions
 from pipeline_src.study import config, runs
 from pipeline_src.training.spec import RunSpec
@@ -248,11 +248,12 @@ class Plan:
         fp = fingerprint(stage="train", code=code, spec=determined, cache=data.cache_fp)
         evaluation_fp = fingerprint(
             stage="evaluate",
-            code=code_digest(["pipeline_src.evaluation.run", *network]),
+            code=code_digest(["pipeline_src.evaluation.run", methods.module(method), *network]),
             params=params.evaluation.model_dump(),
             run=fp,
         )
-        extension = methods[method].extension(params.methods[method], len(modalities))
+        setting = Setting(modalities, fusion, params.training.epochs)
+        extension = methods[method].extension(params.methods[method], setting)
         return Cell(data, fusion, label, spec, code, fp, params.evaluation, evaluation_fp, extension)
 
     @cached_property

@@ -3,30 +3,22 @@
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline_src.features.read import Cache
+from pipeline_src.methods.base import Batch
 
 PREFETCH = 3  # batches read ahead: one being used, one waiting, one being read
-
-
-class Batch(NamedTuple):
-    """Inputs {m: (B, ...)}, label (B,) int64 and index (B,), the rows' numbers in the split, all on the device."""
-
-    inputs: dict[str, Tensor]
-    label: Tensor
-    index: Tensor
 
 
 class Loader:
     """The clips of one split, on the device in the cache's own types; `Transform` makes them the model's input.
 
     `resident` moves all of them there at once, so that a batch is an index; otherwise a thread reads ahead from the
-    mapped file. Both give the same batches. `order` is a permutation or selection of range(len(loader)).
+    mapped file. Both give the same batches.
     """
 
     def __init__(self, cache: Cache, split: str, modalities: Sequence[str], device: torch.device, resident: bool):
@@ -40,30 +32,36 @@ class Loader:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batches(self, batch_size: int, order: Tensor | None = None, first: int = 0) -> Iterator[Batch]:
-        """Every clip of `order` (default: all, ascending) once; the last batch may be smaller, none is dropped.
+    def batches(
+        self, batch_size: int, order: Tensor | None = None, first: int = 0, samples: Tensor | None = None
+    ) -> Iterator[Batch]:
+        """Batches of the rows `samples` (N,), repeats allowed (default: every row once, ascending), in the order of
+        `order`, positions in `samples` (default: ascending). The last batch may be smaller, none is dropped.
 
         Starts with batch number `first`, of a pass that goes on.
         """
-        parts = (torch.arange(len(self)) if order is None else order).split(batch_size)[first:]
-        yield from self._index(parts) if self.resident is not None else self._stream(parts)
+        count = len(self) if samples is None else len(samples)
+        parts = (torch.arange(count) if order is None else order).split(batch_size)[first:]
+        pairs = [(part, part if samples is None else samples[part]) for part in parts]
+        yield from self._index(pairs) if self.resident is not None else self._stream(pairs)
 
-    def _index(self, parts: tuple[Tensor, ...]) -> Iterator[Batch]:
-        for part in parts:
-            index = part.to(self.device)
-            yield Batch({m: x.index_select(0, index) for m, x in self.resident.items()}, self.label[index], index)
+    def _index(self, pairs: list[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
+        for position, row in pairs:
+            index = row.to(self.device)
+            inputs = {m: x.index_select(0, index) for m, x in self.resident.items()}
+            yield Batch(inputs, self.label[index], index, index if position is row else position.to(self.device))
 
-    def _stream(self, parts: tuple[Tensor, ...]) -> Iterator[Batch]:
+    def _stream(self, pairs: list[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
         ready: queue.Queue = queue.Queue(maxsize=PREFETCH)
         stop = threading.Event()
         pin = self.device.type == "cuda"
 
         def read() -> None:
             try:
-                for part in parts:
-                    rows = self.rows[part.numpy()]
+                for position, row in pairs:
+                    rows = self.rows[row.numpy()]
                     inputs = {m: torch.from_numpy(self.cache.gather(m, rows)) for m in self.modalities}
-                    put((part, {m: x.pin_memory() for m, x in inputs.items()} if pin else inputs))
+                    put((position, row, {m: x.pin_memory() for m, x in inputs.items()} if pin else inputs))
                 put(None)
             except BaseException as error:
                 put(error)
@@ -81,10 +79,10 @@ class Loader:
             while (item := ready.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                part, inputs = item
-                index = part.to(self.device)
+                position, row, inputs = item
+                index = row.to(self.device)
                 inputs = {m: x.to(self.device, non_blocking=True) for m, x in inputs.items()}
-                yield Batch(inputs, self.label[index], index)
+                yield Batch(inputs, self.label[index], index, index if position is row else position.to(self.device))
         finally:
             stop.set()
             thread.join()

@@ -13,11 +13,11 @@ from torch import Generator, Tensor
 
 from pipeline_src.core.seeding import generator, seed_of
 from pipeline_src.features.read import Cache
-from pipeline_src.methods.base import Method, Phase, methods
-from pipeline_src.models.fusions.base import Features
-from pipeline_src.models.multimodal import Output, build
+from pipeline_src.methods.base import Context, Phase
+from pipeline_src.models.multimodal import MultimodalModel
 from pipeline_src.training import device as devices
-from pipeline_src.training.loader import Batch, Loader
+from pipeline_src.training.assemble import assemble
+from pipeline_src.training.loader import Loader
 from pipeline_src.training.spec import RunSpec
 from pipeline_src.training.transform import Transform
 
@@ -37,85 +37,44 @@ class Position:
     seconds: float = 0.0  # that the epoch has taken
 
 
-class Context:
-    """What a method's hooks see of the run: model, optimiser, epoch (from 0), step, phase, and what follows.
-
-    `rng` is the method's own CPU generator, `device_rng` the same on the model's device; new in each epoch, so that no
-    method shifts the order of batches. `classes` is the number C of classes. No hook can reach test data.
-    """
-
-    def __init__(
-        self, model, optimizer, loaders: dict[str, Loader], transform: Transform, spec: RunSpec, seed: int, classes: int
-    ):
-        self.model, self.optimizer, self.spec, self.seed, self.classes = model, optimizer, spec, seed, classes
-        self._loaders, self._transform = {split: loaders[split] for split in ("train", "val")}, transform
-        self.epoch = self.step = 0
-        self.forwards = self.backwards = 0  # clips
-        self.phase = None
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.rng = self.device_rng = generator(self.seed, "method", epoch)
-        device = self._loaders["train"].device
-        if device.type != "cpu":
-            self.device_rng = Generator(device).manual_seed(seed_of(self.seed, "method", epoch))
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def labels(self, split: str = "train") -> Tensor:
-        """Labels (N,) of train or val, on the device."""
-        return self._loaders[split].label
-
-    @torch.no_grad()
-    def collect(self, split: str = "train", rows: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
-        """Features {m: (N, D_m)} float32 and labels (N,) of `rows` (default: all) of train or val, on the device.
-
-        A pass of its own, without augmentation and in evaluation mode; its clips are counted in `forwards`.
-        """
-        training, loader = self.model.training, self._loaders[split]
-        self.model.eval()
-        parts: dict[str, list[Tensor]] = {m: [] for m in self.model.modalities}
-        labels = []
-        for batch in loader.batches(2 * self.spec.training.batch_size, rows):
-            with devices.autocast(loader.device, self.spec.training.precision):
-                features = self.model.encode(self._transform(batch.inputs))
-            for m, f in features.items():
-                parts[m].append(f.float())
-            labels.append(batch.label)
-            self.forwards += len(batch.label)
-        self.model.train(training)
-        return {m: torch.cat(part) for m, part in parts.items()}, torch.cat(labels)
-
-    def log(self, name: str, value: Tensor | float) -> None:
-        """Add a value to the epoch's row of metrics.jsonl, which holds the mean; a tensor stays on the device."""
-        value = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def logged(self) -> dict[str, float]:
-        return {name: float(value) / self.counts[name] for name, value in self.sums.items()}
-
-
 class Trainer:
     """One run: model, optimiser, method and data of a cell and a seed, advanced an epoch at a time.
 
-    `loaders` are the splits on the device. All of its state is in `snapshot`, after
-    any step; the order of batches and every random number follow from the seed and the epoch.
+    `loaders` are the splits on the device. All of its state is in `snapshot`, after any step; the order of batches and
+    every random number follow from the seed and the epoch. `runs` gives the models of the runs that the method
+    requires, on the device.
     """
 
-    def __init__(self, spec: RunSpec, seed: int, cache: Cache, loaders: dict[str, Loader], device: torch.device):
+    def __init__(
+        self,
+        spec: RunSpec,
+        seed: int,
+        cache: Cache,
+        loaders: dict[str, Loader],
+        device: torch.device,
+        runs: Callable[[str], MultimodalModel] | None = None,
+    ):
         self.spec, self.seed, self.device, self.loaders = spec, seed, device, loaders
         self.schedule = spec.training
         self.modalities = spec.modalities
-        self.model = build(spec.encoders, spec.fusion, cache.modalities, len(cache.classes), seed)
+        self.model, self.method = assemble(spec, cache.modalities, len(cache.classes), seed)
         # Channels last: what tensor cores read without a copy, and 1.6 times as fast as the other order on a CPU.
         self.model.to(device, memory_format=torch.channels_last)
         self.optimizer = self._optimizer()
-        self.method: Method = methods[spec.method](spec.params)
         own = {m: cache.modalities[m] for m in self.modalities}
         self.transform = Transform(own, spec.augmentation, self.schedule.normalize, device)
-        self.context = Context(self.model, self.optimizer, loaders, self.transform, spec, seed, len(cache.classes))
+        self.context = Context(
+            self.model,
+            self.optimizer,
+            loaders,
+            self.transform,
+            lambda: devices.autocast(device, self.schedule.precision),
+            seed=seed,
+            epochs=self.schedule.epochs,
+            batch_size=self.schedule.batch_size,
+            classes=len(cache.classes),
+            runs=runs,
+        )
         self.at = Position()
         self.augment: dict[str, Generator] = {}  # of the current phase, by modality
 
@@ -134,13 +93,10 @@ class Trainer:
         at, t = self.at, self.schedule
         started = time.perf_counter() - (at.seconds if at.epoch == epoch else 0.0)
         lr = t.lr * t.lr_gamma ** (epoch // t.lr_step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
         if at.epoch != epoch:
             at = self._begin(epoch)
-        order = torch.randperm(len(self.loaders["train"]), generator=generator(self.seed, "order", epoch))
         while at.phase < len(at.phases):
-            for _ in self._steps(order):
+            for _ in self._steps(lr):
                 at.seconds = time.perf_counter() - started
                 pulse()
             at.phase, at.batch = at.phase + 1, 0
@@ -157,60 +113,43 @@ class Trainer:
         self.at = Position(epoch, self.method.before_epoch(self.context))
         return self.at
 
-    def _steps(self, order: Tensor) -> Iterator[None]:
-        """What is left of the current phase, a step at a time."""
-        at, loader = self.at, self.loaders["train"]
-        self.context.phase = at.phases[at.phase]
+    def _steps(self, lr: float) -> Iterator[None]:
+        """What is left of the current phase, a batch at a time."""
+        at, ctx, loader = self.at, self.context, self.loaders["train"]
+        size = self.schedule.batch_size
+        ctx.phase = at.phases[at.phase]
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * ctx.phase.lr
+        samples = self.method.samples(ctx)
+        samples = None if samples is None else samples.cpu()
+        count = len(loader) if samples is None else len(samples)
+        order = torch.randperm(count, generator=generator(self.seed, "order", at.epoch))
         if at.batch == 0:
             self.augment = {m: generator(self.seed, "augment", m, at.epoch, at.phase) for m in self.modalities}
+        ctx.batches = -(-count // size)
         self.model.train()
-        with closing(loader.batches(self.schedule.batch_size, order, at.batch)) as batches:
+        with closing(loader.batches(size, order, at.batch, samples)) as batches:
             for batch in batches:
-                self.step(batch._replace(inputs=self.transform(batch.inputs, self.augment)))
+                ctx.batch = at.batch
+                self.method.step(ctx, batch._replace(inputs=self.transform(batch.inputs, self.augment)))
                 at.batch += 1
                 yield
 
-    def step(self, batch: Batch) -> None:
-        """One optimiser step on a batch whose inputs are ready for the model."""
-        self.optimizer.zero_grad(set_to_none=True)
-        with devices.autocast(self.device, self.schedule.precision):
-            features = self.model.encode(batch.inputs)
-        self.learn(features, batch)
-        self.optimizer.step()
-        self.context.step += 1
-        self.context.forwards += len(batch.index)
-        self.context.backwards += len(batch.index)
-
-    def learn(self, features: Features, batch: Batch) -> None:
-        """All of a step that a method can change: from the encoders' features {m: (B, D_m)} to the gradients."""
-        ctx, model, method = self.context, self.model, self.method
-        with devices.autocast(self.device, self.schedule.precision):
-            changed, kept = method.on_features(ctx, features, batch)
-            features = features.replaced(changed)
-            if kept is not None:
-                features = features.rows(kept)
-                batch = Batch({m: x[kept] for m, x in batch.inputs.items()}, batch.label[kept], batch.index[kept])
-            output = Output(features, model.fusion(features))
-            losses = method.loss(ctx, output, batch)
-        for name, value in losses.items():
-            ctx.log(name, value)
-        sum(losses.values()).backward()
-        method.after_backward(ctx, output, batch)
-
     @torch.no_grad()
     def score(self, split: str, pulse: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """Accuracy on a split, without augmentation: of the joint prediction and of every modality's logits from the
-        fusion. `pulse` as in `epoch`.
+        """Accuracy on a split, without augmentation: of the method's prediction and of its unimodal logits. `pulse` as
+        in `epoch`.
         """
         self.model.eval()
         right: dict[str, Tensor] = {}
         loader = self.loaders[split]
         for batch in loader.batches(self.schedule.batch_size * 2):
             with devices.autocast(self.device, self.schedule.precision):
-                output = self.model(self.transform(batch.inputs))
-                logits = {"accuracy": output.logits}
+                features = self.model.encode(self.transform(batch.inputs))
+                logits = {"accuracy": self.method.logits(self.model, features)}
                 if len(self.modalities) > 1:
-                    logits |= {f"accuracy/{m}": z for m, z in self.model.fusion.unimodal(output.features).items()}
+                    unimodal = self.method.unimodal(self.model, features)
+                    logits |= {f"accuracy/{m}": z for m, z in unimodal.items()}
             for name, z in logits.items():
                 right[name] = right.get(name, 0) + (z.argmax(1) == batch.label).sum()
             pulse()
@@ -218,28 +157,16 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that must be kept to go on exactly from the end of an epoch, as named tensors."""
-        state = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        names = {id(p): n for n, p in self.model.named_parameters()}
-        for parameter, slots in self.optimizer.state.items():
-            for slot, value in slots.items():
-                if value is not None:
-                    state[f"optimizer/{slot}/{names[id(parameter)]}"] = torch.as_tensor(value)
-        state |= {f"method/{k}": v for k, v in self.method.state_dict().items()}
         ctx = self.context
-        return state | {"counts": torch.tensor([ctx.step, ctx.forwards, ctx.backwards])}
+        state = ctx.state() | {f"method/{k}": v for k, v in self.method.state_dict().items()}
+        return state | {"counts": torch.tensor([ctx.step, ctx.encoded, ctx.reached])}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        part = _by_kind(state)
-        self.model.load_state_dict(part["model"])
-        parameters = dict(self.model.named_parameters())
-        for key, value in part.get("optimizer", {}).items():
-            slot, _, name = key.partition("/")
-            p = parameters[name]  # its slots lie in memory as it does; the count of steps is on the CPU
-            value = value if slot == "step" else torch.empty_like(p, dtype=value.dtype).copy_(value)
-            self.optimizer.state[p][slot] = value
-        self.method.load_state_dict({k: v.to(self.device) for k, v in part.get("method", {}).items()})
         ctx = self.context
-        ctx.step, ctx.forwards, ctx.backwards = (int(n) for n in state["counts"])
+        ctx.go_back({k: v for k, v in state.items() if k.startswith(("model/", "optimizer/"))})
+        own = _by_kind(state).get("method", {})
+        self.method.load_state_dict({k: v.to(self.device) for k, v in own.items()})
+        ctx.step, ctx.encoded, ctx.reached = (int(n) for n in state["counts"])
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that must be kept to go on exactly after any step: named tensors, and what JSON can hold."""

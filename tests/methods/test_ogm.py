@@ -23,7 +23,7 @@ from pipeline_src.models.multimodal import MultimodalModel
 from pipeline_src.study import config
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import SPLITS, SyntheticCache, spec
+from tests.synthetic import SPLITS, SyntheticCache, setting, spec
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -543,19 +543,21 @@ def test_parameters_out_of_range(wrong):
 
 
 def test_refused_before_the_run():
-    assert OGM.refuses(OGMParams(), "concat", 2, 1) is None
-    assert OGM.refuses(OGMParams(first_epoch=4, last_epoch=9), "film", 4, 10) is None
-    assert OGM.refuses(OGMParams(), "concat", 1, 10) == "expected two modalities or more, but got 1"
+    assert OGM.refuses(OGMParams(), setting("concat", 2, 1)) is None
+    assert OGM.refuses(OGMParams(first_epoch=4, last_epoch=9), setting("film", 4, 10)) is None
+    assert OGM.refuses(OGMParams(), setting("concat", 1, 10)) == "expected two modalities or more, but got 1"
     late = OGMParams(first_epoch=10)
-    assert OGMGE.refuses(late, "concat", 2, 10) == "expected first_epoch below training.epochs = 10, but got 10"
+    assert (
+        OGMGE.refuses(late, setting("concat", 2, 10)) == "expected first_epoch below training.epochs = 10, but got 10"
+    )
     long = OGMParams(last_epoch=50)
-    assert OGM.refuses(long, "concat", 2, 12) == "expected last_epoch below training.epochs = 12, but got 50"
+    assert OGM.refuses(long, setting("concat", 2, 12)) == "expected last_epoch below training.epochs = 12, but got 50"
 
 
 def test_what_no_paper_gives_is_said():
-    assert OGM.extension(OGMParams(others="mean"), 3) is None
-    assert OGM.extension(OGMParams(others="min"), 2) is None
-    assert "smallest" in OGMGE.extension(OGMGEParams(others="min"), 3)
+    assert OGM.extension(OGMParams(others="mean"), setting(modalities=3)) is None
+    assert OGM.extension(OGMParams(others="min"), setting(modalities=2)) is None
+    assert "smallest" in OGMGE.extension(OGMGEParams(others="min"), setting(modalities=3))
 
 
 def test_a_schedule_longer_than_the_run_is_reported_at_its_block(tmp_path):

@@ -10,12 +10,13 @@ import torch
 from pydantic import ValidationError
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from pipeline_src.methods.base import Batch
 from pipeline_src.methods.discrepancy import ratios, scores
 from pipeline_src.methods.opm import OPM, OPMOGM, OPMParams, drop, drop_probabilities
 from pipeline_src.models.base import fusions
-from pipeline_src.training.loader import Batch, Loader
+from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import SyntheticCache, spec
+from tests.synthetic import SyntheticCache, setting, spec
 
 CPU = torch.device("cpu")
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("opm_*.npz"))
@@ -209,7 +210,9 @@ class Step:
             epoch=self.epoch,
             log=lambda name, x: row.update({name: x}),
         )
-        found, kept = self.method.on_features(ctx, features, Batch({}, label, torch.arange(len(label))))
+        found, kept = self.method.on_features(
+            ctx, features, Batch({}, label, torch.arange(len(label)), torch.arange(len(label)))
+        )
         assert kept is None
         self.log.append(row)
         return found
@@ -351,15 +354,15 @@ def test_parameters_out_of_range():
 
 
 def test_refusals():
-    assert OPM.refuses(OPMParams(), "concat", 2, 1) is None
-    assert OPM.refuses(OPMParams(), "concat", 1, 9) == "expected two modalities or more, but got 1"
+    assert OPM.refuses(OPMParams(), setting("concat", 2, 1)) is None
+    assert OPM.refuses(OPMParams(), setting("concat", 1, 9)) == "expected two modalities or more, but got 1"
     late = "expected warmup_epochs below training.epochs = 6, but got 6"
-    assert OPM.refuses(OPMParams(warmup_epochs=6), "film", 2, 6) == late
-    assert OPM.refuses(OPMParams(warmup_epochs=6), "film", 2, 7) is None
-    assert OPMOGM.refuses(OPMOGM.Params(opm={"warmup_epochs": 6}), "concat", 2, 6) == late
-    assert "first_epoch" in OPMOGM.refuses(OPMOGM.Params(ogm={"first_epoch": 9}), "concat", 2, 9)
-    assert OPMOGM.refuses(OPMOGM.Params(), "concat", 1, 9) == "expected two modalities or more, but got 1"
-    assert OPMOGM.refuses(OPMOGM.Params(), "concat", 4, 9) is None
+    assert OPM.refuses(OPMParams(warmup_epochs=6), setting("film", 2, 6)) == late
+    assert OPM.refuses(OPMParams(warmup_epochs=6), setting("film", 2, 7)) is None
+    assert OPMOGM.refuses(OPMOGM.Params(opm={"warmup_epochs": 6}), setting("concat", 2, 6)) == late
+    assert "first_epoch" in OPMOGM.refuses(OPMOGM.Params(ogm={"first_epoch": 9}), setting("concat", 2, 9))
+    assert OPMOGM.refuses(OPMOGM.Params(), setting("concat", 1, 9)) == "expected two modalities or more, but got 1"
+    assert OPMOGM.refuses(OPMOGM.Params(), setting("concat", 4, 9)) is None
 
 
 # Whole runs

@@ -13,6 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline_src.methods import pmr
+from pipeline_src.methods.base import Batch, Output
 from pipeline_src.methods.discrepancy import ratios, scores
 from pipeline_src.methods.pmr import (
     PMR,
@@ -27,10 +28,10 @@ from pipeline_src.methods.pmr import (
     speed_up,
 )
 from pipeline_src.models.base import fusions
-from pipeline_src.models.multimodal import MultimodalModel, Output
-from pipeline_src.training.loader import Batch, Loader
+from pipeline_src.models.multimodal import MultimodalModel
+from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import SPLITS, SyntheticCache, spec
+from tests.synthetic import SPLITS, SyntheticCache, setting, spec
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -44,7 +45,7 @@ def context(epoch: int = 0, classes: int = 3) -> SimpleNamespace:
 
 
 def batch_of(label: torch.Tensor) -> Batch:
-    return Batch({}, label, torch.arange(len(label)))
+    return Batch({}, label, torch.arange(len(label)), torch.arange(len(label)))
 
 
 def ready(prototypes: dict[str, torch.Tensor], has: torch.Tensor = ALL, **params) -> PMR:
@@ -569,7 +570,7 @@ def test_half_precision_trains():
     ],
 )
 def test_refusals(params, modalities, epochs, why):
-    assert PMR.refuses(PMRParams(**params), "concat", modalities, epochs) == why
+    assert PMR.refuses(PMRParams(**params), setting("concat", modalities, epochs)) == why
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pipeline_src.methods.relearning import assign, due, purity, reset_strength,
 from pipeline_src.models.base import fusions
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import SPLITS, SyntheticCache, spec
+from tests.synthetic import SPLITS, SyntheticCache, setting, spec
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -356,9 +356,9 @@ def test_the_scheduled_epoch_is_scored_with_its_trained_weights():
 
 def test_a_schedule_that_begins_after_the_run_is_refused():
     default = Relearning.Params()
-    assert Relearning.refuses(default, "concat", 2, 90) is None
-    assert Relearning.refuses(default, "concat", 2, 22) is None
-    assert Relearning.refuses(default, "concat", 2, 21) == (
+    assert Relearning.refuses(default, setting("concat", 2, 90)) is None
+    assert Relearning.refuses(default, setting("concat", 2, 22)) is None
+    assert Relearning.refuses(default, setting("concat", 2, 21)) == (
         "expected training.epochs of 22 or more with every: 20, but got 21"
     )
     rows = train(make(every=1), 3)  # the shortest run that is allowed acts once

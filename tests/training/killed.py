@@ -17,12 +17,13 @@ from pipeline_src.core import files, progress
 from pipeline_src.core.errors import UserError
 from pipeline_src.evaluation import run as evaluation
 from pipeline_src.evaluation.params import Evaluation
+from pipeline_src.methods.base import Context, Method
 from pipeline_src.training import checkpoint, run
 from pipeline_src.training import device as devices
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.keeper import Keeper
 from pipeline_src.training.loader import Loader
-from pipeline_src.training.loop import Context, Trainer
+from pipeline_src.training.loop import Trainer
 from tests.synthetic import SPLITS, SyntheticCache, spec
 
 CPU = torch.device("cpu")
@@ -36,7 +37,7 @@ CELLS = {  # name: method, its parameters, optimizer, resident
     "relearning": ("relearning", {"every": 1, "times": 1, "optimizer": "reset"}, "sgd", False),
 }
 WHERE = {  # what the process dies in front of
-    "a step": (Trainer, "step"),
+    "a step": (Method, "step"),
     "the backward pass": (torch.Tensor, "backward"),
     "a score": (Trainer, "score"),
     "a new epoch": (Context, "start_epoch"),

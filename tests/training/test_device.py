@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pipeline_src.core.errors import UserError
+from pipeline_src.methods.base import Method
 from pipeline_src.training import device as devices
 from pipeline_src.training import run
 from pipeline_src.training.loader import Loader
-from pipeline_src.training.loop import Trainer
 from tests.synthetic import SyntheticCache
 from tests.training.test_run import make_run, train
 
@@ -35,10 +35,10 @@ def test_a_device_that_is_not_there_is_an_error():
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
 def test_out_of_memory_says_which_cell_which_batch_and_what_to_set(error, tmp_path, monkeypatch):
-    def full(self, batch):
+    def full(self, ctx, batch):
         raise error
 
-    monkeypatch.setattr(Trainer, "step", full)
+    monkeypatch.setattr(Method, "step", full)
     one = make_run(tmp_path)
     with pytest.raises(UserError) as said:
         train(one)
@@ -56,7 +56,7 @@ def test_out_of_memory_says_which_cell_which_batch_and_what_to_set(error, tmp_pa
 
 
 def test_another_error_stays_what_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "step", lambda self, batch: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(Method, "step", lambda self, ctx, batch: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
         train(make_run(tmp_path))
 
