@@ -42,7 +42,7 @@ methods = Registry("pipeline_src.methods", "method")
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number that a method logs by `ctx.log`, as `name` of the model or as `name/m` of each modality m.
+    """A number that a method logs by `ctx.log`: as `name/m` of each modality m, or as `name` of the model.
 
     The report, MLflow and DVC's plots draw what is declared, with its caption; what is not declared is not drawn.
     """
@@ -50,6 +50,7 @@ class Quantity:
     name: str
     unit: str  # "" for a pure number
     caption: str  # a whole sentence: what the number is
+    of: Literal["modality", "model"] = "modality"
     scale: Literal["linear", "log"] = "linear"
     reference: float | None = None  # a line across the plot, such as the ratio of modalities that are even
     limits: tuple[float, float] | None = None  # of the values, where there are any

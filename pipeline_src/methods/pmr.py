@@ -201,12 +201,25 @@ class PMR(Method):
             caption="The entropy of the modality's prototype classifier.",
             detail=True,
         ),
-        Quantity(name="pce", unit="nats", caption="The loss term of prototypical cross-entropy.", detail=True),
-        Quantity(name="per", unit="nats", caption="The loss term of prototypical entropy.", detail=True),
+        Quantity(
+            name="pce",
+            unit="nats",
+            caption="The loss term of prototypical cross-entropy.",
+            of="model",
+            detail=True,
+        ),
+        Quantity(
+            name="per",
+            unit="nats",
+            caption="The loss term of prototypical entropy.",
+            of="model",
+            detail=True,
+        ),
         Quantity(
             name="classes_without_prototype",
             unit="classes",
             caption="The number of classes for which no sample has given a prototype yet.",
+            of="model",
             detail=True,
         ),
     )

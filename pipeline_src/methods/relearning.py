@@ -152,6 +152,7 @@ class Relearning(Method):
             name="diagnosis_seconds",
             unit="s",
             caption="The time that diagnosis and re-initialisation take.",
+            of="model",
             detail=True,
         ),
     )

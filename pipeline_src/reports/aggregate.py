@@ -16,10 +16,11 @@ import pandas as pd
 from pipeline_src.core import files
 from pipeline_src.core.errors import listed
 from pipeline_src.datasets import quarantine
-from pipeline_src.reports import summaries, tables
+from pipeline_src.reports import formats, summaries
 from pipeline_src.reports.report import render, sections
-from pipeline_src.reports.runs import add_clips, parts
-from pipeline_src.study.runs import RunFiles
+from pipeline_src.reports.results import add_clips, collect
+from pipeline_src.reports.scores import COLUMNS, Ended, accuracy_table
+from pipeline_src.study.runs import DIVERGED, FAILED, RunFiles
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +30,12 @@ UNFINISHED = "index-incomplete.json"
 def aggregate(plan) -> None:
     """Write the tables, the report and the index of every run that `plan` (a Plan) names, from those that are there.
 
-    Runs that are missing are shown as missing. Raises UserError if a run's metrics.json or record.json is not valid,
-    or if more clips are quarantined than the parameters allow.
+    Runs that are missing, have diverged or have failed are shown as such. Raises UserError if a run's metrics.json or
+    record.json is not valid, or if more samples are quarantined than the parameters allow.
     """
     results, study, confidence = plan.results, plan.params.study, plan.params.reporting.confidence
     rows, records, index, finished = [], {}, [], []
+    ended: dict[tuple, Ended] = {}  # runs without scores, by names and seed
     for run in plan.runs:
         read = RunFiles(run)
         complete = read.evaluated()
@@ -42,29 +44,31 @@ def aggregate(plan) -> None:
             records[tuple(run.names.values())] = read.record()
             rows += [{**run.names, **row} for row in read.metrics()]
             finished.append(run)
+        elif (state := read.state()).state in (DIVERGED, FAILED):
+            ended[tuple(run.names.values())] = Ended(state.state, state.error)
     for data in plan.data.values():  # the allowed share may have been lowered since the cache was made
         if data.cache_file.exists():
             bad = pd.read_parquet(data.cache / "quarantine.parquet")
             clips = sum(files.read_json(data.cache_file)["splits"].values()) + len(bad)
             quarantine.check_share(data, bad, clips)
-    metrics = pd.DataFrame(rows, columns=tables.COLUMNS).astype({"seed": "int64", "value": "float64"})
-    metrics = metrics.astype({name: "str" for name in tables.COLUMNS if name not in ("seed", "value")})
-    table = tables.accuracy_table(metrics, [cell.names for cell in plan.cells], study.seeds, confidence)
-    found = parts(plan, table, metrics, records)
-    table = add_clips(table, found)
-    made = sections(plan, found, table, extensions(plan.cells))
-    shown = [one for section in made for one in section.tables]
+    metrics = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "int64", "value": "float64"})
+    metrics = metrics.astype({name: "str" for name in COLUMNS if name not in ("seed", "value")})
+    table = accuracy_table(metrics, [cell.names for cell in plan.cells], study.seeds, confidence, ended)
+    every = collect(plan, table, metrics, records)
+    table = add_clips(table, every)
+    made = sections(plan, every, table, extensions(plan.cells), ended)
+    shown = [each for section in made for each in section.tables]
 
-    # The tables have one name whatever the parameters, so only the index that they were made with may stand: when the
-    # parameters change back, Snakemake finds the index of then missing and makes the tables anew. They go before
-    # the first table is written, so that a killed job leaves none.
+    # The tables have the same names whatever the parameters, so only the index that they were made with may remain.
+    # When the parameters change back, its index is missing and Snakemake makes the tables again. Indexes are removed
+    # before the first table is written, so that a killed job leaves none.
     for old in plan.index.parent.glob("index-*.json"):
         old.unlink()
     with files.whole(results / "metrics.parquet") as temporary:
         metrics.to_parquet(temporary, index=False)
-    files.write_text(results / "tables" / "accuracy.csv", tables.csv(table))
-    files.write_text(results / "tables" / "accuracy.md", tables.markdown(shown))
-    files.write_text(results / "tables" / "accuracy.tex", tables.latex(shown))
+    files.write_text(results / "tables" / "accuracy.csv", formats.csv(table))
+    files.write_text(results / "tables" / "accuracy.md", formats.markdown(shown))
+    files.write_text(results / "tables" / "accuracy.tex", formats.latex(shown))
     files.write_text(results / "history.csv", summaries.history(finished).to_csv(index=False, lineterminator="\n"))
     with files.whole(results / "metrics") as temporary:
         temporary.mkdir()
@@ -72,9 +76,9 @@ def aggregate(plan) -> None:
             files.write_json(temporary / place, numbers)
     with files.whole(results / "figures") as temporary:
         temporary.mkdir()
-        for one in (one for section in made for one in section.figures):
-            (temporary / f"{one.drawing.name}.svg").write_text(one.svg, encoding="utf-8")
-    files.write_text(results / "report.html", render(plan, table, made, records))
+        for figure in (figure for section in made for figure in section.figures):
+            (temporary / f"{figure.drawing.name}.svg").write_text(figure.svg, encoding="utf-8")
+    files.write_text(results / "report.html", render(plan, table, made, records, ended))
 
     missing = [run.label for run, entry in zip(plan.runs, index, strict=True) if not entry["complete"]]
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.

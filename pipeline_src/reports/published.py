@@ -1,7 +1,7 @@
-"""The published figures, with where they come from (published.csv beside this file), next to those of a study.
+"""The published values, with their sources (published.csv in this folder), beside those of a study.
 
-A figure is set beside ours only if it was made by the same recipe on the same dataset with the same fusion. What else
-is published is shown as what it is: how far figures of one method on one dataset lie apart.
+A value is shown beside ours only if it was made by the same recipe on the same dataset with the same fusion. All others
+are drawn as what they are: how far values of one method on one dataset lie apart.
 
 Columns of published.csv: dataset, method (`<modality>-only`: trained alone), fusion (`none` of those; `concat-mlp`: two
 layers), metric (accuracy is top-1), percent, recipe (ours that repeats the source's preprocessing; empty where it does
@@ -19,130 +19,89 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline_src.reports.figures.drawing import Drawing
-from pipeline_src.reports.figures.style import INK, Look, panels, styled
-from pipeline_src.reports.tables import BASELINE, Figure, Table, figure, percent, read
+from pipeline_src.reports.scores import BASELINE, read
+from pipeline_src.reports.tables import Entry, Table, entry
+from pipeline_src.reports.wording import percent
 
-CONTEXT = "cremad"  # whose figures are shown where a study's dataset has none
-LOOKS = {
-    "first-hand": Look(INK, marker="o"),
-    "quoted": Look("#0072b2", marker="s"),
-    "user": Look("#d55e00", marker="^"),
-}
+CONTEXT = "cremad"  # whose values are shown where a study's dataset has none
 PROTOCOL = (
-    "Published figures are mostly of one run; the epoch with the best test accuracy is the one reported; some are"
-    " scored without the last, incomplete batch of the test set; frames, spectrograms, schedules and fusions differ"
-    " between papers even under one name. Here every method has the same of all of these, over several seeds, and"
-    " the epoch is chosen on val; the figure by the papers' rule stands in the column of that name."
+    "Published values mostly come from one run and report the epoch with the best test accuracy. Some are scored"
+    " without the last, incomplete batch of the test set. Frames, spectrograms, schedules and fusions differ between"
+    " papers even under one name. Here, every method has the same of all of these, over several seeds, and the epoch is"
+    " selected on val; the column of that name gives the accuracy by the papers' rule."
 )
 
 
 @dataclass(frozen=True)
 class Published:
-    """What is published of a dataset: side by side with ours, and how far it lies apart."""
+    """What is published of a dataset: a sentence, the values by our recipe, and those to draw."""
 
-    line: str  # what was found, in a sentence
-    table: Table | None
-    drawing: Drawing | None
+    line: str
+    same: pd.DataFrame  # rows of published.csv of the same dataset and recipe
+    where: str  # the dataset of the rows to draw
+    drawn: pd.DataFrame  # rows of published.csv of the study's methods
+    foreign: bool  # `where` is not the study's dataset
     protocol: str = PROTOCOL
+
+    @property
+    def drawable(self) -> bool:
+        """Whether there is anything to draw."""
+        return not self.drawn.empty
 
 
 @cache
-def figures() -> pd.DataFrame:
+def values() -> pd.DataFrame:
     """published.csv; `fusion` and `recipe` are empty text where the source does not say."""
     return pd.read_csv(Path(__file__).parent / "published.csv", keep_default_na=False, dtype={"percent": float})
 
 
-def published(name: str, kind: str, recipe: str, part: pd.DataFrame, seeds: int) -> Published:
-    """What is published of the dataset `name` of the registered `kind`; `part`: its rows of the accuracy table."""
-    known = figures()[figures().metric == "accuracy"]
-    own = known[known.dataset == kind]
-    same = own[own.recipe == recipe]
-    methods = list(dict.fromkeys([BASELINE, *part.method]))
-    if own.empty:
-        line = f"No figure on {name} is published: nothing to set beside."
-        where, shown = CONTEXT, known[known.dataset == CONTEXT]
+def published(name: str, kind: str, recipe: str, methods: list[str]) -> Published:
+    """What is published of the dataset `name` of the registered `kind` and of these methods and BASELINE."""
+    accuracies = values()[values().metric == "accuracy"]
+    of_dataset = accuracies[accuracies.dataset == kind]
+    same = of_dataset[of_dataset.recipe == recipe]
+    if of_dataset.empty:
+        line = f"No accuracy on {name} is published, so nothing is shown beside ours."
+        where, drawn = CONTEXT, accuracies[accuracies.dataset == CONTEXT]
     else:
-        beside = "none" if same.empty else f"{len(same)}"
+        count = "none" if same.empty else f"{len(same)}"
         line = (
-            f"{len(own)} accuracies on {name} are on record, {beside} of them by the recipe {recipe}."
-            " Those by another recipe, or by one that the source does not name, are not comparable and only drawn."
+            f"{len(of_dataset)} accuracies on {name} are published, {count} of them by the recipe {recipe}. Values by"
+            " another recipe, or by one that the source does not name, are not comparable; they are only drawn."
         )
-        where, shown = kind, own
-    table = _side_by_side(name, recipe, same, part, seeds)
-    return Published(line, table, _spread(name, where, shown[shown.method.isin(methods)], methods, where != kind))
+        where, drawn = kind, of_dataset
+    return Published(line, same, where, drawn[drawn.method.isin([BASELINE, *methods])], where != kind)
 
 
-def _side_by_side(name: str, recipe: str, same: pd.DataFrame, part: pd.DataFrame, seeds: int) -> Table | None:
+def side_by_side(name: str, recipe: str, same: pd.DataFrame, table: pd.DataFrame, seeds: int) -> Table | None:
+    """Published values beside ours; `same` as in Published, `table`: the dataset's rows of the accuracy table."""
     rows = []
-    for row in part.to_dict("records"):
-        found = same[(same.method == row["method"]) & same["fusion"].isin([row["fusion"], ""])]
-        for one in found.to_dict("records"):
+    for row in table.to_dict("records"):
+        matches = same[(same.method == row["method"]) & same["fusion"].isin([row["fusion"], ""])]
+        for match in matches.to_dict("records"):
             baseline = same[
-                (same.method == BASELINE) & (same["fusion"] == one["fusion"]) & (same.source == one["source"])
+                (same.method == BASELINE) & (same["fusion"] == match["fusion"]) & (same.source == match["source"])
             ].percent
-            gain = (
-                (one["percent"] - baseline.item()) / 100
-                if len(baseline) == 1 and row["method"] != BASELINE
-                else math.nan
-            )
+            comparable = len(baseline) == 1 and row["method"] != BASELINE
+            gain = (match["percent"] - baseline.item()) / 100 if comparable else math.nan
             rows.append(
                 [
-                    *map(Figure, (row["fusion"], row["method"])),
-                    Figure(one["source"]),
-                    Figure(one["provenance"] + (f": {one['remark']}" if one["remark"] else "")),
-                    Figure(f"{one['percent']:.1f}"),
-                    figure(read(row, "accuracy"), seeds),
-                    figure(read(row, "accuracy_best_test_epoch"), seeds),
-                    Figure(percent(gain, True)),
-                    figure(read(row, "accuracy_gain"), seeds, sign=True),
+                    *map(Entry, (row["fusion"], row["method"])),
+                    Entry(match["source"]),
+                    Entry(match["provenance"] + (f": {match['remark']}" if match["remark"] else "")),
+                    Entry(f"{match['percent']:.1f}"),
+                    entry(read(row, "accuracy"), seeds),
+                    entry(read(row, "accuracy_best_test_epoch"), seeds),
+                    Entry(percent(gain, True)),
+                    entry(read(row, "accuracy_gain"), seeds, sign=True),
                 ]
             )
     if not rows:
         return None
-    columns = [
-        "fusion",
-        "method",
-        "source",
-        "provenance",
-        "published",
-        "here",
-        "here, by the papers' rule",
-        f"published gain over its {BASELINE}",
-        "gain here",
-    ]
+    columns = ["fusion", "method", "source", "provenance", "published", "here", "here, by the papers' rule"]
+    columns += [f"published gain over its {BASELINE}", "gain here"]
     caption = (
-        "Accuracy on test, percent. Figures of the same dataset, fusion and recipe; a published gain only where the"
-        " same source gives its own joint training. A row of the published side is one figure, without a deviation."
+        "Test accuracy in percent, for the same dataset, fusion and recipe. A published gain is shown only where the"
+        " same source gives its own joint training. A published value is a single number without a deviation."
     )
-    return Table(f"Published figures and ours: {name} (recipe {recipe})", caption, columns, rows, 4)
-
-
-def _spread(name: str, where: str, shown: pd.DataFrame, methods: list[str], foreign: bool) -> Drawing | None:
-    methods = [method for method in methods if (shown.method == method).any()]
-    if not methods:
-        return None
-    with styled():
-        chart, (axis,) = panels(1, size=(6.2, 0.8 + 0.34 * len(methods)))
-        for i, method in enumerate(methods):
-            own = shown[shown.method == method]
-            axis.plot([own.percent.min(), own.percent.max()], [i, i], color=INK, linewidth=0.8)
-            for provenance, look in LOOKS.items():
-                x = own[own.provenance == provenance].percent
-                axis.plot(x, [i] * len(x), linestyle="none", marker=look.marker, color=look.color, alpha=0.85)
-        axis.set_yticks(range(len(methods)), methods)
-        axis.set(xlabel=f"published accuracy on {where}, percent", ylim=(len(methods) - 0.5, -0.5))
-        axis.grid(visible=False, axis="y")
-    spans = {m: shown[shown.method == m].percent.agg(["min", "max", "size"]) for m in methods}
-    widest = max(methods, key=lambda m: spans[m]["max"] - spans[m]["min"])
-    low, high, count = spans[widest]
-    return Drawing(
-        f"published-{name}",
-        f"How far published figures of one method lie apart ({where})",
-        (f"For context only; {where} is not in this study. " if foreign else "")
-        + f"Every accuracy of these methods on {where} that is on record, whatever the recipe and fusion: of {widest}"
-        f" {count:.0f}, from {low:.1f} to {high:.1f} percent. A figure is comparable within its own table alone.",
-        chart,
-        {name: look for name, look in LOOKS.items() if (shown.provenance == name).any()},
-        keys="point",
-    )
+    return Table(f"Published values and ours: {name} (recipe {recipe})", caption, columns, rows, 4)

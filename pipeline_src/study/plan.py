@@ -21,6 +21,7 @@ from pipeline_src.features import CACHE_FILE
 from pipeline_src.media.base import Extractor, extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusions
+from pipeline_src.reports.figures.base import figures
 from pipeline_src.study import config, runs
 from pipeline_src.training.spec import RunSpec
 
@@ -276,7 +277,7 @@ class Plan:
         """The one output that stands for the whole study: the list of all addresses, written with the tables."""
         fp = fingerprint(
             stage="aggregate",
-            code=code_digest(["pipeline_src.reports.aggregate"]),
+            code=code_digest(["pipeline_src.reports.aggregate", *map(figures.module, figures)]),
             params=self.params.reporting.model_dump(),
             quarantine=[data.max_quarantine for data in self.data.values()],
             runs=[[run.names, run.cell.fp, run.cell.evaluation_fp] for run in self.runs],

@@ -104,7 +104,7 @@ class Mirror:
         return {"attempt": view.attempt} if view.attempt else {}
 
     def _lacks(self, view: View, run) -> dict[str, Any]:
-        """What the MLflow run has not: all empty or False if it is right."""
+        """What the MLflow run still lacks; empty or False where it is up to date."""
         have = run.data
         complete = view.digest is None or have.tags.get(MIRRORED) == view.digest
         return {
@@ -170,12 +170,12 @@ class Mirror:
         for file in view.artifacts:
             self.store.upload(run, file)
         try:
-            from pipeline_src.reports.figures import history
+            from pipeline_src.reports.figures.run import history
         except ImportError:  # Matplotlib is an extra
             return
         with tempfile.TemporaryDirectory() as folder:
             drawn = Path(folder) / "history.png"
-            history(view.rows, view.name).savefig(drawn, dpi=100)
+            history(view.rows, view.name, view.quantities).savefig(drawn, dpi=100)
             self.store.upload(run, drawn)
 
     def summary(self, plan) -> str:

@@ -30,7 +30,7 @@ def uri() -> str:
 
 
 def settings() -> dict[str, str]:
-    """Environment variables under which MLflow gives up soon, says little and calls nobody."""
+    """Environment variables of MLflow: short timeouts, quiet logs, no telemetry."""
     return {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_src.core.errors import UserError
+from pipeline_src.reports import declared
 from pipeline_src.tracking import follow, store
 
 HOST = "127.0.0.1"
@@ -27,20 +28,26 @@ START = 120.0  # seconds that the server may take to answer
 
 
 def view_state(plan) -> dict[str, Any]:
-    """The state of MLflow's page of runs: cells (seeds folded), their test accuracies, and charts."""
+    """The state of MLflow's page of runs: cells (seeds folded), test accuracies, and charts of what is declared."""
     modalities = list(dict.fromkeys(m for data in plan.data.values() for m in data.extractors))
     metrics = ["test/accuracy", *(f"test/accuracy_probe_{m}" for m in modalities), "run/seconds"]
     columns = [f"metrics.`{name}`" for name in metrics]
     sections = {
         "Test accuracy of the selected epoch": [
-            ("BAR", "test/accuracy", "the whole"),
+            ("BAR", "test/accuracy", "fused model"),
             *(("BAR", f"test/accuracy_probe_{m}", f"{m}: linear probe") for m in modalities),
         ],
         "Accuracy on val by epoch": [
-            ("LINE", "val/accuracy", "the whole"),
+            ("LINE", "val/accuracy", "fused model"),
             *(("LINE", f"val/accuracy_{m}", f"{m}: unimodal logits") for m in modalities),
         ],
-        "Ratios between the modalities by epoch": [("LINE", f"ratio/{m}", f"ratio of {m}") for m in modalities],
+    } | {
+        f"{declared.heading(quantity.name)} by epoch": [
+            ("LINE", f"{quantity.name}/{m}", f"{m}: {quantity.caption}") for m in modalities
+        ]
+        if quantity.of == "modality"
+        else [("LINE", f"train/{quantity.name}", quantity.caption)]
+        for quantity in declared.compared(plan)
     }
     return {
         "searchFilter": "tags.kind = 'run'",

@@ -1,10 +1,10 @@
-"""What a run's folder says of the run, in MLflow's terms. It only reads, and needs neither MLflow nor the run's end.
+"""A run in MLflow's terms, from its folder. It only reads, and needs neither MLflow nor the run's end.
 
 Names of metrics, which the UI draws in sections by what stands before the slash:
     train/loss, train/lr, train/seconds                by epoch
-    val/accuracy, val/accuracy_audio                   by epoch, of the whole and of each modality's unimodal logits
-    test_each_epoch/accuracy, ...                      the same on test, where params.yaml asks for it; chosen by nobody
-    ratio/audio, coefficient/audio, ...                by epoch, what the method logs
+    val/accuracy, val/accuracy_audio                   by epoch, of the fused model and of unimodal logits
+    test_each_epoch/accuracy, ...                      the same on test, where params.yaml asks; never for choices
+    ratio/audio, coefficient/audio, ...                by epoch, the quantities that the method declares
     test/accuracy, test/accuracy_probe_audio, ...      of the selected epoch: the values of results/metrics.parquet
     val_selected/..., run/seconds, run/forwards, ...   the same for val, and what the run cost
 """
@@ -19,6 +19,8 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.fingerprint import fingerprint
 from pipeline_src.evaluation import FUSED
+from pipeline_src.methods.base import Quantity
+from pipeline_src.reports import declared
 from pipeline_src.study import runs as states
 from pipeline_src.study.runs import ATTEMPT, CHECKPOINT, COMPLETE, STOPPED, RunFiles, State
 
@@ -29,7 +31,7 @@ FINAL = {"test": "test", "val": "val_selected", "train": "run"}  # split of metr
 
 @dataclass(frozen=True)
 class View:
-    """One run, as it stands in its folder."""
+    """One run, as its folder shows it."""
 
     name: str
     address: str  # the run's folder, which holds the fingerprint of all that determines it: the run's identity
@@ -44,6 +46,7 @@ class View:
     final_time: int  # Unix time, ms
     artifacts: list[Path]
     rows: list[dict[str, Any]]  # of metrics.jsonl, for the figure
+    quantities: dict[str, Quantity]  # that the method declares, for the figure
     dataset: dict[str, Any]  # cache.json, with its folder
     digest: str | None  # of all there is to mirror, once the run is finished
 
@@ -90,7 +93,8 @@ def _read(run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> View:
     for row in rows:
         clock += row["seconds"]
         epochs.append((row["epoch"] + 1, clock, {_epoch_name(k): v for k, v in row.items() if _is_metric(k, v)}))
-    status, ended = _status(reader.state(), about)
+    state, quantities = reader.state(), declared.quantities(cell)
+    status, ended = _status(state, about)
     versions, machine = about["versions"], about["machine"]
     tags = {
         "kind": "run",
@@ -104,8 +108,10 @@ def _read(run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> View:
         "host": machine["host"],
         "device": machine["device"],
         "slurm_job": machine["slurm_job"],
-        "error": about.get("error"),
+        "state": state.state if state.state in (states.DIVERGED, states.FAILED) else None,
+        "error": state.error or about.get("error"),
         "evaluation": cell.evaluation_fp if evaluated else None,
+        "mlflow.note.content": "\n".join(f"- {declared.sentence(q)}" for q in quantities.values()) or None,
     }
     return View(
         name=run.label,
@@ -121,6 +127,7 @@ def _read(run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> View:
         final_time=final_time,
         artifacts=artifacts,
         rows=rows,
+        quantities=quantities,
         dataset=_json(cell.data.cache_file) | {"folder": cell.data.cache.as_posix()}
         if cell.data.cache_file.exists()
         else {},

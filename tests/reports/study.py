@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline_src.core import files
 from pipeline_src.evaluation.params import Evaluation
-from pipeline_src.methods.base import MethodParams
+from pipeline_src.methods.base import MethodParams, methods
 from pipeline_src.study import params
 from pipeline_src.study.plan import NO_FUSION, Cell, Data, Run
 from pipeline_src.training.params import Training
@@ -78,6 +78,7 @@ class Study:
 
     def _spec(self, fusion, method, modalities):
         training = self.params.training
+        method = method if method in methods else "joint"
         return RunSpec(tuple(modalities), {}, fusion, method, MethodParams(), training, {})
 
     @cached_property

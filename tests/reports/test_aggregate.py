@@ -10,7 +10,7 @@ from scipy import stats
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-from pipeline_src.reports import report, tables
+from pipeline_src.reports import declared, formats, provenance, scores, wording
 from pipeline_src.reports.aggregate import UNFINISHED, aggregate
 from tests.reports.study import Study, metrics
 
@@ -71,7 +71,7 @@ def test_killed_between_the_tables_leaves_no_index(study, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tables, "latex", killed)
+    monkeypatch.setattr(formats, "latex", killed)
     with pytest.raises(KeyboardInterrupt):
         aggregate(study)
     assert not list(Path("results/tables").glob("index-*.json"))
@@ -103,9 +103,9 @@ def test_incomplete_grid_shows_as_incomplete(study, gone, caplog):
     assert table.complete.tolist() == [True, True, False]
     assert table.accuracy_ci_low.isna().tolist() == [False, False, True]
     assert "(incomplete)" in Path("results/tables/accuracy.md").read_text(encoding="utf-8")
-    assert "Incomplete: 8 of 9 runs are there" in text()
-    assert "its seeds are incomplete" in text()
-    assert "No answer yet: runs of 1 of 3 rows are missing" in text()
+    assert "Incomplete: 8 of 9 runs have scores." in text()
+    assert "missing in 1 of 3 seeds" in text()
+    assert "No answer yet: runs of 1 of 3 configurations are missing" in text()
     assert "joint seed 2" in caplog.text + text()
 
 
@@ -114,7 +114,7 @@ def test_no_run_at_all(tmp_path, monkeypatch):
     aggregate(Study())
     assert len(parquet()) == 0
     assert "Incomplete: 0 of 9" in text()
-    assert "the cache is not there" in text()
+    assert "the cache does not exist" in text()
 
 
 def test_one_seed(tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_one_seed(tmp_path, monkeypatch):
     aggregate(study)
     assert study.index.exists()
     assert "one seed supports no conclusion" in text()
-    assert f"[{tables.NONE}]" in text()
+    assert f"[{wording.NONE}]" in text()
 
 
 FIRST_TEST = next(i for i, row in enumerate(metrics(0.9, audio=0.9, visual=0.7)) if row["split"] == "test")
@@ -204,7 +204,7 @@ def test_report_figures_equal_the_parquet(study):
     shown = text()
     checked = 0
     for (_, method, modality, metric), values in test.groupby(["fusion", "method", "modality", "metric"]).value:
-        if metric in tables.WHOLE or metric in tables.VIEWS:
+        if metric in declared.WHOLE or metric in declared.VIEWS:
             assert f"{100 * values.mean():.1f} ± {100 * values.std():.1f}" in shown, (method, modality, metric)
             checked += 1
     assert checked == 3 * 3 + 4 * 3
@@ -215,7 +215,7 @@ def test_verdicts_follow_the_corrected_test(study):
     shown = text()
     assert re.search(r"concat, joint visual probe . alone .13\.0 .{10,120}? below", shown)
     assert re.search(r"concat, joint audio probe . alone .{10,120}? no difference supported", shown)
-    assert "Nothing to compare: the study has no method beside joint" in shown
+    assert "Nothing to compare: the study has no method besides joint" in shown
 
 
 def test_the_answer_names_a_method_that_helps_and_one_that_does_not(tmp_path, monkeypatch):
@@ -229,10 +229,7 @@ def test_the_answer_names_a_method_that_helps_and_one_that_does_not(tmp_path, mo
             study.write(run, 0.91 + (run.seed - 1) * 0.01 + (0.03 if run.seed == 1 else -0.01), audio=0.9, visual=0.6)
     aggregate(study)
     assert "ogm<ge> with concat (+2.0 points [+1.8, +2.2]) helps." in text()
-    assert (
-        "Of 2 comparisons 1 would look like a difference each by itself; 1 stands after Holm's correction for all"
-        in text()
-    )
+    assert "Significant uncorrected: 1 of 2; after Holm's correction: 1 (p below 0.05)." in text()
     assert "ogm<ge>" not in REPORT.read_text(encoding="utf-8"), "not escaped"
 
 
@@ -249,11 +246,11 @@ def test_what_only_looks_like_a_difference_is_not_called_one(tmp_path, monkeypat
     assert table.accuracy_gain_ci_low["m3"] > 0
     assert table.accuracy_gain_p["m3"] < 0.05 < table.accuracy_gain_p_holm["m3"]
     assert "No method is shown to help over joint training." in text()
-    assert "Of 8 comparisons 1 would look like a difference each by itself; 0 stand after" in text()
+    assert "Significant uncorrected: 1 of 8; after Holm's correction: 0" in text()
     assert "**" not in Path("results/tables/accuracy.md").read_text(encoding="utf-8")
 
 
-def test_the_interval_over_clips_is_of_the_stored_predictions(study, monkeypatch):
+def test_the_interval_over_samples_is_of_the_stored_predictions(study, monkeypatch):
     study = Study(methods=("joint", "pmr"))
     study.write_all()
     aggregate(study)
@@ -274,7 +271,7 @@ def test_three_modalities(tmp_path, monkeypatch):
     study.write_all()
     study.write_cache()
     aggregate(study)
-    assert tables.modalities_of(pd.read_csv("results/tables/accuracy.csv")) == ["audio", "flow", "visual"]
+    assert scores.modalities_of(pd.read_csv("results/tables/accuracy.csv")) == ["audio", "flow", "visual"]
     assert "flow with concat" in text()
 
 
@@ -282,9 +279,9 @@ def test_setting_and_data(study):
     aggregate(study)
     shown = text()
     assert "3 seeds: 0, 1, 2" in shown
-    assert "12 epochs in batches of 32 clips with sgd, learning rate 0.02" in shown
+    assert "12 epochs in batches of 32 samples with sgd, learning rate 0.02" in shown
     assert "1 200 train, 200 val, 300 test" in shown
-    assert "none quarantined" in shown
+    assert "No sample is quarantined" in shown
     assert "1 234 567" in shown
 
 
@@ -300,10 +297,10 @@ def test_quarantine_is_counted_and_cut(study):
     study.write_cache([(f"c{i}", "audio", f"c{i}.mp4", "no sound" if i else "empty", "extract") for i in range(60)])
     aggregate(study)
     shown = text()
-    assert "60 clips could not be read" in shown
+    assert "60 samples could not be read" in shown
     assert "no sound 59" in shown
     assert "empty 1" in shown
-    assert "The first 50 of 60 clips" in shown
+    assert "The first 50 of 60 samples" in shown
     assert "c49.mp4" in shown
     assert "c50.mp4" not in shown
 
@@ -319,24 +316,24 @@ def test_benchmarks(tmp_path):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("" if body is None else BENCHMARK + body)
-    found = report.benchmarks({"aaaaaaaaaa", "cccccccccc"}, tmp_path).set_index("stage")
+    found = provenance.benchmarks({"aaaaaaaaaa", "cccccccccc"}, tmp_path).set_index("stage")
     assert found.index.tolist() == ["extract", "train"]
     assert found.jobs.tolist() == [1, 3]
     assert found.seconds.tolist() == [120, 40]
-    assert found.share.tolist() == [0.75, 0.25]
+    assert found.fraction.tolist() == [0.75, 0.25]
     assert found.max_rss["train"] == 1200
     assert found.cpu_seconds.tolist() == [0, 37]
-    assert len(report.benchmarks({"aaaaaaaaaa"}, tmp_path / "nowhere")) == 0
+    assert len(provenance.benchmarks({"aaaaaaaaaa"}, tmp_path / "nowhere")) == 0
 
 
 def test_benchmarks_are_in_the_report(study):
     files.write_text(Path("logs/train/joint-0000000000/x.tsv"), BENCHMARK + "200\t0:03:20\t-\t0\t0\t0\t0\t0\t99\t28\n")
     aggregate(study)
-    assert f"train 1 3 min 20 s 100.0 % 28.0 s {tables.NONE}" in text()
+    assert f"train 1 3 min 20 s 100.0 % 28.0 s {wording.NONE}" in text()
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(45.24, "45.2 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (float("nan"), tables.NONE)]
+    ("seconds", "said"), [(45.24, "45.2 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (float("nan"), wording.NONE)]
 )
 def test_clock(seconds, said):
-    assert report.clock(seconds) == said
+    assert wording.clock(seconds) == said

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline_src.reports.aggregate import aggregate
-from pipeline_src.reports.figures import clips, style
+from pipeline_src.reports.figures import examples, style
 from pipeline_src.reports.figures.drawing import keys, panels
 from pipeline_src.reports.figures.gains import gains
 from pipeline_src.reports.figures.learning import learning
@@ -16,7 +16,7 @@ from tests.reports.study import Study
 
 @pytest.fixture
 def parts(monkeypatch):
-    """Makes the Parts that the report is drawn from, of a study, by catching them on their way."""
+    """Makes the Results that the report is drawn from, of a study, by catching them on their way."""
 
     def made(study):
         from pipeline_src.reports import aggregate as module
@@ -47,14 +47,15 @@ def markers(axes):
     return [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
 
 
-def test_a_gain_is_filled_only_if_it_stands(study, parts):
+def test_a_gain_is_filled_only_if_it_is_significant(study, parts):
     one = study(methods=("joint", "clear", "unclear"))
     for run in one.runs:
         if run.cell.method == "clear":
             one.write(run, (0.919, 0.932, 0.941)[run.seed], audio=0.9, visual=0.6)
         if run.cell.method == "unclear":
             one.write(run, 0.9 + 0.03 * run.seed, audio=0.9, visual=0.6)
-    (axes,) = gains(parts(one)[0]).figure.axes
+    (drawing,) = gains(parts(one)[0])
+    (axes,) = drawing.figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["clear", "unclear"]
     assert [face == style.PAPER for face in markers(axes)] == [False, True]
     low, high = axes.get_xlim()
@@ -62,7 +63,7 @@ def test_a_gain_is_filled_only_if_it_stands(study, parts):
 
 
 def test_one_seed_has_points_without_intervals(study, parts):
-    drawing = gains(parts(study(methods=("joint", "a"), seeds=(0,)))[0])
+    (drawing,) = gains(parts(study(methods=("joint", "a"), seeds=(0,)))[0])
     assert drawing.caption.startswith("One seed")
     (face,) = markers(drawing.figure.axes[0])
     assert face == style.PAPER
@@ -74,14 +75,14 @@ def test_an_incomplete_grid_is_drawn_from_what_is_there(study, parts):
         one.run("b", seed).metrics.unlink()
     one.run("joint", 2).record.unlink()
     (part,) = parts(one)
-    assert gains(part) is None, "joint is incomplete, so there is no difference"
+    assert "gains" not in part.offers, "joint is incomplete, so there is no difference"
     (drawing,) = learning(part)
-    assert list(drawing.legend) == ["joint", "a", "the modality's model alone"]
+    assert list(drawing.legend) == ["joint", "a", "trained on the modality alone"]
 
 
 def test_a_study_without_the_baseline(study, parts):
     (part,) = parts(study(methods=("a", "b")))
-    assert gains(part) is None
+    assert "gains" not in part.offers
     assert [drawing.name for drawing in learning(part)] == ["learning-av_digits-concat"]
 
 
@@ -121,10 +122,10 @@ def test_panels_take_the_colours_of_the_page(study, parts):
     [((9, 5), (9, 5)), ((3, 3, 8, 6), (8, 6, 3)), ((4, 2, 8, 6), (8, 6)), ((1, 1, 8, 6), (8, 6)), ((7, 4, 2), (7, 8))],
 )
 def test_what_a_cache_holds_becomes_a_picture(shape, expected):
-    assert clips.image(np.ones(shape, np.float16)).shape == expected
+    assert examples.image(np.ones(shape, np.float16)).shape == expected
 
 
 def test_of_several_frames_the_middle_one_is_shown():
     frames = np.zeros((3, 3, 2, 2), np.uint8)
     frames[1, 0] = 200
-    assert clips.image(frames)[..., 0].tolist() == [[200, 200], [200, 200]]
+    assert examples.image(frames)[..., 0].tolist() == [[200, 200], [200, 200]]

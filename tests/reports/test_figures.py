@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from pipeline_src.reports.figures import history
-from pipeline_src.reports.figures.run import quantities, series
+from pipeline_src.methods.base import Quantity, methods
+from pipeline_src.reports.figures.run import history, logged, series
 from pipeline_src.reports.figures.style import INK, looks, svg
 
 
@@ -32,9 +32,14 @@ def rows(epochs=4, **more):
     ]
 
 
-def test_what_a_method_logged_by_modality():
-    assert quantities(rows()) == {"ratio": ["touch", "smell"], "coefficient": ["touch", "smell"]}
-    assert quantities([{"epoch": 0, "loss": 1.0}]) == {}
+OGM = {quantity.name: quantity for quantity in methods["ogm"].quantities}
+
+
+def test_what_a_method_declares_and_logged():
+    both = ["touch", "smell"]
+    assert logged(rows(), OGM) == {"ratio": both, "coefficient": both, "modulated_tensors": ["touch"]}
+    assert logged(rows(lone=1.0), {"lone": Quantity("lone", "", "It is of the model.")}) == {"lone": [""]}
+    assert logged(rows(), {}) == logged([{"epoch": 0, "loss": 1.0}], OGM) == {}
 
 
 def test_series_skips_what_is_not_there_or_not_finite():
@@ -49,24 +54,32 @@ def test_series_skips_what_is_not_there_or_not_finite():
 
 
 def test_history_has_accuracies_and_a_panel_for_each_quantity():
-    figure = history(rows(), "toy/concat/ogm seed 0")
+    figure = history(rows(), "toy/concat/ogm seed 0", OGM)
     first, *others = figure.axes
-    assert [axes.get_title(loc="left") for axes in others] == ["Ratio", "Coefficient"]
+    assert [axes.get_title(loc="left") for axes in others] == ["Ratio", "Coefficient", "Modulated tensors"]
     assert first.lines[0].get_ydata().tolist() == pytest.approx([20, 30, 40, 50])
     assert first.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
-    assert len(first.lines) == 3, "test accuracies are not for choosing by"
-    assert others[0].lines[1].get_ydata().tolist() == pytest.approx([0.7, 0.8, 0.9, 1.0])
+    assert len(first.lines) == 3, "test accuracy must not guide choices"
+    ratio, coefficient, _ = others
+    (reference,) = [line for line in ratio.lines if len(line.get_xdata()) == 2]
+    assert set(reference.get_ydata()) == {1.0} and ratio.get_yscale() == "log", "as declared"
+    _, smell = [line for line in ratio.lines if line is not reference]
+    assert smell.get_ydata().tolist() == pytest.approx([0.7, 0.8, 0.9, 1.0])
+    assert coefficient.get_ylim() == pytest.approx((-0.03, 1.03)), "as declared"
     assert "toy/concat/ogm seed 0" in svg(figure)
     png = io.BytesIO()
     figure.savefig(png, format="png")
     assert png.getvalue().startswith(b"\x89PNG")
 
 
+RELEARNING = {quantity.name: quantity for quantity in methods["relearning"].quantities}
+
+
 def test_a_quantity_of_some_epochs_is_drawn_as_points():
     some = rows(6)
     for i in (2, 5):
         some[i]["purity_train/touch"] = 0.5
-    (axes,) = [a for a in history(some, "r").axes if a.get_title(loc="left") == "Purity train"]
+    (axes,) = [a for a in history(some, "r", RELEARNING).axes if a.get_title(loc="left") == "Purity train"]
     (line,) = axes.lines
     assert line.get_xdata().tolist() == [3, 6]
     assert line.get_marker() != "None"
@@ -74,11 +87,11 @@ def test_a_quantity_of_some_epochs_is_drawn_as_points():
 
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_history_of_a_run_that_has_just_begun(epochs):
-    assert "</svg>" in svg(history(rows(epochs), "r"))
+    assert "</svg>" in svg(history(rows(epochs), "r", OGM))
 
 
 def test_the_same_rows_give_the_same_bytes():
-    assert svg(history(rows(), "r")) == svg(history(rows(), "r"))
+    assert svg(history(rows(), "r", OGM)) == svg(history(rows(), "r", OGM))
 
 
 def test_the_baseline_keeps_its_look_and_others_theirs():

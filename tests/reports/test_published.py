@@ -4,12 +4,19 @@ import pandas as pd
 import pytest
 
 from pipeline_src.methods.base import methods
-from pipeline_src.reports import tables
-from pipeline_src.reports.published import figures, published
+from pipeline_src.reports import scores
+from pipeline_src.reports.published import published, side_by_side, values
 from pipeline_src.reports.statistics import paired, summary
+from pipeline_src.reports.wording import NONE
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (0.60, 0.62, 0.64)
+
+
+def beside(kind, recipe, table):
+    """The published values beside ours, as texts."""
+    found = side_by_side(kind, recipe, published(kind, kind, recipe, list(table.method)).same, table, 3)
+    return [[str(entry) for entry in row] for row in found.rows]
 
 
 def rows(*cells):
@@ -23,13 +30,13 @@ def rows(*cells):
             "accuracy_best_test_epoch": summary([value + 0.03 for value in values], 0.95),
             "accuracy_gain": paired(values, SEEDS, 0.95),
         }.items():
-            row |= {f"{what}_{name}": getattr(one, name) for name in tables.STATISTICS}
+            row |= {f"{what}_{name}": getattr(one, name) for name in scores.STATISTICS}
         found.append(row)
     return pd.DataFrame(found)
 
 
 def test_the_file_is_well_formed():
-    known = figures()
+    known = values()
     columns = ["dataset", "method", "fusion", "metric", "percent", "recipe", "source", "provenance", "remark"]
     assert list(known) == columns
     assert not known.duplicated().any()
@@ -42,9 +49,8 @@ def test_the_file_is_well_formed():
     assert set(known.recipe) - {""} <= recipes
 
 
-def test_side_by_side_are_figures_of_the_same_recipe_and_head_alone():
-    found = published("cremad", "cremad", "ogm-ge-2022-cremad", rows(("concat", "joint"), ("concat", "ogm_ge")), 3)
-    shown = [[str(cell) for cell in row] for row in found.table.rows]
+def test_side_by_side_are_values_of_the_same_recipe_and_fusion_only():
+    shown = beside("cremad", "ogm-ge-2022-cremad", rows(("concat", "joint"), ("concat", "ogm_ge")))
     assert {row[4] for row in shown if row[1] == "joint"} == {"51.7", "59.8", "61.5"}
     assert {row[4] for row in shown if row[1] == "ogm_ge"} == {"61.2", "61.9", "64.4"}, "not 62.2, which is of sum"
     assert not any("PDMP" in row[2] for row in shown), "another recipe, or one that is not named"
@@ -53,47 +59,38 @@ def test_side_by_side_are_figures_of_the_same_recipe_and_head_alone():
     assert first[6].startswith("66.0 ± 2.0 [")
     assert first[7] == "+9.5", "61.25 less 51.7, both of the same source"
     assert first[8].startswith("+1.0")
-    assert "best test accuracy" in found.protocol
+    assert "best test accuracy" in published("cremad", "cremad", "ogm-ge-2022-cremad", []).protocol
 
 
-def test_a_modality_alone_has_its_figure_beside_it():
-    found = published(
-        "vggsound", "vggsound", "ogm-ge-2022-vggsound", rows(("none", "audio-only"), ("concat", "joint")), 3
-    )
-    assert [[str(cell) for cell in row[1:5:3]] for row in found.table.rows] == [
-        ["audio-only", "44.3"],
-        ["joint", "49.1"],
-    ]
+def test_a_modality_alone_has_its_value_beside_it():
+    shown = beside("vggsound", "ogm-ge-2022-vggsound", rows(("none", "audio-only"), ("concat", "joint")))
+    assert [row[1:5:3] for row in shown] == [["audio-only", "44.3"], ["joint", "49.1"]]
 
 
 def test_a_published_gain_needs_its_own_joint_training():
-    found = published("cremad", "cremad", "ogm-ge-2022-cremad", rows(("concat", "ogm_ge")), 3)
-    (row,) = [row for row in found.table.rows if str(row[4]) == "61.9"]
-    assert str(row[7]) == tables.NONE
+    shown = beside("cremad", "ogm-ge-2022-cremad", rows(("concat", "ogm_ge")))
+    (row,) = [row for row in shown if row[4] == "61.9"]
+    assert row[7] == NONE
 
 
 def test_another_recipe_has_nothing_beside_it():
-    found = published("cremad", "cremad", "mine-1", rows(("concat", "joint"), ("concat", "ogm_ge")), 3)
-    assert found.table is None
+    found = published("cremad", "cremad", "mine-1", ["joint", "ogm_ge"])
+    assert side_by_side("cremad", "mine-1", found.same, rows(("concat", "joint"), ("concat", "ogm_ge")), 3) is None
     assert "none of them by the recipe mine-1" in found.line
-    assert found.drawing is not None
-    assert "not in this study" not in found.drawing.caption
+    assert found.drawable
+    assert not found.foreign
 
 
-def test_a_data_set_without_figures_gets_another_ones_spread_said_to_be_so():
-    found = published("mine", "av_digits", "r-1", rows(("concat", "joint"), ("concat", "pmr")), 3)
-    assert found.line == "No figure on mine is published: nothing to set beside."
-    assert found.table is None
-    assert "For context only; cremad is not in this study" in found.drawing.caption
-    own = figures().query("dataset == 'cremad' and metric == 'accuracy' and method == 'joint'").percent
-    assert f"of joint {len(own)}, from {own.min():.1f} to {own.max():.1f} percent" in found.drawing.caption
-    (axes,) = found.drawing.figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["joint", "pmr"]
-    points = sum(len(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "None")
-    assert points == len(own) + 4
+def test_a_dataset_without_values_gets_the_spread_of_another_one():
+    found = published("mine", "av_digits", "r-1", ["joint", "pmr"])
+    assert found.line == "No accuracy on mine is published, so nothing is shown beside ours."
+    assert found.foreign and found.where == "cremad" and found.same.empty
+    own = values().query("dataset == 'cremad' and metric == 'accuracy' and method == 'joint'").percent
+    assert sorted(found.drawn[found.drawn.method == "joint"].percent) == sorted(own)
+    assert set(found.drawn.method) == {"joint", "pmr"}
 
 
 @pytest.mark.parametrize("percent", [51.7, 77.69])
-def test_figures_that_the_field_disputes_are_kept_with_their_origin(percent):
-    (one,) = figures().query("dataset == 'cremad' and percent == @percent").to_dict("records")
+def test_values_that_the_field_disputes_are_kept_with_their_origin(percent):
+    (one,) = values().query("dataset == 'cremad' and percent == @percent").to_dict("records")
     assert one["remark"]

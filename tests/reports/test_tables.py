@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from pipeline_src.reports import tables
+from pipeline_src.reports import formats, scores, tables, wording
 from pipeline_src.reports.statistics import Summary
-from pipeline_src.reports.tables import MINUS, NONE
+from pipeline_src.reports.wording import MINUS, NONE
 
 SEEDS = [0, 1, 2]
 
@@ -49,12 +49,12 @@ def frame(skip=()):
         for one, (fused, probes) in zip(CELLS, own, strict=True):
             if (one["method"], seed) not in skip:
                 found += rows(one, seed, fused, **probes)
-    return pd.DataFrame(found, columns=tables.COLUMNS)
+    return pd.DataFrame(found, columns=scores.COLUMNS)
 
 
 def made(skip=(), seeds=SEEDS):
     metrics = frame(skip)
-    return tables.accuracy_table(metrics[metrics.seed.isin(seeds)], CELLS, seeds, 0.95)
+    return scores.accuracy_table(metrics[metrics.seed.isin(seeds)], CELLS, seeds, 0.95)
 
 
 def column(table, name):
@@ -67,10 +67,10 @@ def texts(table):
 
 def test_rows_are_the_cells_in_order():
     table = made()
-    assert table[tables.CELL].to_dict("records") == CELLS
+    assert table[scores.CELL].to_dict("records") == CELLS
     assert table.seeds.tolist() == ["3 of 3"] * 4
     assert table.complete.all()
-    assert tables.modalities_of(table) == ["touch", "smell"]
+    assert scores.modalities_of(table) == ["touch", "smell"]
 
 
 def test_test_split_over_seeds():
@@ -99,14 +99,14 @@ def test_gain_over_the_baseline_is_paired():
     assert table.accuracy_gain_mean[:3].isna().all()
 
 
-def test_p_is_corrected_for_all_heads_and_modalities_of_a_data_set():
+def test_p_is_corrected_for_all_fusions_and_modalities_of_a_data_set():
     metrics = frame()
     fusions = [{**one, "fusion": "film"} for one in CELLS[2:]]
     more = metrics[metrics.fusion == "sum"].assign(fusion="film")
     more.loc[more.method != "joint", "value"] += np.tile([0.01, 0.02], 999)[: (more.method != "joint").sum()]
     other = {**CELLS[2], "dataset": "other"}, {**CELLS[3], "dataset": "other"}
     metrics = pd.concat([metrics, more, metrics[metrics.fusion == "sum"].assign(dataset="other")])
-    table = tables.accuracy_table(metrics, [*CELLS, *fusions, *other], SEEDS, 0.95)
+    table = scores.accuracy_table(metrics, [*CELLS, *fusions, *other], SEEDS, 0.95)
     toy = table[table.dataset == "toy_set"]
     found = toy[["accuracy_gain_p", "accuracy_gain_p_holm"]].dropna()
     assert len(found) == 2, "one method with two fusions"
@@ -130,12 +130,12 @@ def test_bold_is_what_stands_after_the_correction():
     metrics = frame()
     strong = metrics.method.eq("a_new|one") & metrics.metric.eq("accuracy") & metrics.split.eq("test")
     metrics.loc[strong, "value"] = 0.90 + metrics.loc[strong, "seed"] * 0.0001
-    table = tables.accuracy_table(metrics, CELLS, SEEDS, 0.95)
+    table = scores.accuracy_table(metrics, CELLS, SEEDS, 0.95)
     whole = tables.tables(table, 3, 0.95)[0]
     bold = [(row[1].value, whole.columns[i]) for row in whole.rows for i, cell in enumerate(row) if cell.strong]
     assert bold == [("a_new|one", "accuracy"), ("a_new|one", f"{MINUS} joint")]
-    assert "**90.0 ± 0.0** [" in tables.markdown([whole])
-    assert r"\textbf{90.0 $\pm$ 0.0} {[}" in tables.latex([whole])
+    assert "**90.0 ± 0.0** [" in formats.markdown([whole])
+    assert r"\textbf{90.0 $\pm$ 0.0} {[}" in formats.latex([whole])
     unclear = tables.tables(made(), 3, 0.95)[0]
     assert not any(cell.strong for row in unclear.rows for cell in row), "the highest value alone is not marked"
     table["accuracy_gain_p_holm"] = 0.06
@@ -146,7 +146,7 @@ def test_bold_is_what_stands_after_the_correction():
     ("p", "said"), [(0.0304, "0.030"), (0.0001, "< 0.001"), (0.34567, "0.35"), (1, "1.00"), (math.nan, NONE)]
 )
 def test_p_value(p, said):
-    assert tables.p_value(p) == said
+    assert wording.p_value(p) == said
 
 
 def test_what_a_method_does_to_a_modality_is_paired_with_the_baseline():
@@ -162,7 +162,7 @@ def test_an_extension_is_marked_and_explained():
     assert [row[1] for row in texts(whole)] == ["touch-only", "smell-only", "joint", "a_new|one \u2020"]
     for table in (whole, each):
         assert "\u2020 Extension that no paper gives. a_new|one: the mean over the others." in table.caption
-    assert tables.latex([whole]).isascii()
+    assert formats.latex([whole]).isascii()
 
 
 def test_cost():
@@ -195,13 +195,13 @@ def test_row_without_runs():
     table = made({("smell-only", s) for s in SEEDS})
     assert table.seeds[1] == "0 of 3"
     shown = texts(tables.tables(table, 3, 0.95)[0])[1]
-    assert shown[:3] == ["none", "smell-only", "0 of 3"]
+    assert shown[:3] == ["none", "smell-only", "missing in 3 of 3 seeds"]
     assert set(shown[3:]) == {NONE}
     assert math.isnan(table["smell/probe_gap_mean"][2])
 
 
 def test_no_runs_at_all():
-    table = tables.accuracy_table(pd.DataFrame(columns=tables.COLUMNS), CELLS, SEEDS, 0.95)
+    table = scores.accuracy_table(pd.DataFrame(columns=scores.COLUMNS), CELLS, SEEDS, 0.95)
     assert table.seeds.tolist() == ["0 of 3"] * 4
     whole, each = tables.tables(table, 3, 0.95)
     assert len(whole.rows) == 4
@@ -211,10 +211,10 @@ def test_no_runs_at_all():
 def test_a_metric_that_some_seeds_lack_has_no_interval():
     metrics = frame()
     metrics = metrics[~((metrics.metric == "macro_f1") & (metrics.seed == 2) & (metrics.method == "joint"))]
-    row = tables.accuracy_table(metrics, CELLS, SEEDS, 0.95).iloc[2]
+    row = scores.accuracy_table(metrics, CELLS, SEEDS, 0.95).iloc[2]
     assert row.complete
     assert row[["macro_f1_sd", "macro_f1_ci_low"]].isna().all()
-    shown = tables.tables(tables.accuracy_table(metrics, CELLS, SEEDS, 0.95), 3, 0.95)[0]
+    shown = tables.tables(scores.accuracy_table(metrics, CELLS, SEEDS, 0.95), 3, 0.95)[0]
     assert column(shown, "macro-F1")[2] == "85.0 (incomplete)"
 
 
@@ -231,15 +231,15 @@ def test_best_test_epoch_stands_beside_and_says_what_it_is():
     metrics = frame()
     best = metrics[(metrics.modality == "fused") & (metrics.metric == "accuracy") & (metrics.split == "test")]
     best = best.assign(metric="accuracy_best_test_epoch", value=best.value + 0.02)
-    (whole, _) = tables.tables(tables.accuracy_table(pd.concat([metrics, best]), CELLS, SEEDS, 0.95), 3, 0.95)
+    (whole, _) = tables.tables(scores.accuracy_table(pd.concat([metrics, best]), CELLS, SEEDS, 0.95), 3, 0.95)
     at = whole.columns.index("best test epoch")
     assert texts(whole)[2][at].startswith("87.0 ± 0.0")
-    assert "which chooses on test" in whole.caption
+    assert "selects the epoch on test data" in whole.caption
     assert not any("best test" in c for c in tables.tables(made(), 3, 0.95)[0].columns)
 
 
 @pytest.mark.parametrize(
-    ("share", "sign", "expected"),
+    ("fraction", "sign", "expected"),
     [
         (0.9171, False, "91.7"),
         (-0.131, True, f"{MINUS}13.1"),
@@ -248,24 +248,24 @@ def test_best_test_epoch_stands_beside_and_says_what_it_is():
         (math.nan, True, NONE),
     ],
 )
-def test_percent(share, sign, expected):
-    assert tables.percent(share, sign) == expected
+def test_percent(fraction, sign, expected):
+    assert wording.percent(fraction, sign) == expected
 
 
-def test_figure():
+def test_entry():
     one = Summary(3, 0.917, 0.009, 0.894, 0.94)
-    assert str(tables.figure(one, 3)) == "91.7 ± 0.9 [89.4, 94.0]"
+    assert str(tables.entry(one, 3)) == "91.7 ± 0.9 [89.4, 94.0]"
 
 
 def test_csv_keeps_every_digit():
     table = made({("joint", 1)})
-    read = pd.read_csv(io.StringIO(tables.csv(table)))
+    read = pd.read_csv(io.StringIO(formats.csv(table)))
     pd.testing.assert_frame_equal(read, table, check_dtype=False, rtol=1e-14)
     assert {"accuracy_mean", "accuracy_ci_high", "touch/accuracy_probe_mean", "touch/probe_gap_sd"} <= set(read)
 
 
 def test_markdown():
-    text = tables.markdown(tables.tables(made(), 3, 0.9))
+    text = formats.markdown(tables.tables(made(), 3, 0.9))
     assert "mean ± standard deviation over 3 seeds [90 % Student t interval]" in text
     assert "a_new\\|one" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -275,7 +275,7 @@ def test_markdown():
 
 
 def test_latex():
-    text = tables.latex(tables.tables(made(), 3, 0.95))
+    text = formats.latex(tables.tables(made(), 3, 0.95))
     assert "toy\\_set" in text
     assert "a\\_new|one" in text
     assert "95 \\% Student t" in text
@@ -293,9 +293,9 @@ def test_latex_compiles(tmp_path):
     metrics = frame()
     metrics.loc[metrics.method.eq("a_new|one"), "value"] = 0.9
     made = tables.tables(
-        tables.accuracy_table(metrics, CELLS, SEEDS, 0.95), 3, 0.95, {("toy_set", "a_new|one"): "x & y"}
+        scores.accuracy_table(metrics, CELLS, SEEDS, 0.95), 3, 0.95, {("toy_set", "a_new|one"): "x & y"}
     )
-    text = tables.latex(made)
+    text = formats.latex(made)
     assert r"\textbf{" in text
     (tmp_path / "tables.tex").write_text(text)
     packages = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{tables}\end{document}"
@@ -308,7 +308,7 @@ def test_latex_compiles(tmp_path):
 
 
 def test_latex_escapes():
-    assert tables.escape_latex(r"50 % & $a_b^c$ #1 {x} \y ~ <z>") == (
+    assert formats.escape_latex(r"50 % & $a_b^c$ #1 {x} \y ~ <z>") == (
         r"50 \% \& \$a\_b\textasciicircum{}c\$ \#1 \{x\} \textbackslash{}y \textasciitilde{} \textless{}z\textgreater{}"
     )
 
@@ -316,7 +316,7 @@ def test_latex_escapes():
 def test_data_sets_have_their_own_tables():
     other = [{**one, "dataset": "other"} for one in CELLS]
     metrics = pd.concat([frame(), frame().assign(dataset="other")])
-    table = tables.accuracy_table(metrics, [*CELLS, *other], SEEDS, 0.95)
+    table = scores.accuracy_table(metrics, [*CELLS, *other], SEEDS, 0.95)
     titles = [t.title for t in tables.tables(table, 3, 0.95)]
     assert titles == [
         f"{what}: {d} (recipe r-1)" for d in ("toy_set", "other") for what in ("Accuracy", "Each modality")

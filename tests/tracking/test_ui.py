@@ -42,9 +42,21 @@ def study(folder):
     plan = planned({"study": {"seeds": [0, 1]}})
     for i, run in enumerate(plan.runs):
         epochs = [
-            {"val_accuracy": (e + i) / 12, "val_accuracy/audio": e / 10, "ratio/audio": 1 + e / 9} for e in range(8)
+            {
+                "val_accuracy": (e + i) / 12,
+                "val_accuracy/audio": e / 10,
+                "ratio/audio": 1 + e / 9,
+                "coefficient/audio": 0.5,
+            }
+            for e in range(8)
         ]
-        finish(run, [row(e, attempt=i, **{**one, "val_accuracy/visual": e / 14}) for e, one in enumerate(epochs)])
+        finish(
+            run,
+            [
+                row(e, attempt=i, **{**one, "val_accuracy/visual": e / 14, "coefficient/visual": 1.0})
+                for e, one in enumerate(epochs)
+            ],
+        )
     results(plan)
     return plan
 
@@ -70,7 +82,8 @@ def test_the_grid_can_be_read(study):
         for title in (
             "Test accuracy of the selected epoch",
             "Accuracy on val by epoch",
-            "Ratios between the modalities",
+            "Ratio by epoch",
+            "Coefficient by epoch",
         ):
             page.get_by_text(title).wait_for()
         page.locator(".js-plotly-plot .barlayer .trace").first.wait_for()

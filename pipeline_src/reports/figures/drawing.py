@@ -1,16 +1,13 @@
-"""A figure with its words, and how it gets into the HTML report: panel by panel, in the page's own colours."""
+"""How a drawing gets into the HTML report: panel by panel, in the page's own colours."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from pipeline_src.reports.figures import style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from pipeline_src.reports.figures.base import Drawing
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
@@ -20,19 +17,6 @@ VARIABLES = {
     **{color: f"--s{i}" for i, color in enumerate(style.SERIES)},
     **{color: f"--m{i}" for i, color in enumerate(style.MODALITIES)},
 }
-
-
-@dataclass
-class Drawing:
-    """A figure of the report: `name` is its file's stem, `legend` what its series are and how they look."""
-
-    name: str
-    title: str
-    caption: str
-    figure: Figure
-    legend: dict[str, style.Look] = field(default_factory=dict)
-    keys: str = "line"  # what a series is: line, point or area
-    folded: bool = False  # shown when asked for
 
 
 @dataclass(frozen=True)
@@ -45,7 +29,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a legend."""
+    """An entry of a legend."""
 
     label: str
     color: str
@@ -53,44 +37,61 @@ class Key:
     symbol: str
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A drawing ready for the page; `folded`: shown when asked for."""
+
+    drawing: Drawing
+    svg: str
+    panels: list[Panel]
+    keys: list[Key]
+    folded: bool
+
+
+def shown(drawing: Drawing, folded: bool) -> Shown:
+    """The drawing as SVG, whole and panel by panel."""
+    text = style.svg(drawing.figure)
+    return Shown(drawing, text, panels(drawing, text), keys(drawing), folded)
+
+
 def keys(drawing: Drawing) -> list[Key]:
     """The legend, for the page to write."""
-    found = []
+    entries = []
     for label, look in drawing.legend.items():
-        dashes = "" if look.dashes == "solid" else " ".join(f"{1.6 * part:g}" for part in look.dashes[1])
+        dashes = "" if look.dashes == "solid" else " ".join(f"{1.6 * length:g}" for length in look.dashes[1])
         symbol = {"line": "", "area": "■"}.get(drawing.keys, SYMBOLS[look.marker])
         color = f"var({VARIABLES[look.color]})" if look.color in VARIABLES else look.color
-        found.append(Key(label, color, dashes, symbol))
-    return found
+        entries.append(Key(label, color, dashes, symbol))
+    return entries
 
 
 def panels(drawing: Drawing, text: str) -> list[Panel]:
     """The axes of a drawing, each as an SVG of its own for the page to lay out; `text` is the drawing as `style.svg`
     gives it.
 
-    Identifiers are made the drawing's own, since all SVGs of a page share one name space.
+    Identifiers begin with the drawing's name, since all SVGs of a page share one name space.
     """
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     root = ElementTree.fromstring(text)
     figure = drawing.figure
     height = figure.get_figheight() * 72
-    clips = {one.get("id"): one for one in root.iter(f"{{{SVG}}}clipPath")}
+    clips = {clip.get("id"): clip for clip in root.iter(f"{{{SVG}}}clipPath")}
     groups = [g for g in root.iter(f"{{{SVG}}}g") if re.fullmatch(r"axes_\d+", g.get("id", ""))]
     used = _references(text)
-    found = []
+    made = []
     for axes, group in zip(figure.axes, groups, strict=True):
         box = axes.get_tightbbox().transformed(figure.dpi_scale_trans.inverted())
         left, top = 72 * box.x0 - 2, height - 72 * box.y1 - 2
         width, tall = 72 * box.width + 4, 72 * box.height + 4
         drawn = ElementTree.tostring(group, encoding="unicode")
-        own = [clips.pop(name) for name in sorted(_references(drawn) & clips.keys())]  # with the first that needs it
-        inside = f"<defs>{''.join(ElementTree.tostring(one, encoding='unicode') for one in own)}</defs>{drawn}"
+        used_here = [clips.pop(name) for name in sorted(_references(drawn) & clips.keys())]  # in the first that uses it
+        inside = f"<defs>{''.join(ElementTree.tostring(clip, encoding='unicode') for clip in used_here)}</defs>{drawn}"
         view = f"{left:.1f} {top:.1f} {width:.1f} {tall:.1f}"
         label = _escaped(axes.get_title(loc="left") or drawing.title)
-        body = f'<svg viewBox="{view}" role="img" aria-label="{label}">{_own(inside, drawing.name, used)}</svg>'
-        found.append(Panel(body, round(width * 96 / 72)))
-    return found
+        body = f'<svg viewBox="{view}" role="img" aria-label="{label}">{_adapted(inside, drawing.name, used)}</svg>'
+        made.append(Panel(body, round(width * 96 / 72)))
+    return made
 
 
 def _references(text: str) -> set[str]:
@@ -98,8 +99,8 @@ def _references(text: str) -> set[str]:
     return set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
 
 
-def _own(text: str, name: str, used: set[str]) -> str:
-    """SVG text as a part of the page: identifiers that are `used` with the drawing's name before them, no others;
+def _adapted(text: str, name: str, used: set[str]) -> str:
+    """SVG text for the page: identifiers that are `used` with the drawing's name before them, no others;
     colours as the page's variables; the page's own font.
     """
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")

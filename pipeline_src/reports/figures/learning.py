@@ -1,52 +1,45 @@
-"""Accuracy over the epochs, of the whole and of each modality beside the model trained on that modality alone."""
+"""Accuracy over the epochs: of the fused model, and of each modality beside a model trained on it alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline_src.reports.figures.drawing import Drawing
+from pipeline_src.reports.figures.base import Drawing, figures
 from pipeline_src.reports.figures.style import SOFT, Look, looks, panels, styled, whole_epochs
-from pipeline_src.reports.runs import Part, accuracy_key
-from pipeline_src.reports.tables import BASELINE
+from pipeline_src.reports.results import Results, accuracy_key
+from pipeline_src.reports.scores import BASELINE
+from pipeline_src.reports.wording import plural
 
 ALONE = Look(SOFT, (0, (1.2, 1.6)))
 
 
-def learning(part: Part) -> Iterator[Drawing]:
-    """A figure per fusion: a panel for the whole and one for each modality, a line per method."""
-    look = looks(part.methods, BASELINE)
-    drawn = 0
-    for fusion in part.fusions:
-        cells = [cell for cell in part.cells(fusion) if part.histories[cell].get(accuracy_key(None), ([],))[0]]
-        if not cells:
-            continue
+@figures.register("learning", place="curves", order=10, needs=("histories",))
+def learning(results: Results) -> Iterator[Drawing]:
+    """A figure per fusion: a panel for the fused model and one for each modality, a line per method."""
+    look = looks(results.methods, BASELINE)
+    for fusion, cells in results.grid(lambda cell: results.curve(cell, accuracy_key(None))[0]).items():
         with styled():
-            figure, axes = panels(1 + len(part.modalities))
+            figure, axes = panels(1 + len(results.modalities))
             last = 1
-            for axis, m in zip(axes, [None, *part.modalities], strict=True):
-                x, y = part.histories.get(part.alone.get(m), {}).get(accuracy_key(None), ([], []))
+            for axis, m in zip(axes, [None, *results.modalities], strict=True):
+                x, y = results.curve(results.alone.get(m), accuracy_key(None))
                 axis.plot(x, [100 * v for v in y], color=ALONE.color, linestyle=ALONE.dashes, linewidth=2.2)
                 for cell in cells:
-                    x, y = part.histories[cell].get(accuracy_key(m), ([], []))
-                    one = look[cell[1]]
-                    axis.plot(x, [100 * v for v in y], color=one.color, linestyle=one.dashes)
+                    x, y = results.curve(cell, accuracy_key(m))
+                    axis.plot(x, [100 * v for v in y], color=look[cell[1]].color, linestyle=look[cell[1]].dashes)
                     last = max([last, *x])
-                axis.set(title=f"{m}, by its unimodal logits" if m else "whole model", ylabel="val accuracy, percent")
+                axis.set(title=f"{m}, unimodal logits" if m else "fused model", ylabel="val accuracy, percent")
                 axis.set_ylim(0, 101)
             for axis in axes:
                 whole_epochs(axis, last)
         legend = {method: look[method] for _, method in cells}
-        if part.alone:
-            legend["the modality's model alone"] = ALONE
-        yield Drawing(
-            f"learning-{part.name}-{fusion}",
-            f"Accuracy over epochs, fusion {fusion}",
-            f"On val, mean over {len(part.seeds)} seed{'s' if len(part.seeds) > 1 else ''}. A modality inside a joint"
-            " alone, with its own fusion, so a gap is of encoder and fusion together (the probe in the table"
-            " alone, with a fusion of its own, so that a gap is of encoder and fusion together (the probe in the table"
-            " looks at the encoder).",
-            figure,
-            legend,
-            folded=drawn > 0,
-        )
-        drawn += 1
+        caption = f"Accuracy on val, mean over {plural(len(results.seeds), 'seed')}. "
+        caption += "A modality inside a fused model is scored by its unimodal logits."
+        if results.alone:
+            legend["trained on the modality alone"] = ALONE
+            caption += (
+                " The dotted line is the model trained on that modality alone, with a fusion of its own, so a gap"
+                " includes encoder and fusion; the probe in the table compares the encoders."
+            )
+        title = f"Accuracy over epochs, fusion {fusion}"
+        yield Drawing(f"learning-{results.name}-{fusion}", title, caption, figure, legend)

@@ -7,6 +7,7 @@ page, so that figures follow its light or dark scheme; everywhere else they are 
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pipeline_src.methods.base import Quantity
+
 PAPER, INK, SOFT, LINE = "#fdfdfb", "#1d2021", "#5d6266", "#d9dad5"
 # Okabe and Ito's colours without yellow and black, then two more; the baseline is drawn in INK.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#8f8a00")
@@ -22,6 +25,7 @@ MODALITIES = ("#0b6e80", "#b5541d", "#74539c", "#5f7a1f", "#a33b5e")
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1)), (0, (8, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 PANEL = 3.15, 2.45  # inches of one set of axes with its labels
+NAMED = 12  # classes whose names fit at an axis, and that have a colour of their own
 
 RC = {
     "figure.facecolor": PAPER,
@@ -114,6 +118,43 @@ def panels(count: int, columns: int = 3, size: tuple[float, float] = PANEL) -> t
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     return figure, axes
+
+
+def draw_quantity(axes: Axes, quantity: Quantity, x: list[int], y: list[float], look: Look) -> None:
+    """A curve of a declared quantity, with what it declares of its axis. Values of some epochs only become points."""
+    sparse = len(x) < 2 or max(b - a for a, b in itertools.pairwise(x)) > 1
+    axes.plot(x, y, color=look.color, linestyle=look.dashes, marker=look.marker if sparse else None)
+    if quantity.reference is not None and len(axes.lines) == 1:  # once
+        axes.axhline(quantity.reference, color=SOFT, linewidth=0.8, zorder=1)
+    if quantity.limits:
+        low, high = quantity.limits
+        room = 0.03 * (high - low)
+        axes.set_ylim(low - room, high + room)
+    if quantity.unit:
+        axes.set_ylabel(quantity.unit)
+    if quantity.scale == "log":
+        _plain_log(axes)
+
+
+def _plain_log(axes: Axes) -> None:
+    """A logarithmic axis with few, plain labels."""
+    from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def method_rows(rows: dict[str, list[tuple[str, str]]]) -> tuple[Figure, list[tuple[Axes, list[tuple[str, str]]]]]:
+    """A figure with a panel per fusion and a row per method, of {fusion: [(fusion, method)]}: axes with their cells."""
+    most = max(map(len, rows.values()))
+    figure, axes = panels(len(rows), size=(3.15, 0.75 + 0.27 * most))
+    for axis, (fusion, cells) in zip(axes, rows.items(), strict=True):
+        axis.set_yticks(range(len(cells)), [method for _, method in cells])
+        axis.set(title=fusion, ylim=(most - 0.4, -0.6))
+        axis.grid(visible=False, axis="y")
+    return figure, list(zip(axes, rows.values(), strict=True))
 
 
 def whole_epochs(axes: Axes, epochs: int) -> None:

@@ -1,0 +1,68 @@
+"""What is declared of the numbers that the results show. Tables, figures, MLflow and DVC ask here and keep no lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline_src.methods.base import Quantity, methods
+
+ACCURACY = "val_accuracy"  # key of metrics.jsonl
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to score a modality: its name in tables, and a whole sentence that says what it is."""
+
+    label: str
+    caption: str
+
+
+WHOLE = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "accuracy_best_test_epoch": "best test epoch",
+}
+UNSHOWN = ("map",)  # in the CSV alone
+COST = ("seconds", "forwards", "backwards")  # of training
+VIEWS = {
+    "accuracy_unimodal": View("unimodal", "the modality's own logits are scored, as the fusion gives them."),
+    "accuracy_removal": View("removal", "the fused model is scored with the other modalities removed."),
+    "accuracy_probe": View("probe", "a linear classifier on the features of the frozen encoder is scored."),
+}
+
+
+def quantities(cell) -> dict[str, Quantity]:
+    """What the method of a cell (of a Plan) declares, by name."""
+    return {quantity.name: quantity for quantity in methods[cell.spec.method].quantities}
+
+
+def compared(plan) -> list[Quantity]:
+    """The quantities, without details, that the methods of a Plan declare, each name once."""
+    declared = [quantity for cell in plan.cells for quantity in quantities(cell).values() if not quantity.detail]
+    return list({quantity.name: quantity for quantity in declared}.values())
+
+
+def heading(name: str) -> str:
+    """`drop_probability` as `Drop probability`."""
+    return name.replace("_", " ").capitalize()
+
+
+def sentence(quantity: Quantity) -> str:
+    """`Weight, in nats: The weight of ...`."""
+    unit = f", in {quantity.unit}" if quantity.unit else ""
+    return f"{heading(quantity.name)}{unit}: {quantity.caption}"
+
+
+def explained(declared: Iterable[tuple[str, Quantity]]) -> str:
+    """The captions of quantities, each once, from (method, quantity); a method is named where captions differ."""
+    captions: dict[str, dict[str, list[str]]] = {}
+    for method, quantity in declared:
+        by = captions.setdefault(quantity.name, {}).setdefault(sentence(quantity), [])
+        if method not in by:
+            by.append(method)
+    return " ".join(
+        (f"Of {', '.join(by)}, " if len(texts) > 1 else "") + text
+        for texts in captions.values()
+        for text, by in texts.items()
+    )

@@ -1,0 +1,218 @@
+"""What the report shows of the runs besides their metrics, read from their folders dataset by dataset.
+
+A grid may have thousands of runs, so what is kept is small: histories are means over seeds, predictions become
+confusions and the fraction of seeds that had a sample right.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline_src.features import CACHE_FILE
+from pipeline_src.methods.base import Quantity
+from pipeline_src.reports import declared
+from pipeline_src.reports.published import Published, published
+from pipeline_src.reports.scores import BASELINE, CELL, GAIN
+from pipeline_src.reports.statistics import over_clips
+from pipeline_src.study.runs import RunFiles
+
+Curve = tuple[list[int], list[float]]  # epochs from 1, means over seeds
+History = dict[str, Curve]  # by key of metrics.jsonl
+
+
+@dataclass
+class Outcome:
+    """How a cell's models did on the test samples."""
+
+    confusion: np.ndarray  # (C, C) samples by label and prediction, summed over seeds
+    right: pd.Series  # (N,) by sample id: the fraction of seeds that had it right
+    label: np.ndarray | None = None  # (N,) of the first seed's samples, as coordinates are
+    coordinates: dict[str, np.ndarray] = field(default_factory=dict)  # modality -> (N, 2), of the first seed
+
+
+@dataclass
+class Results:
+    """All that tables and figures show of one dataset."""
+
+    name: str
+    recipe: str
+    classes: list[str]
+    modalities: list[str]
+    fusions: list[str]  # of the models that have all modalities
+    methods: list[str]
+    alone: dict[str, tuple[str, str]]  # modality -> (fusion, method) of the model that has no other
+    seeds: list[int]
+    confidence: float
+    cache: Path
+    table: pd.DataFrame  # the rows of the accuracy table, by (fusion, method)
+    metrics: pd.DataFrame  # long form, test split
+    histories: dict[tuple[str, str], History]
+    outcomes: dict[tuple[str, str], Outcome]
+    quantities: dict[tuple[str, str], dict[str, Quantity]]  # what a cell's method declares, by name
+    published: Published
+
+    @cached_property
+    def offers(self) -> set[str]:
+        """What a figure can need: the test metrics and table columns that have values, by name, and
+        gains         a difference in accuracy from the baseline
+        histories     a curve over epochs
+        quantities    a curve of a quantity that a method declares
+        predictions   predictions of test samples
+        coordinates   features of test samples in a plane
+        published     published accuracies to draw
+        cache         the feature cache
+        """
+        values = self.table.filter(regex="_mean$").dropna(axis="columns", how="all")
+        present = {
+            "gains": self.table[f"{GAIN}_mean"].notna().any(),
+            "histories": any(self.histories.values()),
+            "quantities": any(self.logged(cell) for cell in self.quantities),
+            "predictions": bool(self.outcomes),
+            "coordinates": any(outcome.coordinates for outcome in self.outcomes.values()),
+            "published": self.published.drawable,
+            "cache": (self.cache / CACHE_FILE).exists(),
+        }
+        names = {name for name, there in present.items() if there}
+        return names | set(self.metrics.metric) | {column.removesuffix("_mean") for column in values}
+
+    def cells(self, fusion: str) -> list[tuple[str, str]]:
+        """The cells of a fusion whose row has scores, in the study's order."""
+        scored = self.table[self.table.accuracy_mean.notna()].index
+        return [(fusion, method) for method in self.methods if (fusion, method) in scored]
+
+    def grid(self, wanted: Callable[[tuple[str, str]], Any]) -> dict[str, list[tuple[str, str]]]:
+        """The cells for which `wanted` holds, by fusion; fusions without any are left out."""
+        rows = {fusion: [cell for cell in self.cells(fusion) if wanted(cell)] for fusion in self.fusions}
+        return {fusion: cells for fusion, cells in rows.items() if cells}
+
+    def curve(self, cell: tuple[str, str] | None, key: str) -> Curve:
+        """A key of metrics.jsonl over the epochs; empty where the cell has none."""
+        return self.histories.get(cell, {}).get(key, ([], []))
+
+    def logged(self, cell: tuple[str, str]) -> dict[str, list[str | None]]:
+        """The declared quantities of which a cell has curves, each with its modalities, or [None] for the model's."""
+        return {name: of for name in self.quantities[cell] if (of := _modalities(name, self.histories[cell]))}
+
+
+def _modalities(quantity: str, history: History) -> list[str | None]:
+    keys = [key.partition("/") for key in history]
+    return [modality or None for name, _, modality in keys if name == quantity]
+
+
+def collect(plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dict) -> list[Results]:
+    """The Results of each dataset of `plan`. `table`, `metrics` and `records` as the report has them."""
+    every = []
+    for data in plan.data.values():
+        cells = [cell for cell in plan.cells if cell.data is data]
+        whole = [cell for cell in cells if len(cell.spec.modalities) == len(data.extractors)]
+        rows = table[(table.dataset == data.name) & (table.recipe == data.recipe)]
+        histories, outcomes = {}, {}
+        for cell in cells:
+            runs = [run for run in plan.runs if run.cell is cell and tuple(run.names.values()) in records]
+            key = cell.fusion, cell.method
+            histories[key] = history(runs)
+            if (outcome := predictions(runs, len(data.dataset.classes))) is not None:
+                outcomes[key] = outcome
+        every.append(
+            Results(
+                name=data.name,
+                recipe=data.recipe,
+                classes=list(data.dataset.classes),
+                modalities=list(data.extractors),
+                fusions=list(dict.fromkeys(cell.fusion for cell in whole)),
+                methods=list(dict.fromkeys(cell.method for cell in whole)),
+                alone={c.spec.modalities[0]: (c.fusion, c.method) for c in cells if len(c.spec.modalities) == 1},
+                seeds=list(plan.params.study.seeds),
+                confidence=plan.params.reporting.confidence,
+                cache=data.cache,
+                table=rows.set_index(["fusion", "method"]),
+                metrics=metrics[(metrics.dataset == data.name) & (metrics.split == "test")],
+                histories=histories,
+                outcomes=outcomes,
+                quantities={(cell.fusion, cell.method): declared.quantities(cell) for cell in cells},
+                published=published(data.name, data.dataset.name, data.recipe, list(rows.method)),
+            )
+        )
+    return every
+
+
+def history(runs: list) -> History:
+    """Mean over the runs of every number in their metrics.jsonl, at the epochs that all of them have."""
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    read = 0
+    for run in runs:
+        rows = RunFiles(run).rows()
+        if not rows:
+            continue
+        read += 1
+        for i, row in enumerate(rows):
+            for key, value in row.items():
+                if isinstance(value, int | float):
+                    values[key][i + 1].append(value)
+    means = {}
+    for key, epochs in values.items():
+        kept = [epoch for epoch in sorted(epochs) if len(epochs[epoch]) == read]
+        means[key] = kept, [float(np.mean(epochs[epoch])) for epoch in kept]
+    return means
+
+
+def predictions(runs: list, classes: int) -> Outcome | None:
+    """The outcome on the test samples from the runs' predictions.parquet; None where there is none."""
+    import pyarrow.parquet as pq
+
+    outcome, right, read = None, None, 0
+    for run in runs:
+        file = RunFiles(run).predictions()
+        if file is None:
+            continue
+        schema = pq.read_schema(file)
+        places = [name for name in schema.names if name.endswith("/pca")] if outcome is None else []
+        columns = ["id", "split", "label", "predicted", *places]
+        rows = pq.read_table(file, columns=columns, filters=[("split", "==", "test")])
+        label, predicted = rows["label"].to_numpy(), rows["predicted"].to_numpy()
+        hits = pd.Series((label == predicted).astype(float), index=rows["id"].to_pandas())
+        confusion = np.zeros((classes, classes), dtype=np.int64)
+        np.add.at(confusion, (label, predicted), 1)
+        read += 1
+        if outcome is None:
+            coordinates = {
+                name.removesuffix("/pca"): rows[name].combine_chunks().flatten().to_numpy().reshape(-1, 2)
+                for name in places
+            }
+            outcome, right = Outcome(confusion, hits, label, coordinates), hits
+        else:
+            outcome.confusion += confusion
+            right = right + hits
+    if outcome is not None:
+        outcome.right = right / read
+    return outcome
+
+
+def add_clips(table: pd.DataFrame, every: list[Results]) -> pd.DataFrame:
+    """The table with accuracy_gain_clips_low and _high: the interval of the gain over the choice of test samples."""
+    bounds = {}
+    for results in every:
+        for (fusion, method), outcome in results.outcomes.items():
+            baseline = results.outcomes.get((fusion, BASELINE))
+            row = results.table.loc[(fusion, method)]
+            if baseline is not None and not np.isnan(row[f"{GAIN}_mean"]):
+                both = pd.concat([outcome.right, baseline.right], axis=1, join="inner").to_numpy()
+                interval = over_clips(both[:, 0], both[:, 1], results.confidence)
+                bounds[results.name, results.recipe, fusion, method] = interval
+    keys = list(table[CELL].itertuples(index=False, name=None))
+    none = (float("nan"), float("nan"))
+    low, high = zip(*(bounds.get(key, none) for key in keys), strict=True) if keys else ((), ())
+    return table.assign(**{f"{GAIN}_clips_low": low, f"{GAIN}_clips_high": high})
+
+
+def accuracy_key(modality: str | None) -> str:
+    """The key of metrics.jsonl of the accuracy on val, of the fused model or of a modality's unimodal logits."""
+    return f"{declared.ACCURACY}/{modality}" if modality else declared.ACCURACY

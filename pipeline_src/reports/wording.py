@@ -1,0 +1,63 @@
+"""How numbers are written: percent, intervals, p values, counts and times, with typographic signs."""
+
+import math
+from collections.abc import Sequence
+
+from pipeline_src.reports.statistics import Summary
+
+NONE = "\u2013"  # no value
+MINUS = "\u2212"
+MARK = "\u2020"  # dagger
+
+
+def percent(fraction: float, sign: bool = False) -> str:
+    """A fraction as `91.7`, or with a sign as `+13.1`; NONE for NaN."""
+    if math.isnan(fraction):
+        return NONE
+    value = round(100 * fraction, 1) + 0.0  # no -0.0
+    return (f"{value:+.1f}" if sign and value else f"{value:.1f}").replace("-", MINUS)
+
+
+def interval(summary: Summary, sign: bool = False) -> str:
+    """The interval in percent, `[89.4, 94.0]`; `[NONE]` where there is none."""
+    if math.isnan(summary.ci_low):
+        return f"[{NONE}]"
+    return f"[{percent(summary.ci_low, sign)}, {percent(summary.ci_high, sign)}]"
+
+
+def p_value(p: float) -> str:
+    """`0.031`, or `< 0.001`; NONE for NaN."""
+    if math.isnan(p):
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def level(confidence: float) -> str:
+    """`95 %`."""
+    return f"{100 * confidence:g} %"
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """`12 345`, with thin spaces; NONE for NaN."""
+    return NONE if value is None or math.isnan(value) else f"{value:,.{digits}f}".replace(",", "\u2009")
+
+
+def clock(seconds: float) -> str:
+    """`45.2 s`, `3 min 20 s` or `2 h 05 min`; NONE for NaN."""
+    if math.isnan(seconds):
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def words(items: Sequence[object]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = map(str, items)
+    return f"{', '.join(first)} and {last}" if first else last
