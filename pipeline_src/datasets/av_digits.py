@@ -15,8 +15,8 @@ The same parameters give the same content, and the same bytes with the same vers
 """
 
 import csv
-import sys
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -27,7 +27,10 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from pipeline_src.core.errors import UserError, listed
+from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, datasets
+
+log = logging.getLogger(__name__)
 
 FORM_STARTS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667)
 DIGITS = 1797
@@ -44,6 +47,7 @@ VOICES = tuple(
 )
 
 COLUMNS = ("id", "label", "split", "group", "file", "voice")
+FIX = "fetch the dataset again"
 
 
 def _ascending(pair: list) -> list:
@@ -116,8 +120,8 @@ class AVDigits(Dataset):
             written = pool.map(_make, files, plans, words, [self.params] * len(plans), chunksize=10)
             for count, _ in enumerate(written, start=1):
                 if count % 200 == 0 or count == len(plans):
-                    print(f"{self.name}: {count} of {len(plans)} clips", file=sys.stderr, flush=True)
-        with (folder / "clips.csv").open("w", encoding="utf-8", newline="") as handle:
+                    log.info(f"fetch {self.name}  {count} of {len(plans)} clips")
+        with (folder / lists.CLIPS).open("w", encoding="utf-8", newline="") as handle:
             table = csv.writer(handle, lineterminator="\n")
             table.writerow(COLUMNS)
             table.writerows([getattr(plan, column) for column in COLUMNS] for plan in plans)
@@ -129,46 +133,13 @@ class AVDigits(Dataset):
 
     def clips(self, folder: Path) -> Iterable[Clip]:
         """One Clip per row of clips.csv. Raises UserError, naming the line, if the list is not what `fetch` writes."""
-        file = folder / "clips.csv"
-        seen = set()
-        for line, row in _rows(file):
-            _expect(row["label"] in self.classes, file, line, f"a label among {', '.join(self.classes)}", row["label"])
-            _expect(row["split"] in ("train", "test"), file, line, "split train or test", row["split"])
-            for column in ("id", "group", "file"):
-                _expect(row[column], file, line, f"a value for {column}", "")
-            _expect(row["id"] not in seen, file, line, "each id once", row["id"])
-            seen.add(row["id"])
-            files = dict.fromkeys(self.modalities, Path(row["file"]))
-            yield Clip(row["id"], row["label"], row["split"], row["group"], files)
-
-
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{file}: expected the list of clips, but got no file; fetch the dataset again") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file}: expected UTF-8, but got {error.reason} at byte {error.start}; save it as UTF-8"
-        ) from None
-    table = csv.reader(text.splitlines())
-    header = next(table, [])
-    missing, unknown = [c for c in COLUMNS if c not in header], [c for c in header if c not in COLUMNS]
-    if missing or unknown or len(header) != len(COLUMNS):
-        found = "; ".join(
-            [f"no {listed(missing)}"] * bool(missing) + [f"unknown {listed(unknown)}"] * bool(unknown) or ["one twice"]
-        )
-        raise UserError(f"{file}:1: expected the columns {', '.join(COLUMNS)}, but got {found}; fix the first line")
-    for cells in table:
-        _expect(len(cells) == len(header), file, table.line_num, f"{len(header)} values", len(cells))
-        yield table.line_num, dict(zip(header, cells, strict=True))
-
-
-def _expect(holds: object, file: Path, line: int, expected: str, found: object) -> None:
-    if not holds:
-        raise UserError(
-            f"{file}:{line}: expected {expected}, but got {found!r}; fix the line or fetch the dataset again"
-        )
+        rows = lists.read(folder / lists.CLIPS, COLUMNS, FIX, header=True)
+        for row in lists.once(rows, lambda row: row.cells[0], FIX):
+            clip, label, split, group, file, _ = row.cells
+            if split not in ("train", "test"):
+                raise UserError(f"{row.place}: expected train or test, but got {split!r}; {FIX}")
+            files = dict.fromkeys(self.modalities, Path(file))
+            yield Clip(clip, lists.label(row, label, self.classes, FIX), split, group, files)
 
 
 # --- what each clip shows and says -----------------------------------------------------------------------------------

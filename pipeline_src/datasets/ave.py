@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 PMR = ("fanyunfeng-bit/Modal-Imbalance-PMR", "3615e48983555089b0e693380087617c3797a641")
 FIX = "fetch the lists again"
 CLASSES = 28
-COLUMNS = ("category", "videoid|id", "quality", "starttime|start", "endtime|end")
+COLUMNS = ("category", "video", "quality", "start", "end")
 
 
 @datasets.register("ave")
@@ -50,7 +50,7 @@ lists/                     fetched
         return [
             (row, split)
             for split in ("train", "val", "test")
-            for row in lists.read(self.folder / f"lists/{split}Set.txt", COLUMNS, FIX)
+            for row in lists.read(self.folder / f"lists/{split}Set.txt", COLUMNS, FIX, separator="&")
         ]
 
     @cached_property

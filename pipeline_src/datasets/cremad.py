@@ -29,7 +29,7 @@ RELEARNING = (
     "code/dataset/cremad",
 )
 FIX = "fetch the lists again"
-COLUMNS = ("id|name|clip", "label")
+COLUMNS = ("clip", "label")
 
 
 class CremadParams(FolderParams):

@@ -155,11 +155,11 @@ def _untar(archive: Path, folder: Path) -> None:
             _check(archive, member.name, None if member.isfile() or member.isdir() else "a link or a device")
             total += member.size
             _check_size(archive, total)
-            if member.isfile():
-                _write(opened.extractfile(member), folder / member.name)
+            if source := opened.extractfile(member):  # None for a folder
+                _write(source, folder / member.name)
 
 
-def _write(source: IO[bytes] | None, target: Path) -> None:
+def _write(source: IO[bytes], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as sink:
         shutil.copyfileobj(source, sink, BLOCK)

@@ -16,7 +16,7 @@ from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
 
 FIX = "get the file again"
 CLASSES = 101
-COLUMNS = ("image_path|image", "text|title", "food|label|class")
+COLUMNS = ("image", "title", "class")
 
 
 @datasets.register("food101")

@@ -1,7 +1,6 @@
-"""Reading lists of clips as they are found: any of the usual separators, with or without a header, from any system.
+"""Lists of clips, as CSV with the separator of the published file, UTF-8 and no header.
 
-What a list may have without harm is put up with: a byte-order mark, Windows line ends, blank lines, quotes, spaces
-around values. Rows that stand twice are used once and counted. All else is an error that names file and line.
+A row that occurs twice is used once and counted. Every error names file and line.
 """
 
 import csv
@@ -19,9 +18,7 @@ from pipeline_src.datasets.base import Clip
 
 log = logging.getLogger(__name__)
 
-SEPARATORS = ",;\t&"
-NAMES = {",": "','", ";": "';'", "\t": "tab", "&": "'&'", " ": "space"}
-CLIPS = "clips.csv"  # what a dataset's fetch stage lists its clips in
+CLIPS = "clips.csv"  # the list of a dataset whose fetch stage writes its files
 
 
 class Row(NamedTuple):
@@ -35,52 +32,45 @@ class Row(NamedTuple):
 
 
 def read(
-    file: Path, columns: tuple[str, ...], fix: str, separators: str = SEPARATORS, optional: str | None = None
+    file: Path, columns: tuple[str, ...], fix: str, separator: str = ",", header: bool = False, optional: str = ""
 ) -> list[Row]:
     """The rows of a list with these columns, in order, each once.
 
-    A first row that names the columns is a header, and may give them in another order; a column may have several
-    names, `id|name`, and the `optional` one may be empty. `fix` says in the errors how to get a right list. Raises
-    UserError.
+    With `header`, the first row must name the columns. Cells of the column `optional` may be empty. `fix` says in the
+    errors how to get a right list. Raises UserError.
     """
-    text = _text(file, fix)
-    separator = _separator(file, text, len(columns), columns, fix, separators)
-    rows, seen, twice, order, line = [], {}, [], None, 0
-    table = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    rows: dict[tuple[str, ...], Row] = {}
+    twice, line = [], 0
+    table = csv.reader(io.StringIO(_text(file, fix), newline=""), delimiter=separator, skipinitialspace=True)
     try:
-        for cells in table:
+        for values in table:
             first, line = line + 1, table.line_num  # a quoted value may go over several lines
-            cells = tuple(cell.strip() for cell in cells)
-            while len(cells) > len(columns) and not cells[-1]:  # spreadsheets fill up short rows
-                cells = cells[:-1]
+            cells = tuple(value.strip() for value in values)
             if not any(cells):
                 continue
-            if order is None:
-                header = _header(cells, columns)
-                order = header or range(len(columns))
-                if header:
-                    continue
             row = Row(file, first, cells)
             if len(cells) != len(columns):
-                expected = f"expected {len(columns)} values ({_named(columns)})"
+                expected = f"expected {len(columns)} values ({', '.join(columns)}) separated by {separator!r}"
                 raise UserError(f"{row.place}: {expected}, but got {len(cells)}; fix the line, or {fix}")
-            row = row._replace(cells=tuple(cells[i] for i in order))
-            for column, cell in zip(columns, row.cells, strict=True):
-                if not cell and column != optional:
-                    empty = column.split("|")[0]
-                    raise UserError(f"{row.place}: expected a value for {empty}, but got none; fix the line, or {fix}")
-            if row.cells in seen:
-                twice.append(row.line)
+            if header:
+                if cells != columns:
+                    raise UserError(
+                        f"{row.place}: expected {separator.join(columns)}, but got {separator.join(cells)}; {fix}"
+                    )
+                header = False
                 continue
-            seen[row.cells] = row.line
-            rows.append(row)
+            for column, cell in zip(columns, cells, strict=True):
+                if not cell and column != optional:
+                    raise UserError(f"{row.place}: expected a value for {column}, but got none; fix the line, or {fix}")
+            if rows.setdefault(cells, row) is not row:
+                twice.append(first)
     except csv.Error as error:
-        raise UserError(f"{file}:{table.line_num}: not a table: {error}; {fix}") from error
+        raise UserError(f"{file}:{table.line_num}: expected a table, but got an error: {error}; {fix}") from None
     if not rows:
-        raise UserError(f"{file}: expected rows with {_named(columns)}, but got none; {fix}")
+        raise UserError(f"{file}: expected rows with {', '.join(columns)}, but got none; {fix}")
     if twice:
-        log.warning(f"{file}  {len(twice)} rows stand twice and are used once: lines {listed(twice)}")
-    return rows
+        log.warning(f"{file}  {len(twice)} rows occur twice and are used once: lines {listed(twice)}")
+    return list(rows.values())
 
 
 def once(rows: Iterable[Row], key: Callable[[Row], str], fix: str) -> list[Row]:
@@ -119,51 +109,17 @@ def classes(rows: Iterable[Row], column: int, count: int, fix: str) -> tuple[str
 
 def _text(file: Path, fix: str) -> str:
     try:
-        raw = file.read_bytes()
+        text = file.read_bytes().decode("utf-8-sig")  # OGM-GE's lists begin with a byte-order mark
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{file}: expected a list, but got no file; {fix}") from None
     except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}; {fix}") from None
-    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = raw.decode(encoding)
+        raise UserError(f"{file}: expected a list, but got {error.strerror}; {fix}") from None
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{file}:{line}: expected UTF-8, but got {error.reason}; save it as UTF-8, or {fix}") from None
     if "\0" in text:
         raise UserError(f"{file}: expected text, but got binary data; {fix}")
     return text
-
-
-def _separator(file: Path, text: str, count: int, columns: tuple, fix: str, separators: str) -> str:
-    """The separator that cuts most of the first lines into the right number of values."""
-    sample = [line for line in text.splitlines() if line.strip(f"{separators} \t")][:200]
-    if count == 1:
-        return separators[0]
-
-    def fits(separator: str) -> int:
-        cut = csv.reader(sample, delimiter=separator, skipinitialspace=True)
-        return sum(len(cells) == count or (len(cells) > count and not any(cells[count:])) for cells in cut)
-
-    best = max(separators, key=fits)
-    if sample and not fits(best):
-        known = ", ".join(NAMES[s] for s in separators)
-        raise UserError(
-            f"{file}: expected lines of {count} values ({_named(columns)}) separated by {known}, "
-            f"found {sample[0][:80]!r}; {fix}"
-        )
-    return best
-
-
-def _header(cells: tuple[str, ...], columns: tuple[str, ...]) -> list[int] | None:
-    """Where each column is, if the cells name the columns; None if they are values."""
-    names = [cell.lower() for cell in cells]
-    places = [next((names.index(n) for n in column.split("|") if n in names), None) for column in columns]
-    return places if None not in places and len(set(places)) == len(names) else None
-
-
-def _named(columns: tuple[str, ...]) -> str:
-    return ", ".join(column.split("|")[0] for column in columns)
 
 
 # --- files on disk ---------------------------------------------------------------------------------------------------
@@ -198,6 +154,8 @@ def write_clips(folder: Path, clips: Iterable[Clip]) -> None:
 
 def read_clips(folder: Path, modalities: tuple[str, ...]) -> Iterable[Clip]:
     """The clips that `write_clips` listed."""
-    for row in read(folder / CLIPS, ("id", "label", "split", "group", *modalities), "run fetch again"):
+    columns = ("id", "label", "split", "group", *modalities)
+    for row in read(folder / CLIPS, columns, "run fetch again", header=True):
         names = dict(zip(modalities, map(Path, row.cells[4:]), strict=True))
-        yield Clip(*row.cells[:4], names)
+        clip, label, split, group = row.cells[:4]
+        yield Clip(clip, label, split, group, names)

@@ -46,14 +46,14 @@ ucfTrainTestlist/classInd.txt, trainlist01.txt, testlist01.txt ...
     @cached_property
     def classes(self) -> tuple[str, ...]:
         file = self.folder / "ucfTrainTestlist/classInd.txt"
-        rows = lists.read(file, ("number", "class"), FIX, separators=" ,;\t")
+        rows = lists.read(file, ("number", "class"), FIX, separator=" ")
         return lists.classes(rows, 1, CLASSES, FIX)
 
     def clips(self, folder: Path) -> Iterable[Clip]:
         rows = []
         for split, columns in (("train", ("file", "number")), ("test", ("file",))):
             file = folder / f"ucfTrainTestlist/{split}list{self.params.split:02d}.txt"
-            rows += [(row, split) for row in lists.read(file, columns, FIX, separators=" ,;\t")]
+            rows += [(row, split) for row in lists.read(file, columns, FIX, separator=" ")]
         stem = {row: Path(row.cells[0].replace("\\", "/")).stem for row, _ in rows}
         lists.once([row for row, _ in rows], stem.__getitem__, FIX)
         found = lists.stems(folder, (".avi", ".mp4"))

@@ -224,7 +224,7 @@ def test_lists_as_other_systems_save_them_say_the_same(copy, kind):
     expected = list(ready(data).dataset.clips(data.raw))
     file = folder / LISTS[kind][0]
     lines = lines_of(file, kind)
-    published.rows(file, [*lines, lines[0]], "\t")
+    published.rows(file, [*lines, lines[0]], SEPARATORS.get(kind, ","))
     text = file.read_text(encoding="utf-8").replace("\n", "\r\n") if kind != "food101" else file.read_text("utf-8")
     file.write_text("\ufeff" + text + "\r\n", encoding="utf-8", newline="")
     again = Plan("params.yaml").named(kind)
@@ -254,7 +254,7 @@ def test_wrong_lists_are_named_by_file_and_line(copy, kind, what, capsys):
             message = rf"{file.name}: expected a list, but got no file"
         case "other separator":
             file.write_text("\n".join("|".join(re.sub("[,; ]", "", cell) for cell in cells) for cells in lines))
-            message = rf"{file.name}: expected lines of \d values"
+            message = rf"{file.name}:1: expected \d values .* separated by .*, but got 1"
         case "short row":
             published.rows(file, [*lines[:2], lines[2][:1], *lines[3:]], separator)
             message = rf"{file.name}:3: expected \d values .*, but got 1"
