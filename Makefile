@@ -8,8 +8,8 @@ BIN := .venv/bin
 
 run: .venv/ready ## the study of params.yaml, from raw media to results/
 	$(BIN)/snakemake --cores all
-	@cat results/tables/accuracy.md
-	@echo "The whole report: results/report.html"
+	@cat results/studies/params/tables/accuracy.md
+	@echo "The whole report: results/studies/params/report.html"
 
 ui: .venv/ready ## the runs in MLflow's UI, on this machine alone; PORT=5001: at another port
 	$(BIN)/python -m pipeline_src ui $(if $(PORT),--port $(PORT))

@@ -15,7 +15,7 @@ from itertools import chain
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from pipeline_src.study import estimate
+from pipeline_src.study import engine, estimate
 from pipeline_src.core import files, progress
 from pipeline_src.study import plan as places
 from pipeline_src.study.resources import RESOURCES
@@ -35,7 +35,7 @@ shell.prefix("trap '' INT TERM USR1; set -euo pipefail; ")
 
 if "resources" in config:
     os.environ[RESOURCES] = config["resources"]  # jobs find the same file
-params_file = config.get("params", "params.yaml")
+params_file = str(config.get("params", "params.yaml"))
 try:
     progress.show()
     plan = Plan(params_file)
@@ -46,6 +46,7 @@ asked = plan.params.resources
 here = slots(asked.cells_per_gpu) if plan.params.training.device in ("auto", "cuda") else None
 if here and workflow.is_main_process and workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", here)  # no more jobs that need one at a time; a cluster counts for itself
+engine.steer(workflow, plan)  # outputs decide what is done, not what Snakemake remembers
 follower = Follower(plan)  # mirrors the runs in MLflow, from a process of its own
 
 
@@ -100,10 +101,13 @@ if workflow.is_main_process and os.path.exists("dvc.lock"):
         files.unprotect(job)
 
 
+# Every output, also those that the tables are made from: a lost one is made again, and no job can be done without them.
 rule all:
     default_target: True
     input:
         rules.aggregate.output,
+        [run.record for run in plan.runs],
+        [run.metrics for run in plan.runs],
 
 
 # The stages of dvc.yaml before the last. They ask for every file, so that a lost one is made again or missed.
@@ -122,4 +126,4 @@ rule features:
 rule runs:
     input:
         [run.record for run in plan.runs],
-        plan.jobs("evaluate"),
+        [run.metrics for run in plan.runs],

@@ -182,24 +182,30 @@ def _cache(options) -> None:
 def _train(options) -> None:
     """Train the runs at the given record.json paths, in one process; they must share a cell."""
     started = time.time() - time.process_time()
+    from pipeline_src.study import remains
     from pipeline_src.study.plan import Plan
     from pipeline_src.training.run import train
 
     plan = Plan(options.params)
-    train([plan.at("train", target) for target in options.target], plan.params, started)
+    runs = [plan.at("train", target) for target in options.target]
+    remains.make_way(plan, runs, "train")
+    train(runs, plan.params, started)
 
 
 def _evaluate(options) -> None:
     """Evaluate the runs at the given metrics.json paths, in one process; they must share a cell."""
     from pipeline_src.evaluation.run import evaluate
+    from pipeline_src.study import remains
     from pipeline_src.study.plan import Plan
 
     plan = Plan(options.params)
-    evaluate([plan.at("evaluate", target) for target in options.target], plan.params)
+    runs = [plan.at("evaluate", target) for target in options.target]
+    remains.make_way(plan, runs, "evaluate")
+    evaluate(runs, plan.params)
 
 
 def _aggregate(options) -> None:
-    """Gather all metrics into results/: long-form Parquet, tables, report. Shows an incomplete grid as incomplete."""
+    """Gather all metrics of the study: long-form Parquet, tables, report. Shows an incomplete grid as incomplete."""
     from pipeline_src.reports.aggregate import aggregate
     from pipeline_src.study.plan import Plan
 

@@ -83,7 +83,8 @@ def aggregate(plan) -> None:
     missing = [run.label for run, entry in zip(plan.runs, index, strict=True) if not entry["complete"]]
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.
     target = plan.index.with_name(UNFINISHED) if missing else plan.index
-    files.write_json(target, {"params": str(plan.file), "complete": not missing, "runs": index})
+    figures = [f"figures/{one.drawing.name}.svg" for section in made for one in section.figures]
+    files.write_json(target, {"params": str(plan.file), "complete": not missing, "runs": index, "files": figures})
     log.info(f"aggregate  {len(records)} of {len(index)} runs in {results / 'report.html'}")
     if missing:
         log.warning(f"aggregate  incomplete, not there yet: {listed(missing)}")

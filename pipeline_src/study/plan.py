@@ -23,6 +23,7 @@ from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusions
 from pipeline_src.reports.figures.base import figures
 from pipeline_src.study import config, runs
+from pipeline_src.study.naming import study_name
 from pipeline_src.training.spec import RunSpec
 
 NO_FUSION = "none"  # the fusion of a unimodal model
@@ -35,6 +36,7 @@ SHARD = CACHE + "/shard-{shard}"
 CELL = "results/runs/{dataset}/{recipe}/{fusion}/{method}-{fp}"
 RUN = CELL + "/seed{seed}"
 EVALUATION = RUN + "/evaluation-{evaluation}"
+STUDY = "results/studies/{study}"
 INDEX = "tables/index-{fp}.json"  # below `Plan.results`
 SEEN = "data/seen/{name}.json"  # what this machine remembers of raw files; no output
 
@@ -74,6 +76,12 @@ class Data:
         """The stems of the shards; each has an .arrow file and a .quarantine.parquet beside it."""
         count = self.dataset.params.shards
         return [self.cache / f"shard-{i:04d}-of-{count:04d}" for i in range(count)]
+
+    @property
+    def files(self) -> list[Path]:
+        """What training and evaluation read."""
+        shards = [stem.with_suffix(".arrow") for stem in self.shards]
+        return [self.cache / "cache.json", self.cache / "quarantine.parquet", *shards]
 
 
 @dataclass(frozen=True)
@@ -174,13 +182,15 @@ class Plan:
         )
         # The user's folder counts by its content, wherever it is; a study can be planned without the data, under an
         # address of its own, and the first job says what is missing.
-        folder, source = dataset.folder, None
+        folder, source, seen = dataset.folder, None, None
         if folder is not None:
-            source = files.content(folder, Path(SEEN.format(name=name))) if folder.is_dir() else "absent"
+            # By folder, as studies may give one name to several.
+            seen = Path(SEEN.format(name=f"{name}-{fingerprint(folder=str(folder))}"))
+            source = files.content(folder, seen) if folder.is_dir() else "absent"
         fetched = folder is None or type(dataset).fetch is not Dataset.fetch
         fp = fingerprint(stage="fetch", code=code, params=own, source=source)
         raw = Path(RAW.format(dataset=name, fp=fp)) if fetched else folder
-        seen = Path(SEEN.format(name=raw.name if fetched else name))
+        seen = Path(SEEN.format(name=raw.name)) if fetched else seen
         state = files.changes(raw, seen) if fetched and (raw / files.FILES).exists() else {}
         manifest_fp = fingerprint(
             stage="manifest",
@@ -262,15 +272,9 @@ class Plan:
         return [Run(cell, seed) for cell in self.cells for seed in self.params.study.seeds]
 
     @property
-    def seed_batches(self) -> list[list[int]]:
-        """The seeds that share a process, `seeds_per_job` at a time."""
-        seeds, size = self.params.study.seeds, self.params.resources.seeds_per_job
-        return [seeds[i : i + size] for i in range(0, len(seeds), size)]
-
-    @property
     def results(self) -> Path:
-        """Where tables and report go: results/, or of another file than params.yaml the folder of its name in it."""
-        return Path("results") / ("" if self.file.stem == "params" else self.file.stem)
+        """Where tables and report go: a folder of this params file alone."""
+        return Path(STUDY.format(study=study_name(self.file)))
 
     @cached_property
     def index(self) -> Path:
@@ -332,11 +336,7 @@ class Plan:
             case "extract":
                 return [[path, path.with_suffix(".quarantine.parquet")] for path, _ in self.places(stage)]
             case "train" | "evaluate":
-                return [
-                    [path for seed in seeds for path in getattr(Run(cell, seed), f"{stage}_files")]
-                    for cell in self.cells
-                    for seeds in self.seed_batches
-                ]
+                return [getattr(run, f"{stage}_files") for run in self.runs]
         return [[path] for path, _ in self.places(stage)]
 
 

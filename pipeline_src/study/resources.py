@@ -75,9 +75,6 @@ def _complete(default: Stage) -> Stage:
 class Resources(Section):
     """workflow/resources.yaml: per stage, what jobs ask of the machine or the cluster; changes no result."""
 
-    seeds_per_job: int = Field(
-        ge=1, le=10_000, description="seeds of one cell that share a process, which pays the imports once"
-    )
     cells_per_gpu: int = Field(
         default=1,
         ge=1,

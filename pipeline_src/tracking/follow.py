@@ -170,7 +170,7 @@ class Follower:
         """Start it, if params.yaml wants it and MLflow is installed."""
         if not self.plan.params.tracking.enabled or importlib.util.find_spec("mlflow") is None:
             return
-        command = [sys.executable, "-m", "pipeline_src", "track", "--params", str(self.plan.file)]
+        command = [sys.executable, "-m", "pipeline_src", "track", f"--params={self.plan.file}"]
         try:
             LOG.parent.mkdir(exist_ok=True)
             with LOG.open("a", encoding="utf-8") as sink:

@@ -5,7 +5,7 @@ Names of metrics, which the UI draws in sections by what stands before the slash
     val/accuracy, val/accuracy_audio                   by epoch, of the fused model and of unimodal logits
     test_each_epoch/accuracy, ...                      the same on test, where params.yaml asks; never for choices
     ratio/audio, coefficient/audio, ...                by epoch, the quantities that the method declares
-    test/accuracy, test/accuracy_probe_audio, ...      of the selected epoch: the values of results/metrics.parquet
+    test/accuracy, test/accuracy_probe_audio, ...      of the selected epoch: the values of the study's metrics.parquet
     val_selected/..., run/seconds, run/forwards, ...   the same for val, and what the run cost
 """
 

@@ -213,7 +213,7 @@ def test_aliases_in_measure_are_read(folder):
     assert Plan("p.yaml").params.model.encoders["visual"].width == 8
 
 
-@pytest.mark.parametrize("content", ["seeds_per_job: 010\n", "default: {threads: yes}\n", LAUGHS])
+@pytest.mark.parametrize("content", ["cells_per_gpu: 010\n", "default: {threads: yes}\n", LAUGHS])
 def test_resources_are_read_by_the_same_rules(folder, monkeypatch, content):
     (folder / "r.yaml").write_text(content)
     monkeypatch.setenv("COUNTERPOISE_RESOURCES", "r.yaml")

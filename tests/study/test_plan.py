@@ -75,7 +75,7 @@ def addresses(plan: Plan) -> dict[str, set[str]]:
         ("evaluation/probe_c", 0.5, EVALUATE),
         ("evaluation/probe_iterations", 7, EVALUATE),
         ("reporting/confidence", 0.9, {"aggregate"}),
-        ("resources/seeds_per_job", 1, NOTHING),
+        ("resources/cells_per_gpu", 2, NOTHING),
         ("resources/train/threads", 2, NOTHING),
         ("resources/extract/mem_mb", 1, NOTHING),
         ("methods/joint", {}, NOTHING),
@@ -215,11 +215,6 @@ def test_data_set_that_the_fetch_stage_makes_from_the_users_folder(plan, tmp_pat
     (own / "a").write_text("b")
     after = addresses(plan())
     assert {stage for stage in STAGES if before[stage] != after[stage]} == DATA
-
-
-def test_batches_of_seeds(plan):
-    changes = {"study/seeds": [0, 1, 2, 5, 9], "resources/seeds_per_job": 2}
-    assert plan(changes).seed_batches == [[0, 1], [2, 5], [9]]
 
 
 def test_grid_of_thousands_is_planned_in_seconds(plan):

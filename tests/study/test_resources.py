@@ -14,7 +14,7 @@ from pipeline_src.study.schema import SCHEMAS
 ROOT = Path(__file__).parents[2]
 
 VALID = """\
-seeds_per_job: 3
+cells_per_gpu: 1
 default: {threads: 1, mem_mb: 4000, runtime: 60, account: lab, partition: cpu}
 extract: {runtime: 240}
 train: {gpu: 1, partition: gpu, max_runtime: 100, sbatch: --signal=TERM@120}
@@ -82,8 +82,7 @@ def test_a_retry_asks_for_more_memory_and_time_up_to_the_set_most(loaded):
         ),
         ("240", "0", "3: extract.runtime: expected greater than or equal to 1, but got 0"),
         ("threads: 1, ", "", "2: default: expected at least threads, mem_mb and runtime, but got {"),
-        ("seeds_per_job: 3\n", "", "1: seeds_per_job: expected a value, but got none"),
-        (VALID, "", " expected sections (seeds_per_job, cells_per_gpu, default, "),
+        (VALID, "", " expected sections (cells_per_gpu, default, "),
     ],
 )
 def test_mistakes_say_where_and_what(loaded, old, new, said):

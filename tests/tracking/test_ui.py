@@ -62,7 +62,9 @@ def study(folder):
 
 
 def test_the_grid_can_be_read(study):
-    metrics = pd.read_parquet("results/metrics.parquet").query("split == 'test' and metric == 'accuracy'")
+    metrics = pd.read_parquet("results/studies/params/metrics.parquet").query(
+        "split == 'test' and metric == 'accuracy'"
+    )
     with chromium() as browser, shown() as addresses:
         page = browser.new_page(viewport={"width": 1500, "height": 950})
         page.set_default_timeout(SLOW)

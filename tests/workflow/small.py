@@ -16,7 +16,6 @@ SMALL = {
     "model": {"encoders": {m: {"width": 4, "depth": [1, 1]} for m in ("audio", "visual")}},
     "training": {"epochs": 2},
     "methods": {"relearning": {"every": 20}},  # not in this study
-    "resources": {"seeds_per_job": 2},
     "tracking": {"enabled": False},  # but in its own tests
 }
 

@@ -18,8 +18,8 @@ from tests.workflow.small import jobs, kill
 DONE = "Nothing to be done"
 FRESH = "Data and pipelines are up to date."
 CELLS = {"study": {"methods": ["joint", "ogm"], "unimodal": False}}  # two cells of two seeds
-RUNS = {"train_0-1": 2, "evaluate_0-1": 2}
-ONE = {"train_0-1": 1, "evaluate_0-1": 1, "aggregate": 1}  # what a change of one method makes
+RUNS = {"train": 4, "evaluate": 4}
+ONE = {"train": 2, "evaluate": 2, "aggregate": 1}  # what a change of one method makes
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +103,12 @@ def test_an_experiment_trains_what_its_parameter_changes_and_is_compared(study):
     parameters = json.loads(run(study, "dvc", "params", "diff", "--json"))
     assert parameters == {"params.yaml": {"methods.ogm.alpha": {"old": None, "new": 0.9}}}
     shown = json.loads(run(study, "dvc", "metrics", "show", "--json"))[""]["data"]
-    assert set(shown) == {f"results/metrics/av_digits/concat/{method}.json" for method in ("joint", "ogm")}
+    assert set(shown) == {
+        f"results/studies/params/metrics/av_digits/concat/{method}.json" for method in ("joint", "ogm")
+    }
     assert all(set(one["data"]) == {"fused", "audio", "visual"} for one in shown.values())
     changed = json.loads(run(study, "dvc", "metrics", "diff", "--json"))
-    assert set(changed) <= {"results/metrics/av_digits/concat/ogm.json"}
+    assert set(changed) <= {"results/studies/params/metrics/av_digits/concat/ogm.json"}
     run(study, "dvc", "plots", "diff", "--out", "plots", "HEAD")
     page = (study / "plots/index.html").read_text()
     assert all(word in page for word in ("Accuracy on val", "coefficient", "HEAD", "workspace"))
@@ -150,7 +152,7 @@ def test_pulled_elsewhere_there_is_nothing_to_do(origin, tmp_path):
 def test_no_command_writes_into_the_cache_through_a_link(study, link):
     run(study, "dvc", "config", "cache.type", link)
     run(study, "dvc", "checkout", "--relink")
-    table = study / "results/tables/accuracy.csv"
+    table = study / "results/studies/params/tables/accuracy.csv"
     assert table.is_symlink() or table.stat().st_nlink > 1
     kept, begun = sorted(study.glob("results/runs/*/*/concat/joint-*/seed*"))
     before = (kept / "record.json").read_bytes()
@@ -187,17 +189,20 @@ def test_what_is_wrong_is_not_recorded_and_a_checkout_mends_it(study, what):
 
 def test_killed_in_the_middle_either_command_goes_on(tmp_path):
     repository.make(tmp_path, {"training": {"epochs": 20}, "study": {"unimodal": False}})
+    pipeline = (tmp_path / "dvc.yaml").read_text()
+    (tmp_path / "dvc.yaml").write_text(pipeline.replace("--cores all", "--cores 1"))  # one seed after the other
     process = start(tmp_path, "dvc", "repro")
     deadline = time.time() + 600
-    while not list(tmp_path.glob("results/runs/**/seed1/checkpoint.safetensors")):
+    while not (records(tmp_path) and list(tmp_path.glob("results/runs/**/checkpoint.safetensors"))):
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.05)
     kill(process)
     finished = records(tmp_path)
-    assert [Path(file).parent.name for file in finished] == ["seed0"]
-    assert jobs(run(tmp_path, "snakemake", "--cores", "2", "-n"))["train_0-1"] == 1
+    assert len(finished) == 1
+    left = 2 - len(list(tmp_path.glob("results/runs/**/metrics.json")))
+    assert jobs(run(tmp_path, "snakemake", "--cores", "2", "-n"))["train"] == 1
     output = run(tmp_path, "dvc", "repro")
-    assert executed(output) == ONE and "goes on after epoch" in output
+    assert executed(output) == {"train": 1, "evaluate": left, "aggregate": 1} and "goes on after epoch" in output
     assert len(records(tmp_path)) == 2
     assert finished.items() <= records(tmp_path).items(), "a finished run was trained again"
     assert DONE in run(tmp_path, "snakemake", "--cores", "2", "-n")

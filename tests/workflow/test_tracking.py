@@ -41,7 +41,7 @@ def test_a_workflow_is_mirrored_and_a_hanging_server_costs_seconds(tmp_path, mon
     assert followers(tmp_path) == []
     assert "MLflow is behind" not in output, (tmp_path / "logs/track.log").read_text()
     (run,) = stored(LOCAL)
-    metrics = pd.read_parquet("results/metrics.parquet").query("split == 'test' and modality == 'fused'")
+    metrics = pd.read_parquet("results/studies/params/metrics.parquet").query("split == 'test' and modality == 'fused'")
     for row in metrics.itertuples():
         assert run.data.metrics[f"test/{row.metric}"] == row.value
     assert run.info.status == "FINISHED" and run.info.run_name == "av_digits/concat/joint seed 0"
@@ -55,5 +55,5 @@ def test_a_workflow_is_mirrored_and_a_hanging_server_costs_seconds(tmp_path, mon
         output = snakemake(tmp_path)
     assert time.monotonic() - started < usual + 60  # the data is there already
     assert "MLflow is behind (logs/track.log says why); `python -m pipeline_src track` brings it up to date" in output
-    assert len(list(tmp_path.glob("results/metrics.parquet"))) == 1
+    assert len(list(tmp_path.glob("results/studies/params/metrics.parquet"))) == 1
     assert followers(tmp_path) == []

@@ -1,5 +1,6 @@
 rule aggregate:
     input:
+        ancient([run.record for run in plan.runs]),
         ancient([run.metrics for run in plan.runs]),
     output:
         index=plan.index,
@@ -26,6 +27,6 @@ rule aggregate:
     resources:
         **asked.aggregate.job(),
     params:
-        file=params_file,
+        file=lambda w: params_file,
     shell:
-        "python -m pipeline_src aggregate --params {params.file} {output.index} 2>&1 | tee {log}"
+        "python -m pipeline_src aggregate --params={params.file:q} {output.index:q} 2>&1 | tee {log:q}"

@@ -14,9 +14,9 @@ rule extract:
     resources:
         **asked.extract.job(),
     params:
-        file=params_file,
+        file=lambda w: params_file,
     shell:
-        "python -m pipeline_src extract --params {params.file} {output.shard} 2>&1 | tee {log}"
+        "python -m pipeline_src extract --params={params.file:q} {output.shard:q} 2>&1 | tee {log:q}"
 
 
 rule cache:
@@ -35,6 +35,6 @@ rule cache:
     resources:
         **asked.cache.job(),
     params:
-        file=params_file,
+        file=lambda w: params_file,
     shell:
-        "python -m pipeline_src cache --params {params.file} {output.cache} 2>&1 | tee {log}"
+        "python -m pipeline_src cache --params={params.file:q} {output.cache:q} 2>&1 | tee {log:q}"

@@ -11,6 +11,6 @@ rule fetch:
     resources:
         **asked.fetch.job(),
     params:
-        file=params_file,
+        file=lambda w: params_file,
     shell:
-        "python -m pipeline_src fetch --params {params.file} {output} 2>&1 | tee {log}"
+        "python -m pipeline_src fetch --params={params.file:q} {output:q} 2>&1 | tee {log:q}"

@@ -14,6 +14,6 @@ rule manifest:
     resources:
         **asked.manifest.job(),
     params:
-        file=params_file,
+        file=lambda w: params_file,
     shell:
-        "python -m pipeline_src manifest --params {params.file} {output.manifest} 2>&1 | tee {log}"
+        "python -m pipeline_src manifest --params={params.file:q} {output.manifest:q} 2>&1 | tee {log:q}"

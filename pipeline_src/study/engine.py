@@ -1,0 +1,109 @@
+"""How Snakemake works here: by the files that are there, past failures, and to the end.
+
+Snakemake remembers the inputs of jobs and marks those that were cut off. A job that it starts for such a reason hides
+what is missing downstream of it (`DAG.update_needrun`), and a call ends well with nothing done. Our outputs are renamed
+into place when whole, so none of this is needed: what exists is right, what is missing is made, and a call that ends
+well has made it.
+
+The settings are made when Snakemake executes, so they hold for every profile and command line.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import RerunTrigger
+
+from pipeline_src.core.errors import listed
+from pipeline_src.study import remains
+from pipeline_src.study.versioning import STAGES
+
+
+def steer(workflow, plan) -> None:
+    """Change how `workflow`, whose Snakefile is being read, executes `plan`."""
+    execute = workflow.execute
+
+    def steered(*arguments, **options):
+        _decide_by_files(workflow)
+        asked = _asked(workflow)
+        if asked & {"all", "runs"}:
+            _ask_for_lost_files(workflow, plan)
+        try:
+            done = execute(*arguments, **options)
+        except WorkflowError:
+            if "all" in asked and _failed(workflow):
+                _report_what_is_there(plan)
+            raise
+        if not workflow.dryrun and (missing := [path for target in asked for path in _missing(plan, target)]):
+            raise WorkflowError(
+                f"{plan.file}: expected {listed([str(path) for path in missing])} at the end, but got no such file "
+                f"({len(missing)} in all); run snakemake again, and report this if it happens twice"
+            )
+        return done
+
+    workflow.execute = steered
+
+
+def _decide_by_files(workflow) -> None:
+    dag, execution = workflow.dag_settings, workflow.execution_settings
+    dag.rerun_triggers = frozenset({RerunTrigger.MTIME})  # which `ancient` inputs never pull
+    dag.force_incomplete = True  # no job is taken for one that still runs somewhere
+    execution.ignore_incomplete = True
+    execution.keep_incomplete = True  # what a failed job has finished
+    execution.keep_going = True
+    execution.lock = False  # a killed call leaves its lock; one address gets one content whoever writes it
+
+
+def _asked(workflow) -> set[str]:
+    """The targets that a call promises to have made at its end; none if it is to do a part of the work."""
+    dag = workflow.dag_settings
+    if not workflow.is_main_process or workflow.touch or workflow.remote_execution_settings.immediate_submit:
+        return set()
+    if dag.target_jobs or dag.until or dag.omit_from or dag.batch or dag.allowed_rules:
+        return set()
+    return set(dag.targets or ["all"]) & {"all", *STAGES}
+
+
+def _missing(plan, target: str) -> list[Path]:
+    if target == "all":
+        gone, _ = remains.again(plan)
+        return [path for path in [plan.index, *_stamps(plan, "runs")] if not path.exists()] + gone
+    if target == "runs":
+        return [path for path in _stamps(plan, "runs") if not path.exists()]
+    return [path for stage in STAGES[target] for job in plan.jobs(stage) for path in job if not path.exists()]
+
+
+def _stamps(plan, target: str) -> list[Path]:
+    return [path for stage in STAGES[target] for path, _ in plan.places(stage)]
+
+
+def _ask_for_lost_files(workflow, plan) -> None:
+    gone, outputs = remains.again(plan)
+    if gone:
+        print(f"made again, as deleted: {listed([str(path) for path in gone])} ({len(gone)} in all)", file=sys.stderr)
+        if workflow.dag_settings.targets == {"runs"}:
+            outputs = [path for path in outputs if path != plan.index]
+        workflow.dag_settings.forcerun = {*workflow.dag_settings.forcerun, *map(str, outputs)}
+
+
+def _failed(workflow) -> bool:
+    """Whether jobs failed, all others were done, and tables can be made of these."""
+    scheduler = getattr(workflow, "scheduler", None)
+    if workflow.dryrun or scheduler is None or scheduler.running:  # still running: the user has cancelled
+        return False
+    rules = {rule for job in scheduler.failed for rule in job.rules}
+    return bool(rules) and "aggregate" not in rules
+
+
+def _report_what_is_there(plan) -> None:
+    there = sum(run.metrics.exists() for run in plan.runs)
+    if there:
+        subprocess.run(
+            [sys.executable, "-m", "pipeline_src", "aggregate", f"--params={plan.file}"], stdout=sys.stderr, check=False
+        )
+    print(
+        f"{plan.file}: not finished, {there} of {len(plan.runs)} runs are there; "
+        f"`python -m pipeline_src status --params={plan.file}` says what failed",
+        file=sys.stderr,
+    )
