@@ -20,6 +20,7 @@ from pipeline_src.core import files, progress
 from pipeline_src.study import plan as places
 from pipeline_src.study.resources import RESOURCES
 from pipeline_src.core.errors import UserError
+from pipeline_src.core.stages import STAGES
 from pipeline_src.study.plan import Plan
 from pipeline_src.tracking.follow import Follower
 from pipeline_src.training.gpu import slots
@@ -97,7 +98,7 @@ include: "workflow/rules/aggregate.smk"
 
 # What DVC has recorded may be read-only links, which Snakemake looks at before `onstart`.
 if workflow.is_main_process and os.path.exists("dvc.lock"):
-    for job in [*chain.from_iterable(map(plan.jobs, places.STAGES[:-1])), rules.aggregate.output]:
+    for job in [*chain.from_iterable(map(plan.jobs, STAGES[:-1])), rules.aggregate.output]:
         files.unprotect(job)
 
 

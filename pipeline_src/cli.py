@@ -217,7 +217,8 @@ def _aggregate(options) -> None:
 
 def _plan(options) -> None:
     """Check the params file and list the address of every output, with + before those that exist."""
-    from pipeline_src.study.plan import STAGES, Plan
+    from pipeline_src.core.stages import STAGES
+    from pipeline_src.study.plan import Plan
 
     plan = Plan(options.params)
     for stage in STAGES:

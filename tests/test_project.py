@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline_src.core.stages import STAGES
 from pipeline_src.study import versioning
-from pipeline_src.study.plan import STAGES, Plan
+from pipeline_src.study.plan import Plan
 
 ROOT = Path(__file__).parents[1]
 LOCK = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", (ROOT / "envs/requirements.txt").read_text(), re.MULTILINE))

@@ -2,7 +2,8 @@
 right.
 
 An output is determined by the parameters its stage reads, the code of its stage, and the fingerprints of its inputs.
-Code counts without comments, docstrings and layout, and with every module of the package that it imports.
+Code counts with every module of the package that it imports, and as far as it computes: comments, layout, docstrings,
+annotations of functions, messages and descriptions do not count.
 """
 
 import ast
@@ -30,11 +31,19 @@ NEUTRAL = {
     "pipeline_src.core.files",
     "pipeline_src.core.progress",
     "pipeline_src.core.registry",
+    "pipeline_src.core.stages",
+    "pipeline_src.training.machine",
     "pipeline_src.training.gpu",
     "pipeline_src.training.interrupt",
 }
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)  # what has a docstring
+
+
+LOGGING = {"debug", "info", "warning", "error", "exception", "critical", "warn"}  # calls of `log` and of `warnings`
+DESCRIBED = {"description", "title"}  # keywords of pydantic's Field
+DECLARED = {"Quantity"}  # what these calls hold is drawn and nothing else
+WORDS = {"refuses", "extension"}  # functions of plug-ins that give a message or None
 
 
 def fingerprint(**parts: Any) -> str:
@@ -62,12 +71,65 @@ def _module(module: str) -> tuple[str, tuple[str, ...]]:
         raise UserError(
             f"{module}: expected a module of this package, but got no such file; fix the import that names it"
         )
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return _digest(file, module, file.read_text(encoding="utf-8"))
+
+
+def _digest(file: Path, module: str, source: str) -> tuple[str, tuple[str, ...]]:
+    tree = ast.parse(source)
     folder = module if file.stem == "__init__" else module.rpartition(".")[0]
     # A template or a table of the same name belongs to its module.
     names = [f"{file.stem}.*.j2", f"{file.stem}.csv"]
     own = {f.name: f.read_text(encoding="utf-8") for name in names for f in sorted(file.parent.glob(name))}
-    return fingerprint(code=_meaning(tree), templates=own), tuple(sorted(_imports(tree, folder)))
+    imports = tuple(sorted(_imports(tree, folder)))
+    return fingerprint(code=_meaning(_Computing().visit(tree)), templates=own), imports
+
+
+class _Computing(ast.NodeTransformer):
+    """What of a module computes: drops messages, descriptions, annotations of functions, imports for type checkers."""
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        kind = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ast.Raise(exc=kind, cause=None)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        return ast.Assert(test=self.visit(node.test), msg=None)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        match node.value:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="log" | "warnings"), attr=attr)) if attr in LOGGING:
+                return None
+        return self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        return None if ast.unparse(node.value) == "logging.getLogger(__name__)" else self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> ast.AST | None:
+        return None if [alias.name for alias in node.names] in (["logging"], ["warnings"]) else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
+        if _for_type_checkers(node):
+            return [self.visit(part) for part in node.orelse]
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = node.func.id if isinstance(node.func, ast.Name) else None
+        if name in DECLARED:
+            return node.func
+        if name == "Field":
+            node.keywords = [word for word in node.keywords if word.arg not in DESCRIBED]
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | None:
+        node.returns = None
+        return None if node.name in WORDS else self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+
+def _for_type_checkers(node: ast.If) -> bool:
+    return ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 def _imports(tree: ast.Module, folder: str) -> set[str]:
@@ -75,7 +137,7 @@ def _imports(tree: ast.Module, folder: str) -> set[str]:
     pending = list(tree.body)
     while pending:
         node = pending.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        if isinstance(node, ast.If) and _for_type_checkers(node):
             pending.extend(node.orelse)
             continue
         pending.extend(ast.iter_child_nodes(node))

@@ -1,7 +1,9 @@
-"""What every block of parameters is made of: a section, strict and frozen, and checks that several sections share."""
+"""The base of every block of parameters: strict, frozen, and each field says which stage's address it enters."""
 
 import re
 import urllib.parse
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
@@ -14,11 +16,38 @@ CLIPS = 2**20  # of a batch
 WIDTH = 8192  # channels or features of a layer; the weights of one convolution between two such layers are 2.4 GB
 CHARACTERS = 4000  # of a path; Linux takes 4095 bytes
 
+from pipeline_src.core.stages import Stage
+
+
+@dataclass(frozen=True)
+class Affects:
+    """Metadata of a field: the stage whose address its value enters, and so the addresses of all stages after it.
+
+    None: no address holds the value, because no result depends on it, or because what it names counts by content.
+    """
+
+    stage: Stage | None
+
 
 class Section(BaseModel):
-    """A block of params.yaml. No key that it does not name, no other type, no NaN; nobody changes it afterwards."""
+    """A block of params.yaml. No key that it does not name, no other type, no NaN; nobody changes it afterwards.
+
+    Every field affects the class's `affects`, unless it says otherwise: `Annotated[int, Affects(None)]`.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    affects: ClassVar[Stage | None]
+
+    @classmethod
+    def stage_of(cls, field: str) -> Stage | None:
+        """The stage whose address a field enters."""
+        said = [mark.stage for mark in cls.model_fields[field].metadata if isinstance(mark, Affects)]
+        return said[-1] if said else cls.affects
+
+    def values(self, stage: Stage) -> dict[str, Any]:
+        """The fields that enter the address of a stage, as JSON holds them."""
+        return self.model_dump(include={name for name in type(self).model_fields if self.stage_of(name) == stage})
 
 
 def unique(values: list) -> list:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, Field
 
-from pipeline_src.core.params import CHARACTERS, SEED, Section, address, printable
+from pipeline_src.core.params import CHARACTERS, SEED, Affects, Section, address, printable
 from pipeline_src.core.registry import Registry
 
 datasets = Registry("pipeline_src.datasets", "dataset")
@@ -25,14 +25,20 @@ class Clip(NamedTuple):
 class DatasetParams(Section):
     """Parameters that every dataset has; a dataset adds its own in a subclass."""
 
+    affects = "fetch"
+
     kind: str = Field(description="registered dataset; the block's own name by default")
-    recipe: str = Field(description="preprocessing recipe, a key of `recipes`")
-    val_fraction: float = Field(
+    recipe: Annotated[str, Affects(None)] = Field(description="preprocessing recipe, a key of `recipes`")
+    val_fraction: Annotated[float, Affects("manifest")] = Field(
         ge=0.001, lt=0.5, description="share of the training clips held out as val, by group, where no val is published"
     )
-    split_seed: int = Field(ge=0, le=SEED, description="seed of the val cut")
-    max_quarantine: float = Field(ge=0, lt=1, description="share of unreadable clips above which the run stops")
-    shards: int = Field(ge=1, le=10_000, description="jobs that the extraction is cut into")
+    split_seed: Annotated[int, Affects("manifest")] = Field(ge=0, le=SEED, description="seed of the val cut")
+    max_quarantine: Annotated[float, Affects("aggregate")] = Field(
+        ge=0, lt=1, description="share of unreadable clips above which the run stops"
+    )
+    shards: Annotated[int, Affects("extract")] = Field(
+        ge=1, le=10_000, description="jobs that the extraction is cut into"
+    )
 
 
 def _home(folder: str) -> str:
@@ -49,12 +55,12 @@ def _home(folder: str) -> str:
 class FolderParams(DatasetParams):
     """Parameters of a dataset whose published files the user keeps in a folder."""
 
-    folder: Annotated[str, AfterValidator(_home)] = Field(
+    folder: Annotated[str, AfterValidator(_home), Affects(None)] = Field(
         min_length=1,
         max_length=CHARACTERS,
         description="folder of the published files; `fetch NAME` fills it as far as links allow",
     )
-    mirror: Annotated[str, AfterValidator(address)] = Field(
+    mirror: Annotated[str, AfterValidator(address), Affects(None)] = Field(
         default="",
         max_length=CHARACTERS,
         description="address that holds copies of what `fetch` downloads, as <mirror>/<host>/<path>; none: the source",

@@ -8,6 +8,8 @@ from pipeline_src.core.params import CLIPS, Section
 class Evaluation(Section):
     """How a trained model is looked at."""
 
+    affects = "evaluate"
+
     batch_size: int = Field(ge=1, le=CLIPS, description="clips")
     probe_c: float = Field(ge=1e-6, le=1_000_000, description="inverse strength of the linear probe's L2 penalty")
     probe_iterations: int = Field(ge=1, le=1_000_000, description="most L-BFGS steps of the linear probe")

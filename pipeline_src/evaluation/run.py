@@ -44,6 +44,7 @@ def evaluate(runs: list[Run], params: Settings) -> None:
         return
     cell = runs[0].cell
     device = devices.pick(params.training.device, params.resources.cells_per_gpu)
+    devices.check_precision(device, cell.spec.training.precision)
     devices.deterministic(device, params.resources.evaluate.threads)
     cache = Cache(cell.data.cache)
     modalities = cell.spec.modalities

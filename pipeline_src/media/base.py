@@ -1,11 +1,11 @@
 """What a feature extractor is: one file of one modality in, one array of fixed shape out."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
-from pipeline_src.core.params import Section
+from pipeline_src.core.params import Affects, Section
 from pipeline_src.core.registry import Registry
 
 extractors = Registry("pipeline_src.media", "feature extractor")
@@ -18,7 +18,9 @@ class MediaError(Exception):
 class ExtractorParams(Section):
     """Parameters of one modality of a recipe; `kind` names the extractor."""
 
-    kind: str
+    affects = "extract"
+
+    kind: Annotated[str, Affects("manifest")]
 
 
 class Extractor:

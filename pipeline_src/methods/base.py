@@ -60,6 +60,8 @@ class Quantity:
 class MethodParams(Section):
     """Parameters of a method: default, range, and the table of the paper that they come from."""
 
+    affects = "train"
+
 
 class WindowParams(MethodParams):
     """Parameters of a method that acts from one epoch to another; it says in their descriptions what is published."""

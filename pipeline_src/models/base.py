@@ -4,7 +4,7 @@ fusions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
@@ -29,11 +29,13 @@ class Output(NamedTuple):
 class EncoderParams(Section):
     """Parameters of one modality's encoder; `kind` names it."""
 
+    affects = "train"
+
     kind: str
 
-    def identity(self) -> dict[str, Any]:
-        """What determines the encoder: the parameters, with a file's content in the place of its path."""
-        return self.model_dump()
+    def weights_sha256(self) -> str | None:
+        """Hash of the file that the weights start from, or None. Raises UserError if there is no such file."""
+        return None
 
 
 class Encoder:

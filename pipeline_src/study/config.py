@@ -40,6 +40,7 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
         params = params.model_copy(update={**blocks, "model": model})
         _check_references(params, mistakes)
     mistakes.raise_if_any()
+    params = params.model_copy(update={"training": params.training.resolved()})
     return Settings.model_construct(**dict(params), resources=requests.load(resources))
 
 

@@ -19,6 +19,8 @@ from pipeline_src.training.params import Training
 class Study(Section):
     """What is compared: every dataset with every fusion and method, over every seed."""
 
+    affects = "aggregate"  # by the runs that it asks for
+
     datasets: Annotated[list[str], Field(min_length=1), AfterValidator(unique)] = Field(
         description="keys of `datasets`"
     )
@@ -35,11 +37,15 @@ class Study(Section):
 class Model(Section):
     """The network. Its fusion is the study's fusion."""
 
+    affects = None  # as a whole; the fields of each block say what they affect
+
     encoders: dict[str, Any] = Field(description="modality -> {kind: registered encoder, ...}")
 
 
 class Reporting(Section):
     """How runs become a table."""
+
+    affects = "aggregate"
 
     confidence: float = Field(gt=0.5, le=0.9999, description="level of the intervals (Student's t over seeds)")
 
@@ -47,12 +53,16 @@ class Reporting(Section):
 class Tracking(Section):
     """What becomes of runs in MLflow; changes no result. The store: environment variable MLFLOW_TRACKING_URI."""
 
+    affects = None
+
     enabled: bool = Field(True, description="mirror runs in MLflow while Snakemake works")
     experiment: str = Field("counterpoise", max_length=200, pattern=r"^[\w .:-]+$", description="MLflow's experiment")
 
 
 class Recipe(Section):
     """recipes/<name>.yaml: the preprocessing of a published protocol."""
+
+    affects = None  # as a whole; the fields of each block say what they affect
 
     source: str = Field(description="paper and released code that the numbers are from")
     choices: list[str] = Field(description="where they contradict each other or leave open: what was chosen and why")
@@ -62,6 +72,8 @@ class Recipe(Section):
 
 class Params(Section):
     """params.yaml."""
+
+    affects = None  # as a whole; the fields of each block say what they affect
 
     study: Study
     datasets: dict[str, Any] = Field(

@@ -41,9 +41,6 @@ INDEX = "tables/index-{fp}.json"  # below `Plan.results`
 SEEN = "data/seen/{name}.json"  # what this machine remembers of raw files; no output
 
 
-STAGES = ("fetch", "manifest", "extract", "cache", "train", "evaluate", "aggregate")
-
-
 @dataclass(frozen=True)
 class Data:
     """One dataset of the study under its recipe, and where its outputs are."""
@@ -176,10 +173,6 @@ class Plan:
         recipe = self.params.recipes[params.recipe]
         recipe = {m: extractors[recipe[m].kind](recipe[m]) for m in dataset.modalities}
         code = code_digest([datasets.module(params.kind)])
-        # What the raw folder holds is settled before the val cut, the shards and the recipe.
-        own = params.model_dump(
-            exclude={"recipe", "val_fraction", "split_seed", "max_quarantine", "shards", "folder", "mirror"}
-        )
         # The user's folder counts by its content, wherever it is; a study can be planned without the data, under an
         # address of its own, and the first job says what is missing.
         folder, source, seen = dataset.folder, None, None
@@ -188,24 +181,24 @@ class Plan:
             seen = Path(SEEN.format(name=f"{name}-{fingerprint(folder=str(folder))}"))
             source = files.content(folder, seen) if folder.is_dir() else "absent"
         fetched = folder is None or type(dataset).fetch is not Dataset.fetch
-        fp = fingerprint(stage="fetch", code=code, params=own, source=source)
+        fp = fingerprint(stage="fetch", code=code, params=params.values("fetch"), source=source)
         raw = Path(RAW.format(dataset=name, fp=fp)) if fetched else folder
         seen = Path(SEEN.format(name=raw.name)) if fetched else seen
         state = files.changes(raw, seen) if fetched and (raw / files.FILES).exists() else {}
         manifest_fp = fingerprint(
             stage="manifest",
             code=code_digest(["pipeline_src.datasets.manifest"] + [extractors.module(x.name) for x in recipe.values()]),
-            params=[params.val_fraction, params.split_seed, {m: x.params.kind for m, x in recipe.items()}],
+            params=[params.values("manifest"), {m: x.params.values("manifest") for m, x in recipe.items()}],
             raw=[fp, state],
         )
         cache_fp = fingerprint(
             stage="cache",
             code=code_digest(["pipeline_src.features.build"] + [extractors.module(x.name) for x in recipe.values()]),
-            params={m: x.params.model_dump() for m, x in recipe.items()},
+            params={m: x.params.values("extract") for m, x in recipe.items()},
             manifest=manifest_fp,
         )
         cut = fingerprint(
-            content=cache_fp, shards=params.shards
+            content=cache_fp, **params.values("extract")
         )  # another cut has another address, but trains the same
         return Data(
             name=name,
@@ -235,13 +228,14 @@ class Plan:
         return cells
 
     @cached_property
-    def _encoders(self) -> dict[str, dict[str, Any]]:
-        return {m: encoder.identity() for m, encoder in self.params.model.encoders.items()}
+    def _weights(self) -> dict[str, str]:
+        """Hashes of the files that encoders start from, by modality. A file counts by its content, wherever it is."""
+        hashes = {m: encoder.weights_sha256() for m, encoder in self.params.model.encoders.items()}
+        return {m: value for m, value in hashes.items() if value is not None}
 
     def _cell(self, data: Data, fusion: str, label: str, method: str, modalities: tuple[str, ...]) -> Cell:
         params = self.params
         fusion = "concat" if fusion == NO_FUSION else fusion
-        identities = {m: self._encoders[m] for m in modalities}
         spec = RunSpec(
             modalities=modalities,
             encoders={m: params.model.encoders[m] for m in modalities},
@@ -250,17 +244,15 @@ class Plan:
             params=params.methods[method],
             training=params.training,
             augmentation={m: params.training.augmentation[m] for m in modalities},
-            weights_sha256={m: i["weights"] for m, i in identities.items() if i.get("weights")},
+            weights_sha256={m: value for m, value in self._weights.items() if m in modalities},
         )
         network = [encoders.module(params.model.encoders[m].kind) for m in modalities] + [fusions.module(fusion)]
         code = code_digest(["pipeline_src.training.run", methods.module(method), *network])
-        # A file of weights counts by its content, wherever it lies.
-        determined = {**spec.record(), "encoders": identities}
-        fp = fingerprint(stage="train", code=code, spec=determined, cache=data.cache_fp)
+        fp = fingerprint(stage="train", code=code, spec=spec.address(), cache=data.cache_fp)
         evaluation_fp = fingerprint(
             stage="evaluate",
             code=code_digest(["pipeline_src.evaluation.run", methods.module(method), *network]),
-            params=params.evaluation.model_dump(),
+            params=params.evaluation.values("evaluate"),
             run=fp,
         )
         setting = Setting(modalities, fusion, params.training.epochs)
@@ -282,8 +274,8 @@ class Plan:
         fp = fingerprint(
             stage="aggregate",
             code=code_digest(["pipeline_src.reports.aggregate", *map(figures.module, figures)]),
-            params=self.params.reporting.model_dump(),
-            quarantine=[data.max_quarantine for data in self.data.values()],
+            params=self.params.reporting.values("aggregate"),
+            quarantine=[data.dataset.params.values("aggregate") for data in self.data.values()],
             runs=[[run.names, run.cell.fp, run.cell.evaluation_fp] for run in self.runs],
         )
         return self.results / INDEX.format(fp=fp)

@@ -14,8 +14,10 @@ SHIPPED = Path(__file__).parents[2] / "workflow" / "resources.yaml"
 RESOURCES = "COUNTERPOISE_RESOURCES"  # environment variable: a file that replaces workflow/resources.yaml
 
 
-class Stage(Section):
+class Requests(Section):
     """What a job of one stage asks for; what is not said is `default`'s."""
+
+    affects = None
 
     threads: int | None = Field(
         None,
@@ -66,7 +68,7 @@ class Stage(Section):
         return {name: value for name, value in asked.items() if value is not None}
 
 
-def _complete(default: Stage) -> Stage:
+def _complete(default: Requests) -> Requests:
     if None in (default.threads, default.mem_mb, default.runtime):
         raise ValueError("expected at least threads, mem_mb and runtime")
     return default
@@ -75,29 +77,31 @@ def _complete(default: Stage) -> Stage:
 class Resources(Section):
     """workflow/resources.yaml: per stage, what jobs ask of the machine or the cluster; changes no result."""
 
+    affects = None
+
     cells_per_gpu: int = Field(
         default=1,
         ge=1,
         le=1000,
         description="cells on one GPU at a time, each with its share of the memory",
     )
-    default: Annotated[Stage, AfterValidator(_complete)] = Field(
+    default: Annotated[Requests, AfterValidator(_complete)] = Field(
         description="of every stage that does not say otherwise"
     )
-    fetch: Stage = Stage()
-    manifest: Stage = Stage()
-    extract: Stage = Stage()
-    cache: Stage = Stage()
-    train: Stage = Stage()
-    evaluate: Stage = Stage()
-    aggregate: Stage = Stage()
+    fetch: Requests = Requests()
+    manifest: Requests = Requests()
+    extract: Requests = Requests()
+    cache: Requests = Requests()
+    train: Requests = Requests()
+    evaluate: Requests = Requests()
+    aggregate: Requests = Requests()
 
     def resolved(self) -> "Resources":
         """Every stage complete, with `default` where it says nothing."""
         default = self.default.model_dump()
-        stages = (name for name, field in type(self).model_fields.items() if field.annotation is Stage)
+        stages = (name for name, field in type(self).model_fields.items() if field.annotation is Requests)
         return self.model_copy(
-            update={name: Stage(**default | getattr(self, name).model_dump(exclude_none=True)) for name in stages}
+            update={name: Requests(**default | getattr(self, name).model_dump(exclude_none=True)) for name in stages}
         )
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import yaml
 
 from pipeline_src.core.errors import UserError, listed
+from pipeline_src.core.stages import STAGES
 
-# The stages of dvc.yaml but the last -> the pipeline's stages in each.
-STAGES = {"data": ("fetch", "manifest"), "features": ("extract", "cache"), "runs": ("train", "evaluate")}
+# The stages of dvc.yaml but the last -> the pipeline's stages in each, two by two.
+PARTS = {"data": STAGES[0:2], "features": STAGES[2:4], "runs": STAGES[4:6]}
 FILE = Path("dvc.yaml")
 
 
@@ -17,7 +18,7 @@ def check(plan, stage: str) -> None:
     Raises UserError for files that are missing although the stage has ended, and for raw media or weights of the
     user's own that are not among the stage's dependencies: DVC would not see that they changed.
     """
-    lost = [path for part in STAGES[stage] for job in plan.jobs(part) for path in job if not path.exists()]
+    lost = [path for part in PARTS[stage] for job in plan.jobs(part) for path in job if not path.exists()]
     if lost:
         raise UserError(
             f"{listed([str(path) for path in lost])}: expected a file, but got none ({len(lost)} in all); "

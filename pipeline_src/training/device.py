@@ -54,9 +54,16 @@ def deterministic(device: torch.device, threads: int) -> None:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 where `precision` asks for it, or where auto finds a GPU that has it; fp32 otherwise."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and able))
+    """bf16 where `precision` says so, fp32 otherwise."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def check_precision(device: torch.device, precision: str) -> None:
+    """Raises UserError if the device cannot compute in `precision`, which the address of the run holds."""
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(
+            f"training.precision: expected a GPU that computes in bf16, but got {describe(device)}; set fp32"
+        )
 
 
 def free_bytes(device: torch.device, mem_mb: int) -> int:

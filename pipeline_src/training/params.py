@@ -1,10 +1,10 @@
 """The section `training`: types, ranges, units and sources. The values are in params.yaml and nowhere else."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from pipeline_src.core.params import CLIPS, EPOCHS, LARGE, SMALL, Section, ascending
+from pipeline_src.core.params import CLIPS, EPOCHS, LARGE, SMALL, Affects, Section, ascending
 
 
 class Augmentation(Section):
@@ -12,6 +12,8 @@ class Augmentation(Section):
 
     A mirrored picture of optical flow keeps the sign of its displacements, as in the released code.
     """
+
+    affects = "train"
 
     crop_scale: Annotated[
         list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2), AfterValidator(ascending)
@@ -39,6 +41,8 @@ LAYOUTS = {"crop_scale": "frames", "crop_ratio": "frames", "flip": "frames", "ro
 class Training(Section):
     """One schedule for every run of the study."""
 
+    affects = "train"
+
     epochs: int = Field(ge=1, le=EPOCHS)
     batch_size: int = Field(ge=1, le=CLIPS, description="clips")
     optimizer: Literal["sgd", "adamw"]
@@ -51,7 +55,9 @@ class Training(Section):
         description="epochs after which the learning rate is multiplied by `lr_gamma`; published 70 of 100",
     )
     lr_gamma: float = Field(ge=SMALL, le=1, description="published 0.1")
-    augmentation: dict[str, Augmentation] = Field(description="modality -> random changes")
+    augmentation: Annotated[dict[str, Augmentation], Affects(None)] = Field(  # a run has that of its modalities
+        description="modality -> random changes"
+    )
     normalize: Literal["train", "imagenet", "none"] = Field(
         description="train: by mean and deviation of the training split (per channel, per feature of a sequence, of a "
         "whole spectrogram); imagenet: pictures of three channels by ImageNet's, as published, and else as none; none: "
@@ -61,14 +67,22 @@ class Training(Section):
     track_test: bool = Field(
         description="also score each epoch on test, only to report the papers' best-test-epoch figure beside ours"
     )
-    device: Literal["auto", "cpu", "cuda", "mps"]
-    checkpoint_minutes: float = Field(
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Affects(None)]
+    checkpoint_minutes: Annotated[float, Affects(None)] = Field(
         default=10,
         ge=0,
         le=525_600,
         description="within an epoch, time between two checkpoints; one is also made after every epoch",
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 on a GPU that has it, else fp32")
-    resident_fraction: float = Field(
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        description="auto: bf16 if `device` is cuda, else fp32, even on a GPU that `device: auto` takes. The "
+        "address of a run holds which of the two it is, so it depends on this file alone"
+    )
+    resident_fraction: Annotated[float, Affects(None)] = Field(
         ge=0, le=1, description="cache is kept on the device if it fits in this share of its free memory"
     )
+
+    def resolved(self) -> Self:
+        """With fp32 or bf16 in the place of `auto`."""
+        auto = "bf16" if self.device == "cuda" else "fp32"
+        return self.model_copy(update={"precision": auto}) if self.precision == "auto" else self

@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-import pipeline_src
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.progress import clock
@@ -34,6 +30,7 @@ from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.keeper import Keeper
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
+from pipeline_src.training.machine import machine, versions
 
 log = logging.getLogger(__name__)
 if TYPE_CHECKING:
@@ -57,6 +54,7 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
         return
     cell = runs[0].cell
     device = devices.pick(params.training.device, params.resources.cells_per_gpu)
+    devices.check_precision(device, cell.spec.training.precision)
     devices.deterministic(device, params.resources.train.threads)
     cache = Cache(cell.data.cache)
     loaders = make_loaders(cache, cell.spec.modalities, device, params)
@@ -96,8 +94,8 @@ def _train(
         "code": run.cell.code,
         "parameters": run.cell.spec.record(),
         "cache": {"folder": str(cache.folder), "fingerprint": run.cell.data.cache_fp, "sha256": cache.info["sha256"]},
-        "machine": _machine(device, params.resources.train.threads),
-        "versions": _versions(),
+        "machine": machine(device, params.resources.train.threads),
+        "versions": versions(),
         "resident": loaders["train"].resident is not None,
         "started": _now(),
     }
@@ -173,35 +171,3 @@ def _shares(row: dict[str, float]) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _machine(device: torch.device, threads: int) -> dict[str, Any]:
-    return {
-        "host": platform.node(),
-        "system": platform.platform(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
-    }
-
-
-def _versions() -> dict[str, str | None]:
-    from importlib.metadata import version
-
-    root = Path(pipeline_src.__file__).parent.parent
-    try:
-        git = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        git = None
-    return {
-        "counterpoise": pipeline_src.__version__,
-        "git": git,
-        "python": platform.python_version(),
-        "torch": torch.__version__,  # with the build, as 2.14.1+cu130
-        "torchvision": version("torchvision"),
-        "numpy": version("numpy"),
-    }

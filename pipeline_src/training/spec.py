@@ -24,15 +24,18 @@ class RunSpec:
     augmentation: Mapping[str, Augmentation]  # of every modality
     weights_sha256: Mapping[str, str] = field(default_factory=dict)  # of the files that encoders start from
 
-    def record(self) -> dict[str, Any]:
-        """As JSON holds it, for records and the run's address; without what changes no result."""
-        neutral = {"device", "checkpoint_minutes", "resident_fraction", "augmentation"}
+    def address(self) -> dict[str, Any]:
+        """What enters the address of the run, as JSON holds it."""
         values = {
             "modalities": list(self.modalities),
-            "encoders": {m: encoder.model_dump() for m, encoder in self.encoders.items()},
+            "encoders": {m: encoder.values("train") for m, encoder in self.encoders.items()},
             "fusion": self.fusion,
-            "method": {"name": self.method, **self.params.model_dump()},
-            "training": self.training.model_dump(exclude=neutral),
-            "augmentation": {m: how.model_dump() for m, how in self.augmentation.items()},
+            "method": {"name": self.method, **self.params.values("train")},
+            "training": self.training.values("train"),
+            "augmentation": {m: how.values("train") for m, how in self.augmentation.items()},
         }
         return values | ({"weights_sha256": dict(self.weights_sha256)} if self.weights_sha256 else {})
+
+    def record(self) -> dict[str, Any]:
+        """The same for the run's record, and where the files of weights were."""
+        return self.address() | {"encoders": {m: encoder.model_dump() for m, encoder in self.encoders.items()}}

@@ -8,7 +8,8 @@ import yaml
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-from pipeline_src.study.plan import STAGES, Plan, Run
+from pipeline_src.core.stages import STAGES
+from pipeline_src.study.plan import Plan, Run
 from pipeline_src.study.resources import RESOURCES
 from pipeline_src.study.yaml import Loader
 

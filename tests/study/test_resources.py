@@ -34,7 +34,7 @@ def loaded(tmp_path, monkeypatch):
     return of
 
 
-def requests(stage: resources.Stage, attempt: int) -> dict:
+def requests(stage: resources.Requests, attempt: int) -> dict:
     return {k: v(None, attempt) if callable(v) else v for k, v in stage.job().items()}
 
 

@@ -9,13 +9,13 @@ of chance, such as torchvision's for ImageNet.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-from pipeline_src.core.params import CHARACTERS, WIDTH, printable
+from pipeline_src.core.params import CHARACTERS, WIDTH, Affects, printable
 from pipeline_src.models.base import Encoder, EncoderParams, encoders
 
 if TYPE_CHECKING:
@@ -30,19 +30,20 @@ class ResNetParams(EncoderParams):
     depth: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         min_length=1, max_length=8, description="basic blocks per stage; ResNet-18 has [2, 2, 2, 2]"
     )
-    weights: Annotated[str, Field(max_length=CHARACTERS), AfterValidator(printable)] | None = Field(
+    weights: Annotated[
+        Annotated[str, Field(max_length=CHARACTERS), AfterValidator(printable)] | None, Affects(None)
+    ] = Field(
         default=None,
         description="file to start from: safetensors, or a PyTorch state dict with torchvision's names; null: chance. "
         "A first convolution of other channels is adapted: each gets the mean of the file's, times their ratio",
     )
 
-    def identity(self) -> dict[str, Any]:
-        """As the parameters, with the hash of the weights. Raises UserError if there is no such file."""
+    def weights_sha256(self) -> str | None:
         if self.weights is None:
-            return self.model_dump()
+            return None
         if not Path(self.weights).is_file():
             raise UserError(f"{self.weights}: expected the weights that model.encoders names, but got no such file")
-        return {**self.model_dump(), "weights": files.sha256(Path(self.weights))}
+        return files.sha256(Path(self.weights))
 
 
 @encoders.register("resnet")
