@@ -277,6 +277,8 @@ class Plan:
             params=self.params.reporting.values("aggregate"),
             quarantine=[data.dataset.params.values("aggregate") for data in self.data.values()],
             runs=[[run.names, run.cell.fp, run.cell.evaluation_fp] for run in self.runs],
+            words=[cell.extension for cell in self.cells],
+            quantities={name: [vars(q) for q in methods[name].quantities] for name in self.params.study.methods},
         )
         return self.results / INDEX.format(fp=fp)
 
