@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
+from pipeline_src.core.stages import Stage
+
 # Limits of numbers, so that what a library cannot hold is refused before the first job.
 SEED = 2**32 - 1  # the largest seed of NumPy and scikit-learn; the tables' integers hold more
 LARGE, SMALL = 1e30, 1e-30  # of a factor: float32, in which PyTorch computes, ends at 3e38 and 1e-38
@@ -15,8 +17,6 @@ EPOCHS = 100_000  # also of a step between epochs
 CLIPS = 2**20  # of a batch
 WIDTH = 8192  # channels or features of a layer; the weights of one convolution between two such layers are 2.4 GB
 CHARACTERS = 4000  # of a path; Linux takes 4095 bytes
-
-from pipeline_src.core.stages import Stage
 
 
 @dataclass(frozen=True)

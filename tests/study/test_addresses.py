@@ -265,8 +265,9 @@ EXPECTED = {
 
 
 def expected(module: str) -> str | None:
-    if (ROOT / module.replace(".", "/") / "__init__.py").exists() and module != "pipeline_src.features":
-        return None  # an empty file
+    package = ROOT / module.replace(".", "/") / "__init__.py"
+    if package.exists() and not package.read_text().strip():
+        return None  # nobody imports from an empty file
     parts = module.split(".")
     return next(EXPECTED[name] for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in EXPECTED)
 
