@@ -73,11 +73,11 @@ def test_a_file_counts_by_its_content_wherever_it_lies(tmp_path, reference):
     torch.save(reference.state_dict(), tmp_path / "a.pth")
     (tmp_path / "b.pth").write_bytes((tmp_path / "a.pth").read_bytes())
     params = [ResNetParams(width=64, depth=[2, 2, 2, 2], weights=str(tmp_path / f"{name}.pth")) for name in "ab"]
-    assert params[0].identity() == params[1].identity()
+    assert params[0].weights_sha256() == params[1].weights_sha256()
     (tmp_path / "b.pth").write_bytes(b"other")
-    assert params[0].identity() != params[1].identity()
+    assert params[0].weights_sha256() != params[1].weights_sha256()
     with pytest.raises(UserError, match="no such file"):
-        ResNetParams(width=64, depth=[2], weights=str(tmp_path / "none.pth")).identity()
+        ResNetParams(width=64, depth=[2], weights=str(tmp_path / "none.pth")).weights_sha256()
 
 
 class Unpickled:

@@ -1,5 +1,6 @@
 """Addresses hold what determines a result and nothing else: each field of each section, each module of the package."""
 
+import ast
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,6 +257,7 @@ EXPECTED = {
     "pipeline_src.models.fusions.base": "train",
     "pipeline_src.models.fusions.concat": "train",
     "pipeline_src.reports": "aggregate",
+    "pipeline_src.reports.figures.run": None,  # of MLflow's pages
     "pipeline_src.training": "train",
     "pipeline_src.training.gpu": None,
     "pipeline_src.training.interrupt": None,
@@ -266,8 +268,8 @@ EXPECTED = {
 
 def expected(module: str) -> str | None:
     package = ROOT / module.replace(".", "/") / "__init__.py"
-    if package.exists() and not package.read_text().strip():
-        return None  # nobody imports from an empty file
+    if package.exists() and not any(isinstance(node, ast.Assign) for node in ast.parse(package.read_text()).body):
+        return None  # there is nothing in it to import
     parts = module.split(".")
     return next(EXPECTED[name] for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in EXPECTED)
 
