@@ -35,6 +35,7 @@ CLOSED = {
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 LATE = 90.0  # seconds; NFS looks again after 60 at most, as it comes
 
+UNREADABLE = "unreadable"  # in place of a hash
 FILES = "files.json"  # index of a fetched folder: {path: sha256}
 PASSING = (".part", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
 SAID = 1e9  # bytes; hashing more is announced, as it takes a while
@@ -168,18 +169,29 @@ def sha256(file: Path) -> str:
 
 def below(folder: Path, follow: bool = False) -> list[tuple[str, os.DirEntry]]:
     """(path relative to `folder`, entry) of every file below it, in the order of the paths; folders that are links are
-    entered if `follow`.
+    entered if `follow`, except for one that leads back to a folder that it is in.
     """
-    pending, found = [("", folder)], []
+    pending: list[tuple[str, Path, tuple]] = [("", folder, (_identity(folder.stat()),))]
+    found = []
     while pending:
-        prefix, place = pending.pop()
+        prefix, place, above = pending.pop()
         with os.scandir(place) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=follow):
-                    pending.append((f"{prefix}{entry.name}/", Path(entry.path)))
-                elif entry.is_file():
-                    found.append((f"{prefix}{entry.name}", entry))
+                try:
+                    if entry.is_dir(follow_symlinks=follow):
+                        here = _identity(entry.stat())
+                        if here not in above:
+                            pending.append((f"{prefix}{entry.name}/", Path(entry.path), (*above, here)))
+                    elif entry.is_file():
+                        found.append((f"{prefix}{entry.name}", entry))
+                except OSError as error:
+                    if error.errno != errno.ELOOP:  # a link to itself is no file
+                        raise
     return sorted(found, key=lambda pair: pair[0])
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
 
 
 def scan(folder: Path, seen: Path, follow: bool = False, skip: Callable[[str], bool] | None = None) -> dict[str, str]:
@@ -204,11 +216,20 @@ def scan(folder: Path, seen: Path, follow: bool = False, skip: Callable[[str], b
     if size > SAID:
         log.info(f"hashing {folder}  {len(unknown)} files, {size / 1e9:.1f} GB, once")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for name, digest in zip(unknown, pool.map(lambda name: sha256(folder / name), unknown), strict=True):
+        for name, digest in zip(unknown, pool.map(lambda name: _digest(folder / name), unknown), strict=True):
             now[name] = [*now[name], digest]
-    if now != known:
-        write_json(seen, now)
+    readable = {name: entry for name, entry in now.items() if entry[2] != UNREADABLE}  # looked at again the next time
+    if readable != known:
+        write_json(seen, readable)
     return {name: entry[2] for name, entry in now.items()}
+
+
+def _digest(file: Path) -> str:
+    """Hash of a file's content, or UNREADABLE: what cannot be read is a matter for the quarantine."""
+    try:
+        return sha256(file)
+    except PermissionError:
+        return UNREADABLE
 
 
 def digest(file: Path, entry: list | None) -> str:

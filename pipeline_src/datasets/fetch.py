@@ -4,7 +4,9 @@ Published datasets lie in a folder of the user's. `obtain` fills it as far as la
 archives that were put there, and says precisely what else to put where.
 """
 
+import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline_src.core import files
@@ -39,7 +41,7 @@ def obtain(data) -> None:
         there = (folder / item.file).exists()
         download.download(item, folder, dataset.params.mirror)
         log.info(f"fetch {data.name}  {item.file}: {'was there' if there else 'fetched'}, checksum right")
-    done = files.read_json(folder / download.UNPACKED) if (folder / download.UNPACKED).exists() else {}
+    done = _unpacked(folder)
     for archive in download.archives(folder):
         state = [archive.stat().st_size, archive.stat().st_mtime_ns]
         if done.get(archive.name) != state:
@@ -50,6 +52,15 @@ def obtain(data) -> None:
     for other in sorted(path for path in folder.iterdir() if path.name.lower().endswith(OTHERS)):
         log.warning(f"fetch {data.name}  {other.name}: unpack it yourself (unrar x, bsdtar -xf, 7z x) in {folder}")
     print(described(dataset))
+
+
+def _unpacked(folder: Path) -> dict:
+    """Archives that were unpacked before, and their state then. Damaged, it is forgotten: they are unpacked again."""
+    with suppress(OSError, ValueError):
+        recorded = json.loads((folder / download.UNPACKED).read_text(encoding="utf-8"))
+        if isinstance(recorded, dict):
+            return recorded
+    return {}
 
 
 def described(dataset: Dataset) -> str:

@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import logging
+import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -113,6 +115,11 @@ def _look(
     """A manifest row, or what goes to the quarantine table."""
     durations = []
     for m, extractor in extractors.items():
+        name = os.fsencode(clip.files[m].as_posix())
+        try:
+            name.decode()
+        except UnicodeDecodeError:
+            return None, (clip.id, m, name.decode(errors="backslashreplace"), "the file's name is not UTF-8: rename it")
         try:
             durations.append(extractor.probe(folder / clip.files[m]))
         except MediaError as error:
@@ -132,8 +139,9 @@ def _look(
 
 def _pointer(file: Path) -> str | None:
     """What a repository that was cloned without Git LFS has in place of its files."""
-    if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(POINTER):
-        return "Git LFS pointer in place of the file: run `git lfs pull` in the repository"
+    with suppress(OSError):
+        if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(POINTER):
+            return "Git LFS pointer in place of the file: run `git lfs pull` in the repository"
     return None
 
 

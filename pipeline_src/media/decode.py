@@ -32,8 +32,8 @@ def opened(file: Path, kind: str) -> Iterator[tuple]:
         raise MediaError("missing file")
     if file.stat().st_size == 0:
         raise MediaError("empty file")
-    _check_riff(file)
     try:
+        _check_riff(file)
         container = av.open(str(file), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"cannot be opened: {_reason(error)}") from error
