@@ -115,6 +115,8 @@ def _gains(tested: pd.DataFrame, seeds: int, confidence: float) -> Iterator[str]
     yield text
     half = 100 * ((tested[f"{GAIN}_ci_high"] - tested[f"{GAIN}_ci_low"]) / 2).median()
     few = f" {seeds} seeds estimate the standard deviation poorly." if seeds < 5 else ""
+    if round(half, 1) == 0:  # of equal differences: too few samples or seeds to say anything of smaller ones
+        return
     yield (
         f"Half of the {level(confidence)} intervals are wider than ± {half:.1f} points, so this study cannot detect"
         f" smaller differences; more seeds narrow them.{few}"
@@ -151,7 +153,7 @@ def _rule(table: pd.DataFrame) -> Iterator[str]:
 def comparisons(table: pd.DataFrame, seeds: int, confidence: float) -> Table:
     """Every difference of one dataset's rows: accuracy and probes minus BASELINE's, probes minus those alone.
 
-    The differences are the third column, strong where they are significant after correction.
+    The differences are the fourth column, strong where they are significant after correction.
     """
     rows = []
     modalities = modalities_of(table)
@@ -165,7 +167,7 @@ def comparisons(table: pd.DataFrame, seeds: int, confidence: float) -> Table:
                 *kinds,
             ]
         rows += [_comparison(row, kind, what, seeds, confidence) for kind, what in kinds]
-    columns = ["model", "difference", "points", "p, uncorrected", "p, corrected", "effect g", "over samples", "verdict"]
+    columns = ["model", "difference", "verdict", "points", "p, uncorrected", "p, corrected", "effect g", "over samples"]
     caption = (
         f"Differences in points, paired by seed, with the {level(confidence)} Student t interval. p, uncorrected:"
         " paired t test of one difference. p, corrected: by Holm's method over all differences of the same kind"
@@ -175,7 +177,7 @@ def comparisons(table: pd.DataFrame, seeds: int, confidence: float) -> Table:
         " difference over the choice of test samples (normal, paired by sample, mean over seeds). It treats samples as"
         " independent, so it is too narrow where several come from one speaker or writer."
     )
-    return Table("Every comparison", caption, columns, rows, 2)
+    return Table("Every comparison", caption, columns, rows, 3)
 
 
 def _comparison(row: dict, kind: str, what: str, seeds: int, confidence: float) -> list[Entry]:
@@ -192,10 +194,10 @@ def _comparison(row: dict, kind: str, what: str, seeds: int, confidence: float) 
     return [
         Entry(f"{row['fusion']}, {row['method']}"),
         Entry(what),
+        Entry(verdict),
         Entry(percent(gap.mean, True), interval(gap, True), remains),
         Entry(p_value(row[f"{kind}_p"])),
         Entry(p_value(row[f"{kind}_p_holm"])),
         Entry(NONE if math.isnan(effect) else f"{effect:+.1f}".replace("-", MINUS)),
         Entry(NONE if math.isnan(clips.ci_low) else interval(clips, True)),
-        Entry(verdict),
     ]

@@ -99,21 +99,17 @@ def distinct(records: Records, what: Callable[[dict], dict]) -> list[tuple[dict,
 
 
 def pairs(cells: Iterable, records: Records) -> Iterator[tuple[dict, dict]]:
-    """The records of runs that are compared, seed by seed: a method's and BASELINE's with the same fusion, and those of
-    BASELINE and of each modality alone.
+    """The records of runs that are compared, seed by seed: a fused model's and BASELINE's with the same fusion, and a
+    fused model's and those of each modality alone.
     """
     cells = list(cells)
     alone = [cell for cell in cells if len(cell.spec.modalities) == 1]
+    names = [tuple(cell.names[name] for name in CELL) for cell in alone]
     for key, record in records.items():
-        dataset, recipe, fusion, method, seed = key
-        if method != BASELINE:
-            others = [(dataset, recipe, fusion, BASELINE, seed)]
-        else:
-            others = [
-                (*(cell.names[name] for name in CELL), seed)
-                for cell in alone
-                if (cell.names["dataset"], cell.names["recipe"]) == (dataset, recipe)
-            ]
+        *cell, seed = key
+        if tuple(cell) in names:
+            continue
+        others = [(*cell[:3], BASELINE, seed), *((*other, seed) for other in names if other[:2] == tuple(cell[:2]))]
         yield from ((record, records[other]) for other in others if other in records and other != key)
 
 

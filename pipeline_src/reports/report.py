@@ -96,7 +96,7 @@ def render(plan, table: pd.DataFrame, made: list[Section], records: dict, ended:
     for one, section, answer in zip(plan.data.values(), made, answers(table, seeds, confidence), strict=True):
         rows = table[(table.dataset == one.name) & (table.recipe == one.recipe)]
         compared = comparisons(rows, seeds, confidence)
-        significant = sum(row[2].strong for row in compared.rows)
+        significant = sum(row[3].strong for row in compared.rows)
         data.append(
             {**_data(one), "answer": answer, "section": section, "comparisons": compared, "significant": significant}
         )

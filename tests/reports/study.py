@@ -188,6 +188,7 @@ def record(run):
     return {
         **run.names,
         "fingerprint": run.cell.fp,
+        "code": run.cell.code,
         "parameters": run.cell.spec.record(),
         "cache": {"folder": str(run.cell.data.cache), "fingerprint": run.cell.data.cache_fp, "sha256": "ab" * 32},
         "machine": {"host": "bench", "system": "Linux", "cores": 2, "threads": 1, "device": "cpu", "slurm_job": None},

@@ -213,8 +213,8 @@ def test_report_figures_equal_the_parquet(study):
 def test_verdicts_follow_the_corrected_test(study):
     aggregate(study)
     shown = text()
-    assert re.search(r"concat, joint visual probe . alone .13\.0 .{10,120}? below", shown)
-    assert re.search(r"concat, joint audio probe . alone .{10,120}? no difference supported", shown)
+    assert re.search(r"concat, joint visual probe . alone below .13\.0 ", shown)
+    assert re.search(r"concat, joint audio probe . alone no difference supported", shown)
     assert "Nothing to compare: the study has no method besides joint" in shown
 
 

@@ -27,11 +27,10 @@ def own_quantities(results: Results) -> Iterator[Drawing]:
         with styled():
             figure, axes = panels(len(wanted))
             for axis, (cell, name) in zip(axes, wanted, strict=True):
-                last = 1
+                last = max([1, *results.curve(cell, "epoch")[0]])
                 for m in results.logged(cell)[name]:
                     x, y = results.curve(cell, f"{name}/{m}" if m else name)
                     draw_quantity(axis, results.quantities[cell][name], x, y, look.get(m, Look(INK)))
-                    last = max([last, *x])
                 axis.set_title(f"{cell[1]}: {heading(name)}")
                 whole_epochs(axis, last)
         declared = [(cell[1], results.quantities[cell][name]) for cell, name in wanted]

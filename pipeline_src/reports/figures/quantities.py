@@ -34,7 +34,7 @@ def quantities(results: Results) -> Iterator[Drawing]:
                     x, y = results.curve(cell, f"{name}/{m}" if m else name)
                     legend[cell[1]] = look[cell[1]]
                     draw_quantity(axis, results.quantities[cell][name], x, y, look[cell[1]])
-                    last = max([last, *x])
+                    last = max([last, *results.curve(cell, "epoch")[0]])
                 axis.set_title(heading(name) + (f", {m}" if m else ""))
                 whole_epochs(axis, last)
         declared = [(cell[1], results.quantities[cell][name]) for (name, _), of in wanted.items() for cell in of]
