@@ -154,7 +154,7 @@ def epochs(run):
     """Rows of metrics.jsonl; methods but joint log a ratio, relearning also purities."""
     found = []
     for i in range(3):
-        row = {"epoch": i, "loss": 1.0, "val_accuracy": 0.3 + i / 10}
+        row = {"epoch": i, "seconds": 2.0, "loss": 1.0, "val_accuracy": 0.3 + i / 10}
         for m in run.cell.spec.modalities if run.cell.fusion != NO_FUSION else ():
             row[f"val_accuracy/{m}"] = 0.2 + i / 10 + run.seed / 100
             if run.cell.method != "joint":
