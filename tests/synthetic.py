@@ -5,9 +5,11 @@ import pandas as pd
 
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import EncoderParams, encoders
+from pipeline_src.tasks.base import tasks
 from pipeline_src.training.params import Augmentation, Training
 from pipeline_src.training.spec import RunSpec
 
+CLASSIFICATION = tasks["classification"](3)
 SPLITS = {"train": 26, "val": 10, "test": 13}  # no multiple of a batch
 
 

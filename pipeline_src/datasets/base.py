@@ -92,6 +92,7 @@ class Dataset:
 
     Params: ClassVar[type[DatasetParams]] = DatasetParams
     modalities: ClassVar[tuple[str, ...]]
+    task: ClassVar[str] = "classification"  # what a label is, by its name in `tasks`
     classes: ClassVar[tuple[str, ...]]  # those that come with the data are a property, read when the first job runs
 
     # What a user must know of published data; `python -m pipeline_src check` prints it.

@@ -1,35 +1,8 @@
-"""Metrics of one set of predictions: logits (N, C) against labels (N,), as NumPy arrays."""
+"""How much each modality adds to a fused model."""
 
 import itertools
 import math
 from collections.abc import Callable
-
-import numpy as np
-from scipy.special import log_softmax, softmax
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score
-
-
-def classification(logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """accuracy; macro_f1, the mean over the classes that occur; map, the mean of their average precisions."""
-    present = np.unique(label)
-    predicted = logits.argmax(1)
-    scores = softmax(logits, axis=1)
-    precision = [average_precision_score(label == c, scores[:, c]) for c in present]
-    return {
-        "accuracy": float(accuracy_score(label, predicted)),
-        "macro_f1": float(f1_score(label, predicted, labels=present, average="macro", zero_division=0)),
-        "map": float(np.mean(precision)),
-    }
-
-
-def calibration(logits: np.ndarray, label: np.ndarray, bins: int = 15) -> dict[str, float]:
-    """nll, the mean negative log likelihood; ece, the expected calibration error (Guo et al., ICML 2017, Eq. 3)."""
-    scores = softmax(logits, axis=1)
-    confidence, right = scores.max(1), scores.argmax(1) == label
-    where = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(where, confidence, bins) - np.bincount(where, right, bins)
-    nll = -log_softmax(logits, axis=1)[np.arange(len(label)), label].mean()
-    return {"nll": float(nll), "ece": float(np.abs(gaps).sum() / len(label))}
 
 
 def contributions(modalities: list[str], value: Callable[[tuple[str, ...]], float]) -> dict[str, float]:

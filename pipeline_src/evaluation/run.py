@@ -1,15 +1,16 @@
 """The evaluate stage: a trained run's predictions on val and test, and every metric made from them.
 
-A modality is scored in three ways: by its `unimodal` logits, which the fusion gives, by `removal` of the other
-modalities, and by a linear `probe` on its encoder's features. This is the one place where test data is read, and
-nothing is chosen by it.
+A modality is scored in three ways: by its `unimodal` logits, which the method gives, by `removal` of the other
+modalities, and by a linear `probe` on its encoder's features. Views that the fusion does not support are left out. This
+is the one place where test data is read, and nothing is chosen by it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,19 +20,20 @@ import torch
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.evaluation import FUSED
-from pipeline_src.evaluation.metrics import calibration, classification, contributions
-from pipeline_src.evaluation.probe import linear_probe
+from pipeline_src.evaluation.metrics import contributions
 from pipeline_src.features.read import Cache
-from pipeline_src.models.fusions.base import only
-from pipeline_src.models.multimodal import MultimodalModel, build
+from pipeline_src.models.fusions.base import Features, only
 from pipeline_src.study.runs import PREDICTIONS, RunFiles
+from pipeline_src.tasks.base import Task
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
+from pipeline_src.training.assemble import Assembly, assemble
 from pipeline_src.training.loader import Loader
-from pipeline_src.training.spec import RunSpec
 from pipeline_src.training.transform import Transform
 
 log = logging.getLogger(__name__)
+VIEWS = ("unimodal", "removal", "probe")
+
 if TYPE_CHECKING:
     from pipeline_src.study.params import Settings
     from pipeline_src.study.plan import Run
@@ -51,14 +53,15 @@ def evaluate(runs: list[Run], params: Settings) -> None:
     loaders = {s: Loader(cache, s, modalities, device, resident=False) for s in ("train", "val", "test")}
     for run in runs:
         with devices.memory_explained(f"evaluate {run.label}", device, "evaluation", run.cell.evaluation):
-            metrics = _evaluate(run, cache, loaders, device)
-        log.info(f"evaluate {run.label}  test accuracy {metrics:.1%}")
+            shown = _evaluate(run, cache, loaders, device)
+        log.info(f"evaluate {run.label}  test {shown}")
 
 
-def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.device) -> float:
+def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.device) -> str:
     spec, how = run.cell.spec, run.cell.evaluation
-    modalities, classes = spec.modalities, len(cache.classes)
-    model = build(spec.encoders, spec.fusion, cache.modalities, classes, run.seed)
+    modalities = spec.modalities
+    built = assemble(spec, cache.modalities, len(cache.classes), run.seed)
+    model, task = built.model, built.task
     weights = RunFiles(run).weights()
     try:
         model.load_state_dict(checkpoint.load(weights)[0])
@@ -68,88 +71,117 @@ def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.
     own = {m: cache.modalities[m] for m in modalities}
     transform = Transform(own, spec.augmentation, spec.training.normalize, device)
 
-    features, labels = {}, {}
-    for split, loader in loaders.items():
-        features[split] = _features(model, loader, transform, spec, how.batch_size)
-        labels[split] = loader.label.cpu().numpy()
+    def encoded(split: str, kept: Collection[str] | None = None) -> Iterator[Features]:
+        for batch in loaders[split].batches(how.batch_size):
+            with devices.autocast(device, spec.training.precision):
+                yield model.encode(transform(batch.inputs), kept)
+
+    features = {split: _joined(encoded(split)) for split in loaders}
+    labels = {split: loader.label.cpu().numpy() for split, loader in loaders.items()}
     scored = ("val", "test")
-    probes = {
-        m: dict(
-            zip(
-                scored,
-                linear_probe(
-                    features["train"][m].cpu().numpy(),
-                    labels["train"],
-                    [features[split][m].cpu().numpy() for split in scored],
-                    classes,
-                    how.probe_c,
-                    how.probe_iterations,
-                ),
-                strict=True,
-            )
-        )
-        for m in modalities
-    }
+    probes = {}
+    for m in modalities:
+        train, *others = (features[split][m].cpu().numpy() for split in ("train", *scored))
+        logits = task.probe(train, labels["train"], others, how.probe_c, how.probe_iterations)
+        probes[m] = dict(zip(scored, logits, strict=True))
 
     planes = {m: plane(features["train"][m].cpu().numpy()) for m in modalities}
 
     rows, tables = [], []
     for split in scored:
-        logits, worth = _logits(model, features[split], labels[split])
+        predict = partial(_logits, built, features[split], partial(encoded, split))
+        logits, worth = _views(built, predict, loaders[split].label)
         for m in modalities:
             logits[f"{m}/probe"] = probes[m][split]
-        rows += _rows(split, logits, labels[split], modalities, worth)
+        rows += _rows(split, task, modalities, logits, labels[split], worth)
         places = {f"{m}/pca": planes[m](features[split][m].cpu().numpy()) for m in modalities}
-        tables.append(_table(split, cache, loaders[split], logits, places))
-    rows += _history(run)
+        tables.append(_table(split, task, cache, loaders[split], logits, places))
+    rows += _history(run, task)
 
     with files.whole(run.evaluation / PREDICTIONS) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary)
     files.write_json(run.metrics, {"names": run.names, "metrics": rows})
-    return next(r["value"] for r in rows if (r["split"], r["modality"], r["metric"]) == ("test", FUSED, "accuracy"))
+    wanted = "test", FUSED, task.primary.name
+    value = next(r["value"] for r in rows if (r["split"], r["modality"], r["metric"]) == wanted)
+    return f"{task.primary.label} {task.primary.shown(value)}"
 
 
 @torch.no_grad()
-def _features(model: MultimodalModel, loader: Loader, transform: Transform, spec: RunSpec, batch_size: int) -> dict:
-    """Features {m: (N, D_m)} of every clip of a split, in order, float32."""
-    parts: dict[str, list] = {m: [] for m in spec.modalities}
-    for batch in loader.batches(batch_size):
-        with devices.autocast(loader.device, spec.training.precision):
-            for m, f in model.encode(transform(batch.inputs)).items():
-                parts[m].append(f.float())
-    return {m: torch.cat(part) for m, part in parts.items()}
+def _joined(batches: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Tensors {name: (N, ...)} float32 of every sample of a split, in order, from those of its batches."""
+    parts: dict[str, list[torch.Tensor]] = {}
+    for batch in batches:
+        for name, x in batch.items():
+            parts.setdefault(name, []).append(x.float())
+    return {name: torch.cat(part) for name, part in parts.items()}
 
 
 @torch.no_grad()
 def _logits(
-    model: MultimodalModel, features: dict[str, torch.Tensor], label: np.ndarray
+    built: Assembly,
+    features: dict[str, torch.Tensor],
+    encoded: Callable[[Collection[str] | None], Iterator[Features]],
+    kept: Collection[str] | None = None,
+    unimodal: bool = False,
+) -> dict[str, torch.Tensor]:
+    """The method's prediction {FUSED: (N, C)} from the kept modalities, or its unimodal logits {m: (N, C)}.
+
+    Features that depend on one modality alone are set to zero where a modality is removed, the whole split at once.
+    Where the fusion reads or writes hidden states, the split is encoded again.
+    """
+    model, method, _ = built
+
+    def read(f: Features) -> dict[str, torch.Tensor]:
+        return method.unimodal(model, f) if unimodal else {FUSED: method.logits(model, f)}
+
+    if not model.taps:
+        return read(Features(features) if kept is None else only(features, kept))
+    return _joined(map(read, encoded(kept)))
+
+
+def _views(
+    built: Assembly, predict: Callable[..., dict[str, torch.Tensor]], label: torch.Tensor
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Logits (N, C) of the fused model and of each modality, unimodal and by removal; each modality's contribution."""
-    modalities = list(features)
-    logits = {FUSED: model.fusion(features)}
-    for m, z in model.fusion.unimodal(features).items():
-        logits[f"{m}/unimodal"] = z
-        logits[f"{m}/removal"] = model.fusion(only(features, [m]))
-    worth = contributions(
-        modalities, lambda kept: float((model.fusion(only(features, kept)).argmax(1).cpu().numpy() == label).mean())
-    )
+    """Logits (N, C) of the fused model and of each modality, unimodal and by removal; each modality's contribution.
+
+    Views that the fusion does not support are missing.
+    """
+    model, _, task = built
+    views = model.fusion.views
+    logits = predict()
+    unimodal = predict(unimodal=True) if "unimodal" in views else {}
+    for m in model.modalities:
+        if "unimodal" in views:
+            logits[f"{m}/unimodal"] = unimodal[m]
+        if "removal" in views:
+            logits[f"{m}/removal"] = predict([m])[FUSED]
+    worth = {}
+    if "contributions" in views:
+        worth = contributions(model.modalities, lambda kept: task.score(predict(kept)[FUSED], label))
     return {name: z.cpu().numpy() for name, z in logits.items()}, worth
 
 
 def _rows(
-    split: str, logits: dict[str, np.ndarray], label: np.ndarray, modalities: Sequence[str], worth: dict
-) -> list[dict]:
-    """Metrics in long form."""
+    split: str,
+    task: Task,
+    modalities: Sequence[str],
+    logits: dict[str, np.ndarray],
+    label: np.ndarray,
+    worth: dict[str, float],
+) -> list[dict[str, Any]]:
+    """Metrics in long form, of logits {FUSED or m/view: (N, C)}."""
 
-    def rows(modality: str, values: dict[str, float], suffix: str = "") -> list[dict]:
+    def rows(modality: str, values: dict[str, float], suffix: str = "") -> list[dict[str, Any]]:
         return [{"split": split, "modality": modality, "metric": k + suffix, "value": v} for k, v in values.items()]
 
-    found = rows(FUSED, classification(logits[FUSED], label) | calibration(logits[FUSED], label))
+    scores = rows(FUSED, task.evaluate(logits[FUSED], label, whole=True))
     for m in modalities:
-        for view in ("unimodal", "removal", "probe"):
-            found += rows(m, classification(logits[f"{m}/{view}"], label), f"_{view}")
-        found += rows(m, {"contribution": worth[m]})
-    return found
+        for view in VIEWS:
+            if f"{m}/{view}" in logits:
+                scores += rows(m, task.evaluate(logits[f"{m}/{view}"], label, whole=False), f"_{view}")
+        if m in worth:
+            scores += rows(m, {"contribution": worth[m]})
+    return scores
 
 
 def plane(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -169,33 +201,43 @@ def plane(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _table(
-    split: str, cache: Cache, loader: Loader, logits: dict[str, np.ndarray], places: dict[str, np.ndarray]
+    split: str,
+    task: Task,
+    cache: Cache,
+    loader: Loader,
+    logits: dict[str, np.ndarray],
+    places: dict[str, np.ndarray],
 ) -> pa.Table:
-    """Predictions of a split: id, split, label, the class predicted by the fused model, and as lists of fixed length
-    logits and places in the plane of principal components.
+    """Predictions of a split: id, split, label, what the fused model predicts, and as lists of fixed length logits and
+    places in the plane of principal components.
     """
-    clips = cache.clips.iloc[loader.rows]
+    clips, label, predicted = cache.clips.iloc[loader.rows], loader.label.cpu().numpy(), task.predicted(logits[FUSED])
     columns = {
         "id": pa.array(clips.id, pa.string()),
         "split": pa.array([split] * len(clips), pa.string()),
-        "label": pa.array(clips.label, pa.int32()),
-        "predicted": pa.array(logits[FUSED].argmax(1), pa.int32()),
+        "label": _column(label.astype(predicted.dtype)),
+        "predicted": _column(predicted),
     }
-    for name, z in (logits | places).items():
-        values = pa.array(np.ascontiguousarray(z, dtype=np.float32).reshape(-1))
-        columns[name] = pa.FixedSizeListArray.from_arrays(values, z.shape[1])
+    columns |= {name: _column(z.astype(np.float32)) for name, z in (logits | places).items()}
     return pa.table(columns)
 
 
-def _history(run: Run) -> list[dict]:
+def _column(values: np.ndarray) -> pa.Array:
+    """Values (N,), or (N, ...) as lists of fixed length."""
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
+
+
+def _history(run: Run, task: Task) -> list[dict[str, Any]]:
     """What training cost, and the papers' figure: the best epoch on test, reported beside ours and chosen by nobody."""
     read = RunFiles(run)
     record = read.record()
     values = {k: record[k] for k in ("seconds", "forwards", "backwards", "peak_memory_mb")}
     values["selected_epoch"] = record["selected"]["epoch"] + 1
     rows = [{"split": "train", "modality": FUSED, "metric": k, "value": float(v)} for k, v in values.items()]
-    scores = [row["test_accuracy"] for row in read.rows() if "test_accuracy" in row]
+    metric = task.primary
+    scores = [row[f"test_{metric.name}"] for row in read.rows() if f"test_{metric.name}" in row]
     if scores:
-        best = float(max(scores))
-        rows.append({"split": "test", "modality": FUSED, "metric": "accuracy_best_test_epoch", "value": best})
+        name = f"{metric.name}_best_test_epoch"
+        rows.append({"split": "test", "modality": FUSED, "metric": name, "value": float(metric.best(scores))})
     return rows

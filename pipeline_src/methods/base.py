@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from pipeline_src.core.lazy import torch
 from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
 from pipeline_src.methods.context import Batch, Context
@@ -107,7 +106,7 @@ class Setting(NamedTuple):
     modalities: tuple[str, ...]
     fusion: str
     epochs: int
-    task: str = "classification"
+    task: str = "classification"  # of the dataset
 
     @property
     def additive(self) -> bool:
@@ -207,7 +206,7 @@ class Method:
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Named scalars; their sum is minimised and each is logged."""
-        return {"loss": torch.nn.functional.cross_entropy(output.logits, batch.label)}
+        return {"loss": ctx.task.loss(output.logits, batch.label)}
 
     def backward(self, ctx: Context, losses: dict[str, Tensor], output: Output, batch: Batch) -> None:
         """Gradients from the named losses: here those of their sum."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline_src.methods.base import Phase
     from pipeline_src.models.fusions.base import Features
     from pipeline_src.models.multimodal import MultimodalModel
+    from pipeline_src.tasks.base import Task
 
 
 class Batch(NamedTuple):
@@ -57,6 +58,7 @@ class Context:
     epochs            of the whole run
     batch, batches    number of the batch within the pass, from 0, and how many the pass has
     step              optimiser steps so far
+    task              what a label is: loss, confidence of the truth, whether a prediction is right
     classes           number C of classes
     seed              of the run
     rng, device_rng   the method's own generators, on the CPU and on the model's device: new in each epoch, so that no
@@ -77,11 +79,11 @@ class Context:
         seed: int,
         epochs: int,
         batch_size: int,
-        classes: int,
+        task: Task,
         runs: Callable[[str], MultimodalModel] | None = None,
     ):
         self.model, self.optimizer, self.autocast = model, optimizer, autocast
-        self.seed, self.epochs, self.classes = seed, epochs, classes
+        self.seed, self.epochs, self.task, self.classes = seed, epochs, task, task.classes
         self._splits, self._transform = {name: splits[name] for name in ("train", "val")}, transform
         self._batch_size, self._runs = batch_size, runs
         self._required: dict[str, MultimodalModel] = {}

@@ -19,6 +19,8 @@ from pipeline_src.methods.base import Quantity
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline_src.tasks.base import Task
+
 Others = Literal["mean", "min"]
 SCORE_FLOOR = 1e-8
 
@@ -37,10 +39,9 @@ RATIO = Quantity(
 )
 
 
-def scores(logits: dict[str, Tensor], label: Tensor) -> dict[str, Tensor]:
-    """Each modality's probability of the true class, summed: logits {m: (B, C)}, label (B,) -> {m: ()}."""
-    picked = label[:, None]
-    return {m: torch.softmax(z.float(), dim=1).gather(1, picked).sum() for m, z in logits.items()}
+def scores(task: Task, logits: dict[str, Tensor], label: Tensor) -> dict[str, Tensor]:
+    """Each modality's confidence of the truth (of a class: its probability), summed: logits {m: (B, C)} -> {m: ()}."""
+    return {m: task.confidence(z, label).sum() for m, z in logits.items()}
 
 
 def ratios(scores: dict[str, Tensor], others: Others = "mean") -> dict[str, Tensor]:

@@ -180,7 +180,7 @@ class OGM(Method):
         with torch.no_grad():
             # In float32, as the fusion's weights are, whatever the precision of the pass was.
             logits = ctx.model.fusion.unimodal({m: f.float() for m, f in output.features.items()})
-            score = discrepancy.scores(logits, batch.label)
+            score = discrepancy.scores(ctx.task, logits, batch.label)
             ratio = discrepancy.ratios(score, p.others)
             k = coefficients(ratio, p.alpha if active else 0.0, p.scale)
             for m in score:

@@ -141,7 +141,7 @@ class OPM(Method):
         with torch.no_grad(), torch.autocast(batch.label.device.type, enabled=False):
             # In float32, as the fusion's weights are, whatever the precision of the pass is.
             logits = ctx.model.fusion.unimodal({m: f.float() for m, f in features.items()})
-            score = discrepancy.scores(logits, batch.label)
+            score = discrepancy.scores(ctx.task, logits, batch.label)
             ratio = discrepancy.ratios(score, p.others)
             found = drop_probabilities(torch.stack(list(ratio.values())), p.q_base, p.lam)
         before = torch.zeros_like(found) if self.next_q is None else self.next_q.to(found.device)

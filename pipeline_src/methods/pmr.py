@@ -228,6 +228,8 @@ class PMR(Method):
     def refuses(cls, params: PMRParams, setting: Setting) -> str | None:
         if len(setting.modalities) < 2:
             return f"expected two modalities or more, but got {len(setting.modalities)}"
+        if setting.task != "classification":
+            return f"expected task classification, as it needs classes, but got {setting.task}"
         return params.beyond(setting.epochs)
 
     @classmethod
@@ -274,7 +276,7 @@ class PMR(Method):
         p = self.params
         logits = {m: similarity(f, self.prototypes[m], self.has) for m, f in output.features.items()}
         with torch.no_grad():
-            score = scores(logits, batch.label)
+            score = scores(ctx.task, logits, batch.label)
             ratio = torch.stack(list(ratios(score, p.others).values()))
             beta, gamma = speed_up(ratio, p.weights), slow_down(ratio, p.weights)
         log_p = [z.log_softmax(dim=1) for z in logits.values()]

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline_src.core.errors import brief
 from pipeline_src.core.registry import Registry, closest
-from pipeline_src.datasets.base import datasets
+from pipeline_src.datasets.base import Dataset, datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
@@ -132,6 +132,10 @@ def _check_fusions(params: Params, mistakes: Mistakes) -> None:
                 mistakes.add(("study", "fusions", i), f"{why} (dataset {name!r})")
 
 
+def _setting(dataset: type[Dataset], fusion: str, params: Params) -> Setting:
+    return Setting(tuple(dataset.modalities), fusion, params.training.epochs, dataset.task)
+
+
 def _check_references(params: Params, mistakes: Mistakes) -> None:
     """Names that one section uses must be there in another."""
     for axis, registry in (("fusions", fusions), ("methods", methods)):
@@ -145,7 +149,7 @@ def _check_references(params: Params, mistakes: Mistakes) -> None:
             for name in params.study.datasets:
                 block = params.datasets.get(name)
                 if method in methods and fusion in fusions and params.methods.get(method) and block is not None:
-                    setting = Setting(tuple(datasets[block.kind].modalities), fusion, params.training.epochs)
+                    setting = _setting(datasets[block.kind], fusion, params)
                     why = methods[method].refuses(params.methods[method], setting)
                     refusals[why] = None
         for why in filter(None, refusals):

@@ -24,6 +24,7 @@ from pipeline_src.models.base import encoders, fusions
 from pipeline_src.reports.figures.base import figures
 from pipeline_src.study import config, runs
 from pipeline_src.study.naming import study_name
+from pipeline_src.tasks.base import tasks
 from pipeline_src.training.spec import RunSpec
 
 NO_FUSION = "none"  # the fusion of a unimodal model
@@ -244,9 +245,11 @@ class Plan:
             params=params.methods[method],
             training=params.training,
             augmentation={m: params.training.augmentation[m] for m in modalities},
+            task=data.dataset.task,
             weights_sha256={m: value for m, value in self._weights.items() if m in modalities},
         )
         network = [encoders.module(params.model.encoders[m].kind) for m in modalities] + [fusions.module(fusion)]
+        network.append(tasks.module(data.dataset.task))
         code = code_digest(["pipeline_src.training.run", methods.module(method), *network])
         fp = fingerprint(stage="train", code=code, spec=spec.address(), cache=data.cache_fp)
         evaluation_fp = fingerprint(
@@ -255,7 +258,7 @@ class Plan:
             params=params.evaluation.values("evaluate"),
             run=fp,
         )
-        setting = Setting(modalities, fusion, params.training.epochs)
+        setting = Setting(modalities, fusion, params.training.epochs, data.dataset.task)
         extension = methods[method].extension(params.methods[method], setting)
         return Cell(data, fusion, label, spec, code, fp, params.evaluation, evaluation_fp, extension)
 

@@ -26,7 +26,7 @@ class Keeper:
     def __init__(self, folder: Path, label: str, trainer: Trainer, minutes: float, stop: Stop):
         self.folder, self.label, self.trainer, self.minutes, self.stop = folder, label, trainer, minutes, stop
         self.rows: list[dict[str, Any]] = []
-        self.best = {"epoch": -1, "val_accuracy": -1.0}
+        self.best: dict[str, Any] = {"epoch": -1}  # none so far
         self.resumed, self._before = 0, 0.0
         self._started = self._saved = time.monotonic()
 
@@ -68,8 +68,10 @@ class Keeper:
 
     def epoch_done(self, row: dict[str, Any], select: str) -> None:
         """Keep the epoch's row, and its weights if it is the one to be selected so far."""
-        if select == "last" or row["val_accuracy"] >= self.best["val_accuracy"]:
-            self.best = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
+        primary = self.trainer.task.primary
+        key = f"val_{primary.name}"
+        if select == "last" or self.best["epoch"] < 0 or primary.at_least(row[key], self.best[key]):
+            self.best = {"epoch": row["epoch"], key: row[key]}
             checkpoint.save(self._weights(row["epoch"]), self.trainer.model.state_dict(), self.best)
         files.append_text(self.folder / HISTORY, _line(row))
         self.rows.append(row)

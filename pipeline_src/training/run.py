@@ -25,6 +25,7 @@ from pipeline_src.core.progress import clock
 from pipeline_src.features.read import Cache
 from pipeline_src.study import runs as states
 from pipeline_src.study.runs import ATTEMPT, CHECKPOINT
+from pipeline_src.tasks.base import Metric
 from pipeline_src.training import device as devices
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.keeper import Keeper
@@ -149,7 +150,7 @@ def _epochs(
         log.info(
             f"train {run.label}  "
             f"epoch {epoch + 1:{len(str(schedule.epochs))}} of {schedule.epochs}  loss {row['loss']:.3f}  "
-            f"val {row['val_accuracy']:.1%}{_shares(row)}  {clock(left)} left",
+            f"{_scores(row, trainer.task.primary)}  {clock(left)} left",
         )
     keeper.finish()
     return {
@@ -159,14 +160,17 @@ def _epochs(
         "resumed": keeper.resumed,
         "forwards": trainer.context.forwards,
         "backwards": trainer.context.backwards,
+        "steps": trainer.context.step,
         "peak_memory_mb": devices.peak_mb(device),
         "parameters_count": sum(p.numel() for p in trainer.model.parameters()),
     }
 
 
-def _shares(row: dict[str, float]) -> str:
-    shares = {k.removeprefix("val_accuracy/"): v for k, v in row.items() if k.startswith("val_accuracy/")}
-    return f"  ({', '.join(f'{m} {v:.1%}' for m, v in shares.items())})" if shares else ""
+def _scores(row: dict[str, float], metric: Metric) -> str:
+    """`val 71.2 %  (audio 60.0 %, visual 55.1 %)`."""
+    key = f"val_{metric.name}"
+    parts = [f"{k.removeprefix(key + '/')} {metric.shown(v)}" for k, v in row.items() if k.startswith(key + "/")]
+    return f"val {metric.shown(row[key])}" + (f"  ({', '.join(parts)})" if parts else "")
 
 
 def _now() -> str:

@@ -22,6 +22,7 @@ class RunSpec:
     params: MethodParams  # of the method
     training: Training
     augmentation: Mapping[str, Augmentation]  # of every modality
+    task: str = "classification"  # of the dataset
     weights_sha256: Mapping[str, str] = field(default_factory=dict)  # of the files that encoders start from
 
     def address(self) -> dict[str, Any]:
@@ -30,6 +31,7 @@ class RunSpec:
             "modalities": list(self.modalities),
             "encoders": {m: encoder.values("train") for m, encoder in self.encoders.items()},
             "fusion": self.fusion,
+            "task": self.task,
             "method": {"name": self.method, **self.params.values("train")},
             "training": self.training.values("train"),
             "augmentation": {m: how.values("train") for m, how in self.augmentation.items()},

@@ -5,14 +5,15 @@ import pytest
 from sklearn.metrics import classification_report
 from sklearn.preprocessing import label_binarize
 
-from pipeline_src.evaluation.metrics import calibration, classification, contributions
+from pipeline_src.evaluation.metrics import contributions
+from pipeline_src.tasks.classification import calibration, ranking
 
 RNG = np.random.default_rng(0)
 
 
 def test_by_hand():
     logits = np.log([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.5, 0.1, 0.4]])
-    found = classification(logits, np.array([0, 1, 1, 0]))  # class 2 does not occur
+    found = ranking(logits, np.array([0, 1, 1, 0]))  # class 2 does not occur
     # predicted 0 0 1 0: F1 of class 0 is 2 * (2/3) / (5/3) = 0.8, of class 1 2/3
     assert found["accuracy"] == 0.75
     assert found["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
@@ -23,14 +24,14 @@ def test_by_hand():
 def test_macro_f1_agrees_with_the_report():
     logits, label = RNG.normal(size=(200, 5)), RNG.integers(0, 5, 200)
     report = classification_report(label, logits.argmax(1), output_dict=True, zero_division=0)
-    found = classification(logits, label)
+    found = ranking(logits, label)
     assert found["macro_f1"] == pytest.approx(report["macro avg"]["f1-score"])
     assert found["accuracy"] == pytest.approx(report["accuracy"])
 
 
 def test_a_perfect_ranking_has_map_one():
     label = RNG.integers(0, 4, 60)
-    assert classification(5.0 * label_binarize(label, classes=range(4)), label)["map"] == pytest.approx(1)
+    assert ranking(5.0 * label_binarize(label, classes=range(4)), label)["map"] == pytest.approx(1)
 
 
 def test_calibration_by_hand():

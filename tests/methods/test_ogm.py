@@ -23,7 +23,7 @@ from pipeline_src.models.multimodal import MultimodalModel
 from pipeline_src.study import config
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import SPLITS, SyntheticCache, setting, spec
+from tests.synthetic import CLASSIFICATION, SPLITS, SyntheticCache, setting, spec
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -101,7 +101,9 @@ def test_against_a_plain_loop(modalities, others, scale):
             rho = sum(each) / len(each) if others == "mean" else max(each)
             fall = math.tanh(alpha * rho) if scale == "cvpr" else alpha * math.tanh(rho - 1)
             expected[m] = max(0.0, 1 - fall) if rho > 1 else 1.0
-        found = discrepancy.scores({m: torch.from_numpy(v) for m, v in z.items()}, torch.from_numpy(label))
+        found = discrepancy.scores(
+            CLASSIFICATION, {m: torch.from_numpy(v) for m, v in z.items()}, torch.from_numpy(label)
+        )
         k = coefficients(discrepancy.ratios(found, others), alpha, scale)
         assert numbers(k) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
@@ -218,6 +220,7 @@ def context(model: nn.Module, epoch: int = 0) -> SimpleNamespace:
     """What OGM sees of a run; `logged` keeps the last value of each name."""
     logged = {}
     return SimpleNamespace(
+        task=CLASSIFICATION,
         model=model,
         epoch=epoch,
         device_rng=torch.Generator().manual_seed(epoch),

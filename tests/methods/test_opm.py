@@ -16,7 +16,7 @@ from pipeline_src.methods.opm import OPM, OPMOGM, OPMParams, drop, drop_probabil
 from pipeline_src.models.base import fusions
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import SyntheticCache, setting, spec
+from tests.synthetic import CLASSIFICATION, SyntheticCache, setting, spec
 
 CPU = torch.device("cpu")
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("opm_*.npz"))
@@ -161,7 +161,7 @@ def test_golden(file):
         fusion.joint.bias.copy_(torch.from_numpy(golden["head_bias"]))
         logits = fusion.unimodal(features)
     label = torch.from_numpy(golden["labels"])
-    score = scores(logits, label)
+    score = scores(CLASSIFICATION, logits, label)
     for m in features:
         np.testing.assert_allclose(logits[m].numpy(), golden[f"logits_{m}"], rtol=1e-5, atol=1e-5)
         assert float(score[m]) == pytest.approx(float(golden[f"score_{m}"]), rel=1e-5)
@@ -205,6 +205,7 @@ class Step:
     def __call__(self, features: dict, label: torch.Tensor, fusion) -> dict:
         row = {}
         ctx = SimpleNamespace(
+            task=CLASSIFICATION,
             model=SimpleNamespace(fusion=fusion),
             rng=self.rng,
             epoch=self.epoch,
@@ -318,7 +319,7 @@ def test_half_precision_features_are_scored_in_float32_and_kept_in_half():
     with torch.autocast("cpu", torch.bfloat16):
         found = run(features, label, fusion)
     assert all(f.dtype == torch.bfloat16 for f in found.values())
-    exact = scores({m: f.float() for m, f in features.items()}, label)
+    exact = scores(CLASSIFICATION, {m: f.float() for m, f in features.items()}, label)
     assert run.logged("score") == [float(s) for s in exact.values()]
 
 

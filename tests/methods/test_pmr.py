@@ -31,7 +31,7 @@ from pipeline_src.models.base import fusions
 from pipeline_src.models.multimodal import MultimodalModel
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import SPLITS, SyntheticCache, setting, spec
+from tests.synthetic import CLASSIFICATION, SPLITS, SyntheticCache, setting, spec
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -41,7 +41,13 @@ ALL = torch.ones(3, dtype=torch.bool)
 def context(epoch: int = 0, classes: int = 3) -> SimpleNamespace:
     """What `PMR.loss` needs of a context, with what it logs in `row`."""
     row = {}
-    return SimpleNamespace(epoch=epoch, classes=classes, row=row, log=lambda name, value: row.update({name: value}))
+    return SimpleNamespace(
+        task=CLASSIFICATION,
+        epoch=epoch,
+        classes=classes,
+        row=row,
+        log=lambda name, value: row.update({name: value}),
+    )
 
 
 def batch_of(label: torch.Tensor) -> Batch:
@@ -110,7 +116,7 @@ def test_the_authors_step(number):
     shares = model.fusion.unimodal(output.features)
     for m in names:
         close(nn.functional.cross_entropy(shares[m], label), golden[f"loss_{m}"])
-    close(ratios(scores(shares, label))["audio"], golden["ratio_audio"])
+    close(ratios(scores(CLASSIFICATION, shares, label))["audio"], golden["ratio_audio"])
 
     prototypes = {m: golden[f"prototypes_{m}"] for m in names}
     has = torch.ones(golden.meta["classes"], dtype=torch.bool)

@@ -4,7 +4,7 @@ import statistics
 
 import numpy as np
 
-from pipeline_src.evaluation.probe import linear_probe
+from pipeline_src.tasks.probe import linear_probe
 
 RNG = np.random.default_rng(0)
 

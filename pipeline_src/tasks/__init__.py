@@ -1,0 +1,1 @@
+"""What a label is, to training, evaluation and methods alike."""

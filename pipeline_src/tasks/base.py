@@ -1,0 +1,96 @@
+"""A task says what a label is: how a prediction is trained, scored and told right. Imports no torch.
+
+Nothing outside this package calls cross-entropy on labels or takes an argmax of logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from pipeline_src.core.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+tasks = Registry("pipeline_src.tasks", "task")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how good predictions are, and how it is shown."""
+
+    name: str  # key of metrics.jsonl and metrics.json
+    label: str  # in tables
+    unit: str  # "%" for a fraction of 1 that is shown in percent, "" for a pure number
+    caption: str  # a whole sentence: what the number is
+    higher: bool = True  # is better
+    whole: bool = False  # of the whole model only, not of its modalities
+
+    def shown(self, value: float) -> str:
+        return f"{value:.1%}" if self.unit == "%" else f"{value:.3f} {self.unit}".rstrip()
+
+    def best(self, values: list[float]) -> float:
+        return max(values) if self.higher else min(values)
+
+    def at_least(self, value: float, other: float) -> bool:
+        """Whether a value is as good as another or better."""
+        return value >= other if self.higher else value <= other
+
+
+class Task:
+    """Targets (B, ...) against logits (B, outputs, ...), as `Loader.label` and `Method.logits` give them.
+
+    `metrics` names all metrics; the first is the primary one: it is computed after each epoch, selects the epoch on
+    val, and measures what a modality contributes.
+    """
+
+    name: ClassVar[str]  # that it is registered under
+    metrics: ClassVar[tuple[Metric, ...]]
+
+    def __init__(self, classes: int):
+        self.classes = classes
+
+    @property
+    def primary(self) -> Metric:
+        return self.metrics[0]
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the model predicts for a sample (or for each of its segments)."""
+        return self.classes
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss (B,) of each sample."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Mean loss () of a batch."""
+        return self.losses(logits, target).mean()
+
+    def confidence(self, logits: Tensor, target: Tensor) -> Tensor:
+        """How much of its belief the prediction gives to the truth, (B,) float32 in [0, 1]: what scores are made of."""
+        raise NotImplementedError
+
+    def right(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Whether each prediction is right, (B,) bool."""
+        raise NotImplementedError
+
+    def score(self, logits: Tensor, target: Tensor) -> float:
+        """The primary metric of a split's predictions."""
+        raise NotImplementedError
+
+    def predicted(self, logits: np.ndarray) -> np.ndarray:
+        """What the logits (N, ...) predict, in the targets' shape, for predictions.parquet."""
+        raise NotImplementedError
+
+    def evaluate(self, logits: np.ndarray, target: np.ndarray, whole: bool) -> dict[str, float]:
+        """The metrics of a split's predictions by name; of the whole model all, of a modality those without `whole`."""
+        raise NotImplementedError
+
+    def probe(
+        self, train: np.ndarray, target: np.ndarray, others: list[np.ndarray], c: float, iterations: int
+    ) -> list[np.ndarray]:
+        """Logits on each of `others` (N, D) of a linear model that is fitted on features `train` (N, D)."""
+        raise NotImplementedError

@@ -1,0 +1,81 @@
+"""Classification: one of C classes per sample, trained with cross-entropy. Target: (B,) int64."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline_src.core.lazy import torch
+from pipeline_src.tasks.base import Metric, Task, tasks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@tasks.register("classification")
+class Classification(Task):
+    metrics = (
+        Metric("accuracy", "accuracy", "%", "The fraction of samples whose class is predicted."),
+        Metric("macro_f1", "macro-F1", "%", "The mean of the F1 scores of the classes that occur."),
+        Metric("map", "mAP", "%", "The mean of the average precisions of the classes that occur."),
+        Metric("nll", "NLL", "", "The mean negative log likelihood of the true class.", higher=False, whole=True),
+        Metric("ece", "ECE", "%", "The expected calibration error over 15 bins.", higher=False, whole=True),
+    )
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(logits, target)
+
+    def confidence(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Probability of the true class."""
+        return torch.softmax(logits.float(), dim=1).gather(1, target[:, None])[:, 0]
+
+    def right(self, logits: Tensor, target: Tensor) -> Tensor:
+        return logits.argmax(1) == target
+
+    def score(self, logits: Tensor, target: Tensor) -> float:
+        return float(self.right(logits, target).sum()) / len(target)
+
+    def predicted(self, logits: np.ndarray) -> np.ndarray:
+        return logits.argmax(1).astype(np.int32)
+
+    def evaluate(self, logits: np.ndarray, target: np.ndarray, whole: bool) -> dict[str, float]:
+        return ranking(logits, target) | (calibration(logits, target) if whole else {})
+
+    def probe(
+        self, train: np.ndarray, target: np.ndarray, others: list[np.ndarray], c: float, iterations: int
+    ) -> list[np.ndarray]:
+        from pipeline_src.tasks.probe import linear_probe
+
+        return linear_probe(train, target, others, self.classes, c, iterations)
+
+
+def ranking(logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """accuracy; macro_f1, the mean over the classes that occur; map, the mean of their average precisions."""
+    from scipy.special import softmax
+    from sklearn.metrics import accuracy_score, average_precision_score, f1_score
+
+    present = np.unique(label)
+    predicted = logits.argmax(1)
+    scores = softmax(logits, axis=1)
+    precision = [average_precision_score(label == c, scores[:, c]) for c in present]
+    return {
+        "accuracy": float(accuracy_score(label, predicted)),
+        "macro_f1": float(f1_score(label, predicted, labels=present, average="macro", zero_division=0)),
+        "map": float(np.mean(precision)),
+    }
+
+
+def calibration(logits: np.ndarray, label: np.ndarray, bins: int = 15) -> dict[str, float]:
+    """nll, the mean negative log likelihood; ece, the expected calibration error (Guo et al., ICML 2017, Eq. 3)."""
+    from scipy.special import log_softmax, softmax
+
+    scores = softmax(logits, axis=1)
+    confidence, right = scores.max(1), scores.argmax(1) == label
+    where = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(where, confidence, bins) - np.bincount(where, right, bins)
+    nll = -log_softmax(logits, axis=1)[np.arange(len(label)), label].mean()
+    return {"nll": float(nll), "ece": float(np.abs(gaps).sum() / len(label))}
