@@ -31,9 +31,23 @@ def save(file: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     with files.whole(file) as temporary:
         try:
             save_file(tensors, temporary, metadata=header)
+            _sort_header(temporary)
         except SafetensorError as error:
             code = re.search(r"os error (\d+)", str(error))  # the only place where it says so
             raise OSError(int(code[1]), str(error)) if code else error from error
+
+
+def _sort_header(file: Path) -> None:
+    """Put the entries of a file's header in order: safetensors writes them in a random one, and equal runs are to have
+    equal files.
+    """
+    with file.open("r+b") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        opened.seek(8)
+        opened.write(text.ljust(length))
 
 
 def load(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -30,6 +30,7 @@ def bits(folder: Path) -> dict:
         "record": {key: record[key] for key in RECORDED},
         "rows": [{key: value for key, value in line.items() if key not in TIMES} for line in lines],
         "weights": {name: tensor.numpy().tobytes() for name, tensor in weights.items()},
+        "weights_file": (folder / "weights.safetensors").read_bytes(),
         "selected": selected,
         "predictions": (folder / "evaluation/predictions.parquet").read_bytes(),
     }

@@ -141,3 +141,21 @@ def test_checkpoints_hold_no_pickle(tmp_path):
     state, about = checkpoint.load(tmp_path / "c.safetensors")
     assert state["a"].tolist() == [0, 1, 2]
     assert about == {"epoch": 1}
+
+
+def test_equal_content_is_an_equal_file(tmp_path):
+    """safetensors draws the order of the header's entries anew for each file."""
+    tensors = {"b": torch.arange(3), "a": torch.ones(2, 2), "a b": torch.tensor([1], dtype=torch.int64)}
+    about = {"text": 'ä "quoted" \\ \n', "numbers": [1, 2.5]}
+    for i in range(12):
+        checkpoint.save(tmp_path / f"{i}.safetensors", tensors, about)
+        assert checkpoint.load(tmp_path / f"{i}.safetensors")[1] == about
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+
+
+def test_equal_runs_are_equal_weight_files(tmp_path):
+    runs = [make_run(tmp_path / name) for name in "ab"]
+    for one in runs:
+        one.folder.mkdir()
+        train(one)
+    assert len({(one.folder / "weights.safetensors").read_bytes() for one in runs}) == 1

@@ -26,6 +26,11 @@ class Features(dict[str, Tensor]):
         """Other features with these hidden states."""
         return Features(features, self.hidden)
 
+    def float(self) -> Features:
+        """In float32."""
+        hidden = {m: tuple(State(x.float(), padding) for x, padding in states) for m, states in self.hidden.items()}
+        return Features({m: f.float() for m, f in self.items()}, hidden)
+
     def rows(self, kept: Tensor) -> Features:
         """The samples that `kept` (B,) bool selects."""
         hidden = {m: tuple(state.rows(kept) for state in states) for m, states in self.hidden.items()}
