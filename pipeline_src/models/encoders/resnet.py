@@ -79,10 +79,13 @@ class ResNet(Encoder):
         from torch import nn
         from torchvision.models.resnet import BasicBlock, conv1x1
 
+        from pipeline_src.models.picked import SAFE_CHANNELS, picked1x1
+
         def stage(inside: int, outside: int, blocks: int, stride: int) -> nn.Sequential:
             shortcut = None
             if stride != 1 or inside != outside:
-                shortcut = nn.Sequential(conv1x1(inside, outside, stride), nn.BatchNorm2d(outside))
+                project = conv1x1 if inside >= SAFE_CHANNELS else picked1x1
+                shortcut = nn.Sequential(project(inside, outside, stride), nn.BatchNorm2d(outside))
             first = BasicBlock(inside, outside, stride, shortcut)
             return nn.Sequential(first, *(BasicBlock(outside, outside) for _ in range(blocks - 1)))
 
