@@ -12,6 +12,8 @@ from pipeline_src.evaluation import run as evaluation
 from pipeline_src.evaluation.metrics import contributions
 from pipeline_src.methods.base import methods
 from pipeline_src.models.fusions.base import only
+from pipeline_src.tasks.base import tasks
+from pipeline_src.training.assemble import Assembly
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from tests.models.tapped import READS, WRITES
@@ -135,6 +137,20 @@ def test_opm_drops_features_after_the_last_exchange(fusion):
             assert not torch.allclose(only(whole, ["m1"])["m1"], run.model.encode(batch.inputs, ["m1"])["m1"])
 
 
+def views(run: Trainer, split: str = "val"):
+    """Logits and contributions of a split, as evaluation makes them, in batches of 4."""
+    loader = run.loaders[split]
+
+    def encoded(kept=None):
+        for batch in loader.batches(4):
+            yield run.model.encode(run.transform(batch.inputs), kept)
+
+    built = Assembly(run.model, run.method, tasks["classification"](3))
+    predict = functools.partial(evaluation._logits, built, evaluation._joined(encoded()), encoded)
+    with torch.no_grad():
+        return evaluation._views(built, predict, loader.label)
+
+
 @pytest.mark.parametrize("modalities", [2, 3])
 @pytest.mark.parametrize("fusion", [READS, WRITES, "mmtm", "concat"])
 def test_evaluation_encodes_again_without_a_modality(fusion, modalities):
@@ -144,9 +160,7 @@ def test_evaluation_encodes_again_without_a_modality(fusion, modalities):
     loader = run.loaders["val"]
     label = loader.label.numpy()
     every = tuple(run.model.modalities)
-    features = evaluation._features(run.model, loader, run.transform, run.spec, 4)
-    predict = evaluation._predictor(run.model, features, loader, run.transform, run.spec, 4)
-    logits, worth = evaluation._logits(run.model.fusion, features, predict, label)
+    logits, worth = views(run)
     inputs = run.transform(next(loader.batches(len(loader))).inputs)
 
     @functools.cache
@@ -166,11 +180,8 @@ def test_evaluation_encodes_again_without_a_modality(fusion, modalities):
 def test_a_view_that_a_fusion_does_not_support_is_left_out():
     run = trainer("joint", "concat")
     run.model.fusion.views = ("unimodal",)
-    features = evaluation._features(run.model, run.loaders["val"], run.transform, run.spec, 4)
-    predict = evaluation._predictor(run.model, features, run.loaders["val"], run.transform, run.spec, 4)
-    label = run.loaders["val"].label.numpy()
-    logits, worth = evaluation._logits(run.model.fusion, features, predict, label)
+    logits, worth = views(run)
     assert set(logits) == {"fused", "m0/unimodal", "m1/unimodal"} and worth == {}
-    rows = evaluation._rows("val", logits | {"m0/probe": logits["fused"]}, label, ["m0", "m1"], worth)
-    assert {row["metric"].rpartition("_")[2] for row in rows if row["modality"] == "m0"} == {"unimodal", "probe"}
-    assert {row["metric"].rpartition("_")[2] for row in rows if row["modality"] == "m1"} == {"unimodal"}
+    run.model.fusion.views = ("contributions",)
+    logits, worth = views(run)
+    assert set(logits) == {"fused"} and set(worth) == {"m0", "m1"}
