@@ -5,8 +5,8 @@ DVC and the command line all take their paths from here, so whichever ran first,
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline_src.datasets.base import Dataset, datasets
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.features import CACHE_FILE
 from pipeline_src.media.base import Extractor, extractors
-from pipeline_src.methods.base import Setting, methods
+from pipeline_src.methods.base import Requirement, Setting, methods
 from pipeline_src.models.base import encoders, fusions
 from pipeline_src.reports.figures.base import figures
 from pipeline_src.study import config, runs
@@ -95,6 +95,7 @@ class Cell:
     evaluation: Evaluation
     evaluation_fp: str
     extension: str | None  # what no paper gives about the method here
+    requires: Mapping[str, "Cell"] = field(default_factory=dict)  # whose runs of the same seed must be there first
 
     @property
     def names(self) -> dict[str, str]:
@@ -140,6 +141,11 @@ class Run:
     @property
     def metrics(self) -> Path:
         return self.evaluation / runs.METRICS
+
+    @property
+    def requires(self) -> dict[str, "Run"]:
+        """The runs of the same seed that must be there first, by the method's names for them."""
+        return {name: Run(cell, self.seed) for name, cell in self.cell.requires.items()}
 
     @property
     def train_files(self) -> list[Path]:
@@ -216,7 +222,10 @@ class Plan:
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """Unimodal baselines first, then every fusion with every method, dataset by dataset."""
+        """Unimodal baselines first, then every fusion with every method, dataset by dataset.
+
+        A cell that another requires is one of them, before it, even if the study does not list it.
+        """
         study, cells = self.params.study, []
         for data in self.data.values():
             if study.unimodal:
@@ -226,7 +235,8 @@ class Plan:
                 for fusion in study.fusions
                 for method in study.methods
             ]
-        return cells
+        every = [part for cell in cells for part in (*cell.requires.values(), cell)]
+        return list({cell.folder: cell for cell in every}.values())
 
     @cached_property
     def _weights(self) -> dict[str, str]:
@@ -235,8 +245,13 @@ class Plan:
         return {m: value for m, value in hashes.items() if value is not None}
 
     def _cell(self, data: Data, fusion: str, label: str, method: str, modalities: tuple[str, ...]) -> Cell:
-        params = self.params
+        params, shown = self.params, fusion
         fusion = "concat" if fusion == NO_FUSION else fusion
+        setting = Setting(modalities, fusion, params.training.epochs, data.dataset.task)
+        requires = {
+            name: self._baseline(data, shown, method, need)
+            for name, need in methods[method].requires(params.methods[method], setting).items()
+        }
         spec = RunSpec(
             modalities=modalities,
             encoders={m: params.model.encoders[m] for m in modalities},
@@ -247,6 +262,7 @@ class Plan:
             augmentation={m: params.training.augmentation[m] for m in modalities},
             task=data.dataset.task,
             weights_sha256={m: value for m, value in self._weights.items() if m in modalities},
+            requires={name: cell.fp for name, cell in requires.items()},
         )
         network = [encoders.module(params.model.encoders[m].kind) for m in modalities] + [fusions.module(fusion)]
         network.append(tasks.module(data.dataset.task))
@@ -258,13 +274,30 @@ class Plan:
             params=params.evaluation.values("evaluate"),
             run=fp,
         )
-        setting = Setting(modalities, fusion, params.training.epochs, data.dataset.task)
         extension = methods[method].extension(params.methods[method], setting)
-        return Cell(data, fusion, label, spec, code, fp, params.evaluation, evaluation_fp, extension)
+        return Cell(data, shown, label, spec, code, fp, params.evaluation, evaluation_fp, extension, requires)
+
+    def _baseline(self, data: Data, fusion: str, method: str, need: Requirement) -> Cell:
+        """The cell that a method requires: of one modality alone, or joint training with the same fusion."""
+        if need.modality is None:
+            return self._cell(data, fusion, "joint", "joint", tuple(data.extractors))
+        if need.modality not in data.extractors:
+            what = f"expected a modality of {data.name!r}, but got {need.modality!r}"
+            raise UserError(f"methods.{method}.requires: {what}{closest(need.modality, data.extractors)}")
+        return self._cell(data, NO_FUSION, f"{need.modality}-only", "joint", (need.modality,))
 
     @cached_property
     def runs(self) -> list[Run]:
         return [Run(cell, seed) for cell in self.cells for seed in self.params.study.seeds]
+
+    @cached_property
+    def _by_record(self) -> dict[Path, Run]:
+        return {run.record: run for run in self.runs}
+
+    def required(self, record: str) -> list[Path]:
+        """The records that must be there before the run of a record is trained."""
+        run = self._by_record.get(Path(record))
+        return [] if run is None else [other.record for other in run.requires.values()]
 
     @property
     def results(self) -> Path:

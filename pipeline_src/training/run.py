@@ -24,9 +24,11 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.core.progress import clock
 from pipeline_src.features.read import Cache
 from pipeline_src.study import runs as states
-from pipeline_src.study.runs import ATTEMPT, CHECKPOINT
+from pipeline_src.study.runs import ATTEMPT, CHECKPOINT, RunFiles
 from pipeline_src.tasks.base import Metric
+from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
+from pipeline_src.training.assemble import assemble
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.keeper import Keeper
 from pipeline_src.training.loader import Loader
@@ -35,6 +37,7 @@ from pipeline_src.training.machine import machine, versions
 
 log = logging.getLogger(__name__)
 if TYPE_CHECKING:
+    from pipeline_src.models.multimodal import MultimodalModel
     from pipeline_src.study.params import Settings
     from pipeline_src.study.plan import Run
 
@@ -119,6 +122,17 @@ def _train(
     _tidy(run)
 
 
+def _finished(run: Run, cache: Cache, device: torch.device) -> MultimodalModel:
+    """The model of another run, with its selected weights, on the device. Raises UserError if they cannot be read."""
+    model = assemble(run.cell.spec, cache.modalities, len(cache.classes), run.seed)[0]
+    weights = RunFiles(run).weights()
+    try:
+        model.load_state_dict(checkpoint.load(weights)[0])
+    except checkpoint.DamagedError as error:
+        raise UserError(f"{weights}: {error}; delete {run.record} to train it again") from error
+    return model.to(device, memory_format=torch.channels_last)
+
+
 def _tidy(run: Run) -> None:
     """Remove what only a run that is not done needs."""
     for left in (ATTEMPT, CHECKPOINT):
@@ -135,7 +149,10 @@ def _epochs(
     stop: Stop,
 ) -> dict[str, Any]:
     schedule = run.cell.spec.training
-    trainer = Trainer(run.cell.spec, run.seed, cache, loaders, device)
+    required = run.requires
+    trainer = Trainer(
+        run.cell.spec, run.seed, cache, loaders, device, lambda name: _finished(required[name], cache, device)
+    )
     keeper = Keeper(run.folder, run.label, trainer, params.training.checkpoint_minutes, stop)
     if not keeper.resume():
         trainer.method.on_train_start(trainer.context)

@@ -24,6 +24,7 @@ class RunSpec:
     augmentation: Mapping[str, Augmentation]  # of every modality
     task: str = "classification"  # of the dataset
     weights_sha256: Mapping[str, str] = field(default_factory=dict)  # of the files that encoders start from
+    requires: Mapping[str, str] = field(default_factory=dict)  # the method's name of a run -> its fingerprint
 
     def address(self) -> dict[str, Any]:
         """What enters the address of the run, as JSON holds it."""
@@ -36,7 +37,8 @@ class RunSpec:
             "training": self.training.values("train"),
             "augmentation": {m: how.values("train") for m, how in self.augmentation.items()},
         }
-        return values | ({"weights_sha256": dict(self.weights_sha256)} if self.weights_sha256 else {})
+        optional = {"weights_sha256": dict(self.weights_sha256), "requires": dict(self.requires)}
+        return values | {name: value for name, value in optional.items() if value}
 
     def record(self) -> dict[str, Any]:
         """The same for the run's record, and where the files of weights were."""

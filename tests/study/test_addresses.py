@@ -236,6 +236,7 @@ EXPECTED = {
     "pipeline_src.core.lazy": "train",
     "pipeline_src.datasets.av_digits": "fetch",
     "pipeline_src.datasets.base": "fetch",
+    "pipeline_src.datasets.lists": "fetch",
     "pipeline_src.datasets.manifest": "manifest",
     "pipeline_src.datasets.quarantine": "manifest",
     "pipeline_src.evaluation": "evaluate",

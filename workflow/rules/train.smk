@@ -1,6 +1,7 @@
 rule train:
     input:
         ancient(lambda w: plan.data[w.dataset].files),
+        ancient(lambda w: plan.required(f"{places.RUN}/record.json".format(**dict(w.items())))),
     output:
         f"{places.RUN}/record.json",
     log:
