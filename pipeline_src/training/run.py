@@ -149,9 +149,8 @@ def _epochs(
     stop: Stop,
 ) -> dict[str, Any]:
     schedule = run.cell.spec.training
-    required = run.requires
     trainer = Trainer(
-        run.cell.spec, run.seed, cache, loaders, device, lambda name: _finished(required[name], cache, device)
+        run.cell.spec, run.seed, cache, loaders, device, lambda name: _finished(run.requires[name], cache, device)
     )
     keeper = Keeper(run.folder, run.label, trainer, params.training.checkpoint_minutes, stop)
     if not keeper.resume():

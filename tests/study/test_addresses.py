@@ -259,6 +259,10 @@ EXPECTED = {
     "pipeline_src.models.fusions.concat": "train",
     "pipeline_src.reports": "aggregate",
     "pipeline_src.reports.figures.run": None,  # of MLflow's pages
+    "pipeline_src.tasks": None,  # of other tasks
+    "pipeline_src.tasks.base": "train",
+    "pipeline_src.tasks.classification": "train",
+    "pipeline_src.tasks.probe": "train",
     "pipeline_src.training": "train",
     "pipeline_src.training.gpu": None,
     "pipeline_src.training.interrupt": None,
