@@ -1,11 +1,16 @@
 """A small cache in memory with what training reads of a real one, for any number of modalities."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import EncoderParams, encoders
+from pipeline_src.models.multimodal import MultimodalModel
 from pipeline_src.tasks.base import tasks
+from pipeline_src.training.assemble import assemble
 from pipeline_src.training.params import Augmentation, Training
 from pipeline_src.training.spec import RunSpec
 
@@ -119,3 +124,18 @@ def encoder(kind: str, **params) -> EncoderParams:
 def setting(fusion: str = "concat", modalities: int = 2, epochs: int = 10) -> Setting:
     """What a method is asked about before a run, with modalities m0, m1 ..."""
     return Setting(tuple(f"m{i}" for i in range(modalities)), fusion, epochs)
+
+
+def stand_ins(what: RunSpec, cache: SyntheticCache, seed: int = 7) -> Callable[[str], MultimodalModel]:
+    """Untrained models of another seed in the place of the runs that the method of a spec requires."""
+    asked = Setting(what.modalities, what.fusion, what.training.epochs)
+    required = methods[what.method].requires(what.params, asked)
+
+    def model(name: str) -> MultimodalModel:
+        m = required[name].modality
+        other = replace(what, method="joint", params=methods["joint"].Params())
+        if m is not None:
+            other = replace(other, modalities=(m,), encoders={m: what.encoders[m]}, fusion="concat")
+        return assemble(other, cache.modalities, len(cache.classes), seed).model
+
+    return model

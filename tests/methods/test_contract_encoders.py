@@ -9,7 +9,7 @@ from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, fusions
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import SyntheticCache, encoder, spec
+from tests.synthetic import SyntheticCache, encoder, spec, stand_ins
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -46,7 +46,7 @@ def trainer(method, fusion, pair) -> Trainer:
     what = spec(cache, fusion, method, epochs=2)
     what = replace(what, encoders={**what.encoders, "m0": encoder(kind, **SMALL[pair])})
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in ("train", "val", "test")}
-    return Trainer(what, 0, cache, loaders, CPU)
+    return Trainer(what, 0, cache, loaders, CPU, stand_ins(what, cache))
 
 
 @pytest.mark.parametrize(
