@@ -9,7 +9,10 @@ Writes, below the plan's results folder,
     tables/index-<fingerprint>.json  the addresses of all runs; it exists once all else is written and no run is missing
 """
 
+from __future__ import annotations
+
 import logging
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -22,12 +25,17 @@ from pipeline_src.reports.results import add_clips, collect
 from pipeline_src.reports.scores import COLUMNS, Ended, accuracy_table
 from pipeline_src.study.runs import DIVERGED, FAILED, RunFiles
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pipeline_src.study.plan import Cell, Plan
+
 log = logging.getLogger(__name__)
 
 UNFINISHED = "index-incomplete.json"
 
 
-def aggregate(plan) -> None:
+def aggregate(plan: Plan) -> None:
     """Write the tables, the report and the index of every run that `plan` (a Plan) names, from those that are there.
 
     Runs that are missing, have diverged or have failed are shown as such. Raises UserError if a run's metrics.json or
@@ -90,6 +98,6 @@ def aggregate(plan) -> None:
         log.warning(f"aggregate  incomplete, not there yet: {listed(missing)}")
 
 
-def extensions(cells) -> dict[tuple[str, str], str]:
+def extensions(cells: Iterable[Cell]) -> dict[tuple[str, str], str]:
     """(dataset, method) -> what no paper gives about it, for the tables to say."""
     return {(cell.data.name, cell.method): cell.extension for cell in cells if cell.extension}

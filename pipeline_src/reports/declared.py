@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline_src.methods.base import Quantity, methods
+
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Cell, Plan
 
 ACCURACY = "val_accuracy"  # key of metrics.jsonl
 
@@ -32,12 +36,12 @@ VIEWS = {
 }
 
 
-def quantities(cell) -> dict[str, Quantity]:
+def quantities(cell: Cell) -> dict[str, Quantity]:
     """What the method of a cell (of a Plan) declares, by name."""
     return {quantity.name: quantity for quantity in methods[cell.spec.method].quantities}
 
 
-def compared(plan) -> list[Quantity]:
+def compared(plan: Plan) -> list[Quantity]:
     """The quantities, without details, that the methods of a Plan declare, each name once."""
     declared = [quantity for cell in plan.cells for quantity in quantities(cell).values() if not quantity.detail]
     return list({quantity.name: quantity for quantity in declared}.values())

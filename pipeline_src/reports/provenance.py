@@ -1,10 +1,12 @@
 """Where the results come from: time by stage, cost of training, machines and versions."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,6 +15,9 @@ from pipeline_src.reports.scores import BASELINE, CELL, Ended
 from pipeline_src.reports.tables import Entry, Table
 from pipeline_src.reports.wording import NONE, clock, number, percent, plural, words
 
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Cell, Plan, Run
+
 COSTS = ("seconds", "fixed_seconds", "forwards", "backwards", "peak_memory_mb")
 # Of a record's machine and versions, what cannot change the last digits of a result, or is in its address.
 HARMLESS = {"host", "system", "cores", "slurm_job", "counterpoise", "git"}
@@ -20,7 +25,7 @@ HARMLESS = {"host", "system", "cores", "slurm_job", "counterpoise", "git"}
 Records = dict[tuple, dict[str, Any]]  # record.json by (dataset, recipe, fusion, method, seed)
 
 
-def addresses(plan) -> set[str]:
+def addresses(plan: Plan) -> set[str]:
     """Fingerprints of all that the plan names, as they are in paths."""
     paths = [path for data in plan.data.values() for path in (data.raw, data.manifest, data.cache)]
     return {str(path).rpartition("-")[2] for path in [*paths, *(cell.folder for cell in plan.cells)]}
@@ -71,7 +76,7 @@ def benchmarks(addresses: set[str], folder: Path = Path("logs")) -> pd.DataFrame
     return stages
 
 
-def costs(cells: Iterable, records: Records) -> list[dict[str, Any]]:
+def costs(cells: Iterable[Cell], records: Records) -> list[dict[str, Any]]:
     """What training cost per cell: the mean over its complete runs of each of COSTS, and how many runs that is."""
     rows = []
     for cell in cells:
@@ -98,7 +103,7 @@ def distinct(records: Records, what: Callable[[dict], dict]) -> list[tuple[dict,
     return values
 
 
-def pairs(cells: Iterable, records: Records) -> Iterator[tuple[dict, dict]]:
+def pairs(cells: Iterable[Cell], records: Records) -> Iterator[tuple[dict, dict]]:
     """The records of runs that are compared, seed by seed: a fused model's and BASELINE's with the same fusion, and a
     fused model's and those of each modality alone.
     """
@@ -113,7 +118,7 @@ def pairs(cells: Iterable, records: Records) -> Iterator[tuple[dict, dict]]:
         yield from ((record, records[other]) for other in others if other in records and other != key)
 
 
-def mixture(cells: Iterable, records: Records) -> str:
+def mixture(cells: Iterable[Cell], records: Records) -> str:
     """A sentence on how many compared pairs of runs differ in processor, instruction set, GPU or versions, and in what;
     empty where nothing is compared.
     """
@@ -150,7 +155,7 @@ def stages_table(stages: pd.DataFrame) -> Table | None:
     return Table("Time by stage", caption, columns, _entries(rows), 1) if rows else None
 
 
-def cost_table(cells: Iterable, records: Records) -> Table:
+def cost_table(cells: Iterable[Cell], records: Records) -> Table:
     """`costs` as people read it."""
     columns = ["dataset", "fusion", "method", "runs", "epochs", "start", "forwards", "backwards", "peak memory, MB"]
     rows = [
@@ -173,7 +178,7 @@ def cost_table(cells: Iterable, records: Records) -> Table:
     return Table("Training, mean per run", caption, columns, _entries(rows), 3)
 
 
-def runs_table(runs: list, records: Records, ended: Mapping[tuple, Ended]) -> Table:
+def runs_table(runs: list[Run], records: Records, ended: Mapping[tuple, Ended]) -> Table:
     """The address of each of `runs` (of a Plan), and where and when it was trained."""
     rows = []
     for run in runs:

@@ -1,10 +1,12 @@
 """The HTML report: one file that needs nothing else, with the answer, the tables, the figures and the provenance."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
@@ -18,6 +20,9 @@ from pipeline_src.reports.published import side_by_side
 from pipeline_src.reports.results import Results
 from pipeline_src.reports.scores import Ended
 from pipeline_src.reports.tables import Entry, Table, ended_table, tables
+
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Data, Plan
 
 TEMPLATE = "report.html.j2"
 QUARANTINE_ROWS = 50  # shown; the rest is counted
@@ -40,7 +45,7 @@ class Section:
 
 
 def sections(
-    plan, every: list[Results], table: pd.DataFrame, extensions: dict, ended: Mapping[tuple, Ended]
+    plan: Plan, every: list[Results], table: pd.DataFrame, extensions: dict, ended: Mapping[tuple, Ended]
 ) -> list[Section]:
     """Tables and figures, dataset by dataset; `table` is the accuracy table with all of its columns."""
     made, seeds = [], len(plan.params.study.seeds)
@@ -75,7 +80,7 @@ def _drawn(results: Results) -> tuple[dict[str, list[drawing.Shown]], list[str]]
     return drawings, undrawn
 
 
-def render(plan, table: pd.DataFrame, made: list[Section], records: dict, ended: Mapping[tuple, Ended]) -> str:
+def render(plan: Plan, table: pd.DataFrame, made: list[Section], records: dict, ended: Mapping[tuple, Ended]) -> str:
     """The report as one HTML text.
 
     `plan` is the plan, `table` its accuracy table, `made` the sections made from it, `records` the record.json (a dict)
@@ -133,7 +138,7 @@ def command(params: Path) -> str:
     return "snakemake --cores all" + (f" --config params={params}" if str(params) != "params.yaml" else "")
 
 
-def _data(data) -> dict[str, Any]:
+def _data(data: Data) -> dict[str, Any]:
     """A dataset's samples by split and its quarantine; empty where its cache is not there."""
     cache, table = data.cache_file, data.cache / "quarantine.parquet"
     info = files.read_json(cache) if cache.exists() else {}

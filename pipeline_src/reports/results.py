@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ from pipeline_src.reports.published import Published, published
 from pipeline_src.reports.scores import BASELINE, CELL, GAIN
 from pipeline_src.reports.statistics import over_clips
 from pipeline_src.study.runs import RunFiles
+
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Plan, Run
 
 Curve = tuple[list[int], list[float]]  # epochs from 1, means over seeds
 History = dict[str, Curve]  # by key of metrics.jsonl
@@ -107,7 +110,7 @@ def _modalities(quantity: str, history: History) -> list[str | None]:
     return [modality or None for name, _, modality in keys if name == quantity]
 
 
-def collect(plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dict) -> list[Results]:
+def collect(plan: Plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dict) -> list[Results]:
     """The Results of each dataset of `plan`. `table`, `metrics` and `records` as the report has them."""
     every = []
     for data in plan.data.values():
@@ -144,7 +147,7 @@ def collect(plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dict) -> 
     return every
 
 
-def history(runs: list) -> History:
+def history(runs: list[Run]) -> History:
     """Mean over the runs of every number in their metrics.jsonl, at the epochs that all of them have."""
     values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     read = 0
@@ -164,7 +167,7 @@ def history(runs: list) -> History:
     return means
 
 
-def predictions(runs: list, classes: int) -> Outcome | None:
+def predictions(runs: list[Run], classes: int) -> Outcome | None:
     """The outcome on the test samples from the runs' predictions.parquet; None where there is none."""
     import pyarrow.parquet as pq
 

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -19,6 +19,9 @@ BASELINE = "joint"  # the method that all others are compared with
 STATISTICS = ("mean", "sd", "ci_low", "ci_high")
 TESTED = ("p", "d_z", "g_z", "p_holm", "all_low", "all_high")  # of a difference, besides STATISTICS
 GAIN, GAP, PROBE_GAIN = "accuracy_gain", "probe_gap", "probe_gain"  # the differences; the last two of each modality
+
+
+Row = Mapping[str, Any] | pd.Series  # of an accuracy table
 
 
 class Ended(NamedTuple):
@@ -143,17 +146,17 @@ def modalities_of(table: pd.DataFrame) -> list[str]:
     return [column.removesuffix("/probe_gap_mean") for column in table if column.endswith("/probe_gap_mean")]
 
 
-def read(row, what: str) -> Summary:
+def read(row: Row, what: str) -> Summary:
     """The Summary in a row of an accuracy table (`n` is not in it: it is 0)."""
     return Summary(0, *(float(row[f"{what}_{name}"]) for name in STATISTICS))
 
 
-def supported(row, what: str, confidence: float) -> bool:
+def supported(row: Row, what: str, confidence: float) -> bool:
     """Whether a difference in a row of an accuracy table remains after the correction for its family."""
     return float(row[f"{what}_p_holm"]) < 1 - confidence  # NaN is not
 
 
-def shortfall(row) -> str:
+def shortfall(row: Row) -> str:
     """Why a row of an accuracy table lacks runs, `diverged in 2 of 8 seeds`; empty if it is complete."""
     count, seeds = (int(n) for n in row["seeds"].split(" of "))
     missing = seeds - count - row[DIVERGED] - row[FAILED]

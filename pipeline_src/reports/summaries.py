@@ -1,12 +1,18 @@
 """What DVC compares and draws: a small file of numbers per cell, and every epoch of every cell."""
 
+from __future__ import annotations
+
 import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from pipeline_src.evaluation import FUSED
 from pipeline_src.reports import declared, results
+
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Run
 
 HISTORY = ["dataset", "fusion", "method", "modality", "metric", "epoch", "value", "caption"]
 UNDRAWN = ("epoch", "lr", "seconds")  # of a line of metrics.jsonl: the epoch itself, and what no method changes
@@ -30,7 +36,7 @@ def cells(metrics: pd.DataFrame, seeds: int) -> dict[Path, dict[str, float]]:
     return numbers
 
 
-def history(complete: list) -> pd.DataFrame:
+def history(complete: list[Run]) -> pd.DataFrame:
     """Every epoch (from 1) of every cell in long form, with the columns HISTORY: means over the `complete` runs (of a
     Plan) of a cell, of each number that all of them logged.
 

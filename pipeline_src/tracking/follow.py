@@ -4,6 +4,8 @@ Training knows nothing of this. A `Follower` is a process of its own beside Snak
 MLflow, the workflow ends as it would without.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import logging
 import os
@@ -13,9 +15,15 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.tracking import store, view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline_src.study.plan import Plan, Run
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +44,12 @@ class _Ended(BaseException):
     """The time of the last sync is over. No `except Exception` of a library holds it up."""
 
 
-def opened(plan) -> store.Store:
+def opened(plan: Plan) -> store.Store:
     """The store of the plan's experiment. Raises what MLflow raises, or UserError."""
     return store.Store(store.uri(), plan.params.tracking.experiment)
 
 
-def sync(plan, runs: list, at: store.Store, ended: bool = False) -> Counter:
+def sync(plan: Plan, runs: list[Run], at: store.Store, ended: bool = False) -> Counter:
     """Mirror `runs` and, of a complete study, its results; how many were new, brought up to date, already right.
 
     `ended`: none of them is being trained any more. Raises UnreadableError at the end, and whatever MLflow raises.
@@ -68,7 +76,7 @@ def sync(plan, runs: list, at: store.Store, ended: bool = False) -> Counter:
     return done
 
 
-def track(plan) -> None:
+def track(plan: Plan) -> None:
     """One sync of everything that the plan names. Raises UserError if the store cannot be reached."""
     try:
         done = sync(plan, plan.runs, opened(plan))
@@ -99,7 +107,7 @@ def said(error: Exception) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def follow(plan, parent: int) -> int:
+def follow(plan: Plan, parent: int) -> int:
     """Mirror what changes until the process `parent` ends or SIGTERM comes; then once more, for seconds at most.
 
     Returns 0, or BEHIND if the last sync did not succeed.
@@ -108,13 +116,13 @@ def follow(plan, parent: int) -> int:
     seen: dict[Path, tuple] = {}  # the folders' state as it was mirrored
     moved: set[Path] = set()  # what has changed while we looked
 
-    def end(*_):
+    def end(*_: object) -> None:
         nonlocal asked
         if not asked:  # a store that failed a moment ago gets no second chance: the workflow is waiting
             signal.setitimer(signal.ITIMER_REAL, 0.01 if failures else LAST if at else UNPROVEN)
         asked = True
 
-    def over(*_):
+    def over(*_: object) -> None:
         raise _Ended
 
     signal.signal(signal.SIGALRM, over)
@@ -154,7 +162,7 @@ def follow(plan, parent: int) -> int:
     return BEHIND if failures else 0
 
 
-def _sleep(seconds: float, disturbed) -> None:
+def _sleep(seconds: float, disturbed: Callable[[], bool]) -> None:
     until = time.monotonic() + seconds
     while not disturbed() and (left := until - time.monotonic()) > 0:
         time.sleep(min(0.5, left))
@@ -163,7 +171,7 @@ def _sleep(seconds: float, disturbed) -> None:
 class Follower:
     """The process that follows a run of Snakemake."""
 
-    def __init__(self, plan):
+    def __init__(self, plan: Plan):
         self.plan, self.process = plan, None
 
     def start(self) -> None:

@@ -9,14 +9,21 @@ A run that was trained again from scratch has another attempt, and so an MLflow 
 change no value; the earlier one gets the tag kind = superseded.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline_src.tracking.store import Store
 from pipeline_src.tracking.view import FINISHED, RUNNING, View
+
+if TYPE_CHECKING:
+    import mlflow.entities
+
+    from pipeline_src.study.plan import Plan
 
 NEW, UPDATED, SAME = "new", "brought up to date", "already right"
 MIRRORED = "mirrored"  # tag: digest of what a finished MLflow run was made from
@@ -103,7 +110,7 @@ class Mirror:
     def _attempt(view: View) -> dict[str, str]:
         return {"attempt": view.attempt} if view.attempt else {}
 
-    def _lacks(self, view: View, run) -> dict[str, Any]:
+    def _lacks(self, view: View, run: mlflow.entities.Run) -> dict[str, Any]:
         """What the MLflow run still lacks; empty or False where it is up to date."""
         have = run.data
         complete = view.digest is None or have.tags.get(MIRRORED) == view.digest
@@ -116,7 +123,17 @@ class Mirror:
             "final": not complete,
         }
 
-    def _fill(self, view: View, run, params: dict, tags: dict, epochs: list, status: bool, inputs: bool, final: bool):
+    def _fill(
+        self,
+        view: View,
+        run: mlflow.entities.Run,
+        params: dict,
+        tags: dict,
+        epochs: list,
+        status: bool,
+        inputs: bool,
+        final: bool,
+    ) -> None:
         run_id = run.info.run_id
         self._log(run_id, params, tags, [*epochs, self._final(view)] if final else epochs)
         if inputs:
@@ -129,7 +146,7 @@ class Mirror:
             self._artifacts(view, run)
             self.client.set_tag(run_id, MIRRORED, view.digest)  # last: all of it is there
 
-    def _missing(self, view: View, run) -> list[list]:
+    def _missing(self, view: View, run: mlflow.entities.Run) -> list[list]:
         """The metrics of the epochs that are not there, an epoch each."""
         from mlflow.entities import Metric
 
@@ -166,7 +183,7 @@ class Mirror:
         for i in range(0, len(every), FEW):
             self.client.log_batch(run_id, tags=every[i : i + FEW])
 
-    def _artifacts(self, view: View, run) -> None:
+    def _artifacts(self, view: View, run: mlflow.entities.Run) -> None:
         for file in view.artifacts:
             self.store.upload(run, file)
         try:
@@ -178,7 +195,7 @@ class Mirror:
             history(view.rows, view.name, view.quantities).savefig(drawn, dpi=100)
             self.store.upload(run, drawn)
 
-    def summary(self, plan) -> str:
+    def summary(self, plan: Plan) -> str:
         """Bring the results of a complete study (tables, figures, report, metrics) to a run of their own."""
         results = sorted(
             path
@@ -211,7 +228,7 @@ class Mirror:
         return NEW if made else UPDATED
 
 
-def _dataset(view: View):
+def _dataset(view: View) -> mlflow.entities.DatasetInput:
     """The feature cache as an MLflow dataset: a digest of its content, the shape of each modality, sizes of splits."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 

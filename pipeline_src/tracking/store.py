@@ -5,6 +5,8 @@ in mlartifacts/. The database holds no path of this machine, so the folder can b
 scheme `mlflow-artifacts:`, which a server resolves (`make ui` starts one) and `Store.upload` writes without one.
 """
 
+from __future__ import annotations
+
 import fcntl
 import os
 import shutil
@@ -13,10 +15,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
+
+if TYPE_CHECKING:
+    import mlflow.entities
 
 DEFAULT = "sqlite:///mlflow.db"
 SQLITE = "sqlite:///"
@@ -115,7 +121,7 @@ class Store:
                     time.sleep(0.02)
             yield
 
-    def upload(self, run, source: Path, folder: str = "") -> None:
+    def upload(self, run: mlflow.entities.Run, source: Path, folder: str = "") -> None:
         """Store a file as an artifact of an MLflow run, in the place of one of the same name."""
         place = run.info.artifact_uri
         if self.file and place.startswith(SCHEME):

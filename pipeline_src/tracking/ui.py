@@ -4,6 +4,8 @@ MLflow keeps shared views as tags of the experiment, `mlflow.sharedViewState.<ke
 address names as `viewStateShareKey`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -14,11 +16,14 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.reports import declared
 from pipeline_src.tracking import follow, store
+
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Plan
 
 HOST = "127.0.0.1"
 PORTS = range(5000, 5100)
@@ -27,7 +32,7 @@ SHOWN = 20  # groups in a chart
 START = 120.0  # seconds that the server may take to answer
 
 
-def view_state(plan) -> dict[str, Any]:
+def view_state(plan: Plan) -> dict[str, Any]:
     """The state of MLflow's page of runs: cells (seeds folded), test accuracies, and charts of what is declared."""
     modalities = list(dict.fromkeys(m for data in plan.data.values() for m in data.extractors))
     metrics = ["test/accuracy", *(f"test/accuracy_probe_{m}" for m in modalities), "run/seconds"]
@@ -80,7 +85,7 @@ def view_state(plan) -> dict[str, Any]:
     }
 
 
-def prepare(plan) -> str:
+def prepare(plan: Plan) -> str:
     """Bring MLflow up to date, store the view, and return its address after that of the server."""
     follow.track(plan)
     opened = store.Store(store.uri(), plan.params.tracking.experiment)
@@ -89,7 +94,7 @@ def prepare(plan) -> str:
     return f"#/experiments/{opened.experiment}/runs?workflowType=machine_learning&viewStateShareKey={KEY}"
 
 
-def serve(plan, port: int | None) -> None:
+def serve(plan: Plan, port: int | None) -> None:
     """Run MLflow's server until Ctrl-C, and print the addresses of the view; only those if a server runs already."""
     view, uri = prepare(plan), store.uri()
     if uri.startswith(("http://", "https://")):

@@ -9,11 +9,13 @@ Names of metrics, which the UI draws in sections by what stands before the slash
     val_selected/..., run/seconds, run/forwards, ...   the same for val, and what the run cost
 """
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
@@ -23,6 +25,9 @@ from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import declared
 from pipeline_src.study import runs as states
 from pipeline_src.study.runs import ATTEMPT, CHECKPOINT, COMPLETE, STOPPED, RunFiles, State
+
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Run
 
 VERSION = 1  # of what is mirrored; another one mirrors finished runs again
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
@@ -51,7 +56,7 @@ class View:
     digest: str | None  # of all there is to mirror, once the run is finished
 
 
-def read(run) -> View | None:
+def read(run: Run) -> View | None:
     """The view of a run (of a Plan), or None if it has not been begun. Raises UserError if a file is not valid."""
     reader = RunFiles(run)
     for _ in range(3):
@@ -67,7 +72,7 @@ def stopped(view: View) -> View:
     return replace(view, status=KILLED, ended=view.started + int(1000 * (view.epochs[-1][1] if view.epochs else 0)))
 
 
-def state(run) -> tuple:
+def state(run: Run) -> tuple:
     """Changes when the run's folder does; a stat per file."""
     return tuple(_stat(file) for file in (run.record, run.folder / ATTEMPT, run.folder / CHECKPOINT, run.metrics))
 
@@ -80,7 +85,7 @@ def _stat(file: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _read(run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> View:
+def _read(run: Run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> View:
     folder, rows = run.folder, reader.rows()
     final, artifacts, final_time = {}, [], 0
     evaluated = complete and reader.evaluated()
