@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline_src.methods.base import Quantity, methods
+from pipeline_src.tasks.base import Metric, tasks
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Cell, Plan
+    from pipeline_src.study.plan import Cell, Data, Plan
 
 ACCURACY = "val_accuracy"  # key of metrics.jsonl
 
@@ -22,18 +23,17 @@ class View:
     caption: str
 
 
-WHOLE = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "accuracy_best_test_epoch": "best test epoch",
-}
-UNSHOWN = ("map",)  # in the CSV alone
 COST = ("seconds", "forwards", "backwards")  # of training
 VIEWS = {
     "accuracy_unimodal": View("unimodal", "the modality's own logits are scored, as the fusion gives them."),
     "accuracy_removal": View("removal", "the fused model is scored with the other modalities removed."),
     "accuracy_probe": View("probe", "a linear classifier on the features of the frozen encoder is scored."),
 }
+
+
+def metrics(data: Data) -> tuple[Metric, ...]:
+    """What the task of a dataset (of a Plan) declares; the first metric is the primary one."""
+    return tasks[data.dataset.task].metrics
 
 
 def quantities(cell: Cell) -> dict[str, Quantity]:

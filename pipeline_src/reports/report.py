@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
-from pipeline_src.reports import provenance, wording
+from pipeline_src.reports import declared, provenance, wording
 from pipeline_src.reports.answer import answers, comparisons
 from pipeline_src.reports.figures import base, drawing
 from pipeline_src.reports.published import side_by_side
@@ -49,10 +49,10 @@ def sections(
 ) -> list[Section]:
     """Tables and figures, dataset by dataset; `table` is the accuracy table with all of its columns."""
     made, seeds = [], len(plan.params.study.seeds)
-    for results in every:
+    for results, data in zip(every, plan.data.values(), strict=True):
         rows = table[(table.dataset == results.name) & (table.recipe == results.recipe)]
         drawings, undrawn = _drawn(results)
-        shown = tables(rows, seeds, results.confidence, extensions)
+        shown = tables(rows, seeds, results.confidence, extensions, declared.metrics(data))
         without = ended_table(results.name, results.recipe, ended)
         beside = side_by_side(results.name, results.recipe, results.published.same, rows, seeds)
         made.append(Section(results, [*shown, *([without] if without else [])], drawings, undrawn, beside))

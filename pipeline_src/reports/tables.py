@@ -4,14 +4,15 @@ Modalities and methods are whatever the metrics name.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from pipeline_src.reports.declared import VIEWS, WHOLE
+from pipeline_src.reports.declared import VIEWS
 from pipeline_src.reports.scores import (
     BASELINE,
+    BEST,
     CELL,
     GAIN,
     GAP,
@@ -24,6 +25,7 @@ from pipeline_src.reports.scores import (
 )
 from pipeline_src.reports.statistics import Summary
 from pipeline_src.reports.wording import MARK, MINUS, NONE, interval, level, p_value, percent
+from pipeline_src.tasks.base import Metric
 
 FAMILY = (
     "p is that of the paired t test, adjusted by Holm's method for all differences of its kind on the dataset, of all"
@@ -55,9 +57,14 @@ class Table:
 
 
 def tables(
-    table: pd.DataFrame, seeds: int, confidence: float, extensions: dict[tuple[str, str], str] | None = None
+    table: pd.DataFrame,
+    seeds: int,
+    confidence: float,
+    extensions: dict[tuple[str, str], str] | None = None,
+    metrics: Sequence[Metric] = (),
 ) -> list[Table]:
-    """Two tables per dataset of an accuracy table: the fused models, and each of their modalities.
+    """Tables per dataset of an accuracy table: the fused models, each of their modalities, and the fused models by all
+    but the first of the `metrics` that their task declares.
 
     `extensions` {(dataset, method): text} says of a method what no paper gives; it is marked and the text shown.
     """
@@ -66,8 +73,14 @@ def tables(
     for (dataset, recipe), rows in table.groupby(CELL[:2], sort=False):
         where = f"{dataset} (recipe {recipe})"
         notes = {method: text for (name, method), text in (extensions or {}).items() if name == dataset}
-        for each in (_whole(rows, where, common, seeds, confidence), _each(rows, where, common, seeds, confidence)):
-            made.append(_marked(each, notes))
+        made += [
+            _marked(each, notes)
+            for each in (
+                _whole(rows, where, common, seeds, confidence),
+                _each(rows, where, common, seeds, confidence),
+                *_others(rows, where, common, seeds, metrics[1:]),
+            )
+        ]
     return made
 
 
@@ -124,21 +137,21 @@ def _marked(table: Table, notes: dict[str, str]) -> Table:
 
 
 def _whole(table: pd.DataFrame, where: str, common: str, seeds: int, confidence: float) -> Table:
-    shown = {what: label for what, label in WHOLE.items() if table[f"{what}_mean"].notna().any() or what == "accuracy"}
+    best_test = table[f"{BEST}_mean"].notna().any()
     tested, whole = table[f"{GAIN}_mean"].notna().any(), table.complete.all()
     best = table.groupby("fusion").accuracy_mean.idxmax() if table.accuracy_mean.notna().all() else []
     rows = []
     for i, row in table.iterrows():
         remains = supported(row, GAIN, confidence)
         top = remains and row[f"{GAIN}_mean"] > 0 and i in set(best)
-        scores = {what: entry(read(row, what), seeds, strong=top and what == "accuracy") for what in shown}
-        accuracy = scores.pop("accuracy")
+        accuracy = entry(read(row, "accuracy"), seeds, strong=top)
         gain = [entry(read(row, GAIN), seeds, True, remains), Entry(p_value(row[f"{GAIN}_p_holm"]))] if tested else []
         probes = [entry(read(row, f"{m}/accuracy_probe"), seeds) for m in modalities_of(table)]
         cost = [_plain(row["seconds_mean"], 0), _plain(row["passes_mean"], 2)]
         names = map(Entry, [row["fusion"], row["method"], *([] if whole else [shortfall(row) or row["seeds"]])])
-        rows.append([*names, accuracy, *gain, *probes, *scores.values(), *cost])
-    columns = ["fusion", "method", *([] if whole else ["seeds"]), shown.pop("accuracy")]
+        papers = [entry(read(row, BEST), seeds)] if best_test else []
+        rows.append([*names, accuracy, *gain, *probes, *papers, *cost])
+    columns = ["fusion", "method", *([] if whole else ["seeds"]), "accuracy"]
     caption = common
     if tested:
         columns += [f"{MINUS} {BASELINE}", "p, corrected"]
@@ -148,10 +161,12 @@ def _whole(table: pd.DataFrame, where: str, common: str, seeds: int, confidence:
             " gain has such a p."
         )
     columns += [f"{m} probe" for m in modalities_of(table)]
-    columns += [*shown.values(), "training, s", f"passes / {BASELINE}"]
+    columns += [*(["best test epoch"] if best_test else []), "training, s", f"passes / {BASELINE}"]
+    caption += " Probe: accuracy of a linear classifier on the features of the modality's frozen encoder."
+    if best_test:
+        caption += " Best test epoch: accuracy by the papers' rule, which selects the epoch on test data."
     caption += (
-        " Probe: accuracy of a linear classifier on the features of the modality's frozen encoder."
-        " Best test epoch: accuracy by the papers' rule, which selects the epoch on test data. Training: mean seconds"
+        " Training: mean seconds"
         " of a run, which depend on what else the machine did. Passes: samples in forward and backward passes, divided"
         f" by those of {BASELINE}. {NONE}: no value."
     )
@@ -182,6 +197,31 @@ def _each(table: pd.DataFrame, where: str, common: str, seeds: int, confidence: 
         caption += f" Probe {MINUS} {BASELINE}: probe accuracy minus that of {BASELINE} with the same fusion."
     caption += f" Bold: p below {1 - confidence:.2g}; {FAMILY}."
     return Table(f"Each modality: {where}", caption, columns, rows, 3)
+
+
+def _others(table: pd.DataFrame, where: str, common: str, seeds: int, metrics: Sequence[Metric]) -> list[Table]:
+    """The fused models by other metrics; no table where none was measured."""
+    metrics = [metric for metric in metrics if f"{metric.name}_mean" in table]
+    rows = [
+        [*map(Entry, (row["fusion"], row["method"])), *(_shown(read(row, m.name), seeds, m) for m in metrics)]
+        for row in table.to_dict("records")
+    ]
+    caption = " ".join([common, *(f"{metric.label}: {metric.caption}" for metric in metrics)])
+    if plain := [metric.label for metric in metrics if metric.unit != "%"]:
+        caption += f" Not in percent: {', '.join(plain)}."
+    columns = ["fusion", "method", *(f"{m.label}{'' if m.higher else ' (lower is better)'}" for m in metrics)]
+    return [Table(f"Other metrics: {where}", caption, columns, rows, 2)] if metrics and rows else []
+
+
+def _shown(summary: Summary, seeds: int, metric: Metric) -> Entry:
+    """`entry`, in the metric's unit."""
+    if metric.unit == "%" or math.isnan(summary.mean):
+        return entry(summary, seeds)
+    mean = f"{summary.mean:.3f}".replace("-", MINUS)
+    if math.isnan(summary.sd):
+        return Entry(mean, interval(summary) if seeds == 1 else "(incomplete)")
+    low, high = (f"{bound:.3f}".replace("-", MINUS) for bound in (summary.ci_low, summary.ci_high))
+    return Entry(f"{mean} ± {summary.sd:.3f}", f"[{low}, {high}]")
 
 
 def _plain(value: float, digits: int) -> Entry:

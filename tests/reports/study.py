@@ -54,7 +54,10 @@ class Study:
                 name="av_digits",
                 recipe="av-digits-1",
                 dataset=SimpleNamespace(
-                    name="av_digits", classes=[str(i) for i in range(10)], params=SimpleNamespace(max_quarantine=0.5)
+                    name="av_digits",
+                    task="classification",
+                    classes=[str(i) for i in range(10)],
+                    params=SimpleNamespace(max_quarantine=0.5),
                 ),
                 extractors=dict.fromkeys(modalities),
                 raw=Path("data/raw/av_digits-0"),

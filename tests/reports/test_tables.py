@@ -12,8 +12,10 @@ from statsmodels.stats.multitest import multipletests
 from pipeline_src.reports import formats, scores, tables, wording
 from pipeline_src.reports.statistics import Summary
 from pipeline_src.reports.wording import MINUS, NONE
+from pipeline_src.tasks.base import tasks
 
 SEEDS = [0, 1, 2]
+METRICS = tasks["classification"].metrics
 
 
 def cell(fusion, method):
@@ -214,8 +216,22 @@ def test_a_metric_that_some_seeds_lack_has_no_interval():
     row = scores.accuracy_table(metrics, CELLS, SEEDS, 0.95).iloc[2]
     assert row.complete
     assert row[["macro_f1_sd", "macro_f1_ci_low"]].isna().all()
-    shown = tables.tables(scores.accuracy_table(metrics, CELLS, SEEDS, 0.95), 3, 0.95)[0]
+    (*_, shown) = tables.tables(scores.accuracy_table(metrics, CELLS, SEEDS, 0.95), 3, 0.95, metrics=METRICS)
     assert column(shown, "macro-F1")[2] == "85.0 (incomplete)"
+
+
+def test_metrics_are_shown_as_the_task_declares():
+    metrics = frame()
+    loss = metrics[(metrics.metric == "macro_f1")].assign(metric="nll")
+    table = scores.accuracy_table(pd.concat([metrics, loss]), CELLS, SEEDS, 0.95)
+    shown = tables.tables(table, 3, 0.95, metrics=METRICS)[-1]
+    assert shown.title == "Other metrics: toy_set (recipe r-1)"
+    assert shown.columns == ["fusion", "method", "macro-F1", "mAP", "NLL (lower is better)"], "ECE was not measured"
+    assert column(shown, "NLL (lower is better)")[2] == "0.850 ± 0.000 [0.850, 0.850]"
+    assert column(shown, "macro-F1")[2] == "85.0 ± 0.0 [85.0, 85.0]"
+    for metric in METRICS[1:4]:
+        assert f"{metric.label}: {metric.caption}" in shown.caption
+    assert "Not in percent: NLL." in shown.caption
 
 
 def test_one_seed_supports_no_conclusion():
@@ -284,7 +300,7 @@ def test_latex():
     assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
     for line in text.splitlines():
         if line.endswith(r" \\"):
-            assert line.replace(r"\&", "").count("&") in (7, 9)
+            assert line.replace(r"\&", "").count("&") in (7, 8)
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
 
 
