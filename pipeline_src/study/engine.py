@@ -10,9 +10,11 @@ The settings are made when Snakemake executes, so they hold for every profile an
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import ancient
 from snakemake.settings.types import RerunTrigger
 
 from pipeline_src.core.errors import listed
@@ -20,15 +22,21 @@ from pipeline_src.study import remains
 from pipeline_src.study.versioning import STAGES
 
 
-def steer(workflow, plan) -> None:
-    """Change how `workflow`, whose Snakefile is being read, executes `plan`."""
+def steer(workflow, plan) -> Callable[[str | Path], str]:
+    """Change how `workflow`, whose Snakefile is being read, executes `plan`.
+
+    Returns what marks a path as an input: `ancient`, or not if it must be made again, so that what was made from it is
+    made again too (Snakemake does not look at reasons of jobs below one that has a reason).
+    """
     execute = workflow.execute
+    gone, outputs = remains.again(plan) if workflow.is_main_process else ([], [])
+    again = set(map(str, outputs))
 
     def steered(*arguments, **options):
         _decide_by_files(workflow)
         asked = _asked(workflow)
         if asked & {"all", "runs"}:
-            _ask_for_lost_files(workflow, plan)
+            _ask_for(workflow, gone, again - {str(plan.index)} if asked == {"runs"} else again)
         try:
             done = execute(*arguments, **options)
         except WorkflowError:
@@ -43,6 +51,7 @@ def steer(workflow, plan) -> None:
         return done
 
     workflow.execute = steered
+    return lambda path: str(path) if str(path) in again else ancient(str(path))
 
 
 def _decide_by_files(workflow) -> None:
@@ -78,13 +87,11 @@ def _stamps(plan, target: str) -> list[Path]:
     return [path for stage in STAGES[target] for path, _ in plan.places(stage)]
 
 
-def _ask_for_lost_files(workflow, plan) -> None:
-    gone, outputs = remains.again(plan)
+def _ask_for(workflow, gone: list[Path], outputs: set[str]) -> None:
     if gone:
-        print(f"made again, as deleted: {listed([str(path) for path in gone])} ({len(gone)} in all)", file=sys.stderr)
-        if workflow.dag_settings.targets == {"runs"}:
-            outputs = [path for path in outputs if path != plan.index]
-        workflow.dag_settings.forcerun = {*workflow.dag_settings.forcerun, *map(str, outputs)}
+        names = listed([str(path) for path in gone])
+        print(f"{names}: deleted since, to be made again ({len(gone)} in all)", file=sys.stderr)
+        workflow.dag_settings.forcerun = {*workflow.dag_settings.forcerun, *outputs}
 
 
 def _failed(workflow) -> bool:

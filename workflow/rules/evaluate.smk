@@ -1,7 +1,7 @@
 rule evaluate:
     input:
         ancient(lambda w: plan.data[w.dataset].files),
-        ancient(f"{places.RUN}/record.json"),
+        lambda w: kept(*expand(f"{places.RUN}/record.json", **w)),
     output:
         f"{places.EVALUATION}/metrics.json",
     log:
