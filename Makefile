@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
 
-.PHONY: run ui test lint clean
+.PHONY: run ui test test-avx2 lint clean
 
 run: .venv/ready ## the study of params.yaml, from raw media to results/
 	$(BIN)/snakemake --cores all
@@ -16,6 +16,10 @@ ui: .venv/ready ## the runs in MLflow's UI, on this machine alone; PORT=5001: at
 
 test: .venv/ready lint ## every check there is
 	$(BIN)/python -m pytest
+
+test-avx2: .venv/ready ## networks and training on the instruction set of older processors, less than a minute
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 $(BIN)/python -m pytest -q \
+		tests/models tests/training/test_loop.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .
