@@ -39,8 +39,8 @@ class EncoderParams(Section):
 
 
 class Encoder:
-    """How one modality becomes a vector. `shape` is one clip's, `layout` its extractor's; `layouts` are those it can
-    read.
+    """Maps one modality to a feature vector. `shape` is that of one clip, `layout` that of its extractor; `layouts` are
+    those that the encoder can read.
     """
 
     Params: ClassVar[type[EncoderParams]] = EncoderParams
@@ -119,7 +119,7 @@ def fusion_refuses(name: str, network: dict[str, EncoderParams]) -> str | None:
 
 
 def too_few_words(rows: int | None, extractor: Extractor) -> str | None:
-    """What to say of an embedding with fewer rows than the extractor has numbers, or None."""
+    """Why an embedding has too few rows for the numbers that the extractor gives to words, or None."""
     vocabulary = getattr(extractor, "vocabulary", None)
     if rows is None or vocabulary is None or rows >= vocabulary:
         return None

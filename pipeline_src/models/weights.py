@@ -1,4 +1,4 @@
-"""Weights from a file of the user's, put into a module: safetensors, or a state dict that PyTorch saved."""
+"""Load weights from a file of the user: safetensors, or a state dict that PyTorch saved."""
 
 from pathlib import Path
 
@@ -10,23 +10,23 @@ from pipeline_src.core.errors import UserError, listed
 LAST = ("fc.weight", "fc.bias")  # torchvision's last layer, which belongs to the classes the file was trained on
 
 
-def put(module: nn.Module, file: str | Path, first: str) -> None:
+def load_weights(module: nn.Module, file: str | Path, first: str) -> None:
     """Load `file` into `module`; `first` names the weight of its first convolution, which may have other channels.
 
-    Channels are adapted by giving each of C the mean of the file's N, times N / C: on equal channels the layer answers
-    as it did. The last layer of a classifier (`fc`) is left out. Raises UserError if the file cannot be read, a tensor
-    is missing, has another shape or is one too many.
+    Each of C channels gets the mean of the file's N, times N / C: on equal channels the layer's output stays the same.
+    The last layer of a classifier (`fc`) is left out. Raises UserError if the file cannot be read, or if a tensor is
+    missing, is not expected or has another shape.
     """
     state = {name: value for name, value in _read(Path(file)).items() if name not in LAST}
-    own = module.state_dict()
-    if first in state and first in own and state[first].shape[:1] == own[first].shape[:1]:
-        state[first] = adapted(state[first], own[first].shape[1])
-    # A counter that no number depends on, and that old files lack.
-    missing = [name for name in own.keys() - state.keys() if not name.endswith(".num_batches_tracked")]
-    other = {name: f"{name} {tuple(v.shape)}" for name, v in state.items() if name not in own}
+    expected = module.state_dict()
+    if first in state and first in expected and state[first].shape[:1] == expected[first].shape[:1]:
+        state[first] = adapted(state[first], expected[first].shape[1])
+    # No result depends on this counter, and old files lack it.
+    missing = [name for name in expected.keys() - state.keys() if not name.endswith(".num_batches_tracked")]
+    other = {name: f"{name} {tuple(v.shape)}" for name, v in state.items() if name not in expected}
     shapes = [
         f"{name} {tuple(state[name].shape)} for {tuple(value.shape)}"
-        for name, value in own.items()
+        for name, value in expected.items()
         if name in state and state[name].shape != value.shape
     ]
     for what, names in (("lacks", sorted(missing)), ("has besides", sorted(other.values())), ("has", shapes)):
@@ -43,7 +43,7 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file, by name. Nothing but tensors is unpickled."""
+    """The tensors of a file, by name. Only tensors are unpickled."""
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file

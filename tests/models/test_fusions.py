@@ -1,4 +1,4 @@
-"""Every fusion gives joint logits, honest unimodal logits, and where it is additive, shares that add up."""
+"""Every fusion gives joint logits and unimodal logits of one modality alone; those of an additive fusion add up."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def some_features(modalities: int, seed: int = 0) -> dict[str, torch.Tensor]:
 def test_unimodal_logits_are_of_that_modality_alone(name, modalities):
     features = some_features(modalities)
     fusion = fusions[name]({m: DIMS[m] for m in features}, 6)
-    for parameter in fusion.parameters():  # a fresh bias is zero and would hide its share
+    for parameter in fusion.parameters():  # a new bias is zero, and its part would not show
         torch.nn.init.normal_(parameter)
     logits, unimodal = fusion(features), fusion.unimodal(features)
     assert logits.shape == (7, 6)
@@ -64,7 +64,7 @@ def test_removal_sets_the_others_to_zero():
 
 
 @pytest.mark.parametrize("name", list(fusions))
-def test_a_fresh_head_predicts_from_every_modality_alone(name):
+def test_an_untrained_fusion_predicts_from_every_modality_alone(name):
     features = some_features(3)
     for z in fusions[name]({m: DIMS[m] for m in features}, 6).unimodal(features).values():
         assert (z.std(dim=0) > 1e-3).all()  # over the samples: removing the others leaves no constant

@@ -15,7 +15,7 @@ def made(cache: SyntheticCache, fusion: str = "concat", seed: int = 5) -> Multim
     return build(what.encoders, what.fusion, cache.modalities, 3, seed)
 
 
-def test_encoders_of_a_seed_start_alike_whatever_stands_beside_them():
+def test_encoders_of_a_seed_start_alike_whatever_the_other_modalities():
     two, three = SyntheticCache(2), SyntheticCache(3)
     concat = made(two, "concat")
     summed = made(two, "sum")

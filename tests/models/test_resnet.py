@@ -60,7 +60,7 @@ def test_starts_from_a_file_of_torchvisions_weights(tmp_path, reference, suffix)
 
 
 @pytest.mark.parametrize(("layout", "shape"), [("spectrogram", (64, 64)), ("frames", (1, 2, 64, 64))])
-def test_on_equal_channels_the_adapted_first_layer_answers_alike(tmp_path, reference, layout, shape):
+def test_on_equal_channels_the_adapted_first_layer_gives_the_same(tmp_path, reference, layout, shape):
     torch.save(reference.state_dict(), tmp_path / "w.pth")
     x = torch.randn(2, 1, 64, 64)
     ours = loaded(tmp_path / "w.pth", layout, shape)

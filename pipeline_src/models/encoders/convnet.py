@@ -4,7 +4,7 @@
     5 x 5, 32, ReLU; maximum of 3 x 3 every 2; 3 x 3, 32, ReLU; 3 x 3 every 2, 64, ReLU; 3 x 3, 64, ReLU
     mean over places; linear to the features
 
-On 28 x 28 pixels it is the released one layer for layer: their mean of 7 x 7 is all that is left there.
+On 28 x 28 pixels it equals the released network layer for layer, whose last mean is over 7 x 7 places.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ConvNetParams(EncoderParams):
 
 @encoders.register("convnet")
 class ConvNet(Encoder):
-    """Frames (B, T, C, H, W) or spectrograms (B, F, T) -> features (B, features); of several frames, the mean."""
+    """Frames (B, T, C, H, W) or spectrograms (B, F, T) -> features (B, features): the mean over a clip's frames."""
 
     Params = ConvNetParams
     layouts = ("frames", "spectrogram")

@@ -1,6 +1,6 @@
-"""A text as the mean of its words' vectors, learnt with the rest: the simplest encoder of words, blind to their order.
+"""The mean of a text's word vectors, which are learnt: the simplest encoder of words.
 
-`transformer` is the one that sees it.
+It does not see their order; `transformer` does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class EmbeddingParams(EncoderParams):
 
 @encoders.register("embedding")
 class Embedding(Encoder):
-    """Tokens (B, T) -> features (B, width); 0 is padding and counts in no mean."""
+    """Tokens (B, T) -> features (B, width); word 0 is padding and is left out of the mean."""
 
     Params = EmbeddingParams
     layouts = ("tokens",)

@@ -2,8 +2,8 @@
 
 Width 64 and depth [2, 2, 2, 2] is ResNet-18, the backbone of the papers, weight for weight torchvision's without its
 last layer; the first convolution takes as many channels as the modality has. A clip of several frames is the mean over
-frames and places, a spectrogram one image of one channel (Peng et al., CVPR 2022). `weights` starts from a file instead
-of chance, such as torchvision's for ImageNet.
+frames and places, a spectrogram one image of one channel (Peng et al., CVPR 2022). `weights` names a file to start from
+instead of random weights, such as torchvision's for ImageNet.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class ResNetParams(EncoderParams):
         Annotated[str, Field(max_length=CHARACTERS), AfterValidator(printable)] | None, Affects(None)
     ] = Field(
         default=None,
-        description="file to start from: safetensors, or a PyTorch state dict with torchvision's names; null: chance. "
-        "A first convolution of other channels is adapted: each gets the mean of the file's, times their ratio",
+        description="file to start from: safetensors, or a PyTorch state dict with torchvision's names; null: random "
+        "weights. A first convolution of other channels is adapted: each gets the mean of the file's channels, times "
+        "their ratio",
     )
 
     def weights_sha256(self) -> str | None:
@@ -70,9 +71,9 @@ class ResNet(Encoder):
         trunk = self._trunk(image_channels(self.layout, self.shape)) + pool
         module = pictures(self.layout, self.shape, trunk)
         if self.params.weights:
-            from pipeline_src.models.weights import put
+            from pipeline_src.models.weights import load_weights
 
-            put(module, self.params.weights, first="conv1.weight")
+            load_weights(module, self.params.weights, first="conv1.weight")
         return module
 
     def _trunk(self, channels: int) -> list[tuple[str, nn.Module]]:

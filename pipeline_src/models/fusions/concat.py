@@ -1,7 +1,9 @@
 """Concatenation: z = [W_1 ... W_M] [f_1; ...; f_M] + b.
 
-Modality m's share is z_m = W_m f_m + b / M (Peng et al., CVPR 2022, Eq. 8), and the shares add up to z.
+The unimodal logits of m are z_m = W_m f_m + b / M (Peng et al., CVPR 2022, Eq. 8); they add up to z.
 """
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -17,10 +19,10 @@ class Concat(Fusion):
         super().__init__(dims, classes)
         self.joint = linear(sum(dims.values()), classes)
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         return self.joint(torch.cat([features[m] for m in self.dims], dim=1))
 
-    def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weights = self.joint.weight.split(list(self.dims.values()), dim=1)
         bias = self.joint.bias / len(self.dims)
         return {m: affine(features[m], weight, bias) for m, weight in zip(self.dims, weights, strict=True)}

@@ -4,18 +4,20 @@
     [gamma; beta] = W_film f_m + b_film       m: the modulating modality
 
 `film`: the first modality modulates; `film_reversed`: the last one does. For two modalities these are the directions of
-OGM-GE's FiLM option; for more, the others are modulated side by side [extension]. One modality has nothing to modulate:
-the fusion is a linear classifier of it, as concatenation is.
+OGM-GE's FiLM option; for more, all others are modulated together [extension]. With one modality there is nothing to
+modulate: the fusion is a linear classifier, as concatenation is.
 
-Unimodal logits are the prediction with the other modalities' features set to zero. What is left of it:
+Unimodal logits are the prediction with the other modalities' features set to zero:
 
-    modulating m alone   W beta(f_m) + b, by the shift: gamma multiplies zero and is not seen
+    modulating m alone   W beta(f_m) + b: only the shift is left, as gamma multiplies zero
     modulated j alone    linear in f_j, scaled by 1 + gamma and shifted by beta of the biases b_film alone
 
 The 1 keeps the second informative. OGM-GE's code scales by gamma itself: with the zero biases that training starts
 from, removing the modulating modality would make the prediction of every other one the constant b. Perez et al. predict
-the scale's difference from 1 as well (Eq. 3), lest a scale near zero shut the features off.
+the scale's difference from 1 as well (Eq. 3), because a scale near zero would remove the features.
 """
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -37,7 +39,7 @@ class Film(Fusion):
             self.film = linear(dims[self.by], 2 * width)
         self.out = linear(width or dims[self.by], classes)
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         f = features[self.by]
         if self.modulated:
             gamma, beta = self.film(f).chunk(2, dim=1)  # (B, sum of D_j) each

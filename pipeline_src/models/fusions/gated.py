@@ -1,20 +1,22 @@
-"""Gated fusion: one modality opens and closes gates on the others (Kiela et al., AAAI 2018, arXiv:1802.02892).
+"""Gated fusion: one modality gates the others (Kiela et al., AAAI 2018, arXiv:1802.02892).
 
     z = W [sigmoid(U f_m + u) * (1 + V f + v)] + b      f_m: features of the gating modality; f = [f_j, j != m]
 
 `gated`: the first modality is the gate; `gated_reversed`: the last one is. For two modalities these are the two
-directions of OGM-GE's gated option; for more, the others pass one gate side by side [extension]. The gate is as wide as
-the widest modality. One modality has nothing to gate: the fusion is a linear classifier of it, as concatenation is.
+directions of OGM-GE's gated option; for more, one gate serves all others together [extension]. The gate is as wide as
+the widest modality. With one modality there is nothing to gate: the fusion is a linear classifier, as concatenation is.
 
-Unimodal logits are the prediction with the other modalities' features set to zero. What is left of it:
+Unimodal logits are the prediction with the other modalities' features set to zero:
 
     gating m alone     W [sigmoid(U f_m + u) * (1 + v)] + b, the open gates themselves
     gated j alone      W [sigmoid(u) * (1 + V_j f_j + v)] + b, linear in f_j, the gates half open while u is near zero
 
 The 1 keeps the first informative. OGM-GE's code gates V f + v itself: with the zero biases that training starts from,
 removing the gated modality would make the product zero and the gate's prediction the constant b. The functions that the
-fusion can learn are the same with the 1 and without, as v can take it up.
+fusion can learn are the same with the 1 and without, as v can include it.
 """
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -37,7 +39,7 @@ class Gated(Fusion):
             self.content = linear(sum(dims[m] for m in self.gated), width)
         self.out = linear(width, classes)
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         f = features[self.by]
         if self.gated:
             content = self.content(torch.cat([features[m] for m in self.gated], dim=1))

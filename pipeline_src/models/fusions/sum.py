@@ -1,4 +1,6 @@
-"""Summation: z = sum_m (W_m f_m + b_m). Modality m's share is its own term, so the shares add up to z."""
+"""Summation: z = sum_m z_m, with the unimodal logits z_m = W_m f_m + b_m."""
+
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -12,8 +14,8 @@ class Sum(Fusion):
         super().__init__(dims, classes)
         self.terms = nn.ModuleDict({m: linear(dim, classes) for m, dim in dims.items()})
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         return sum(self.unimodal(features).values())
 
-    def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {m: term(features[m]) for m, term in self.terms.items()}
