@@ -2,7 +2,7 @@
 
 Each clip shows one of scikit-learn's 1,797 handwritten digits (the test part of UCI's "Optical Recognition of
 Handwritten Digits") moving over a noisy background, while eSpeak NG says it in one of its voices, in white noise.
-How hard each modality is to read is set by parameters, so that one can be made to dominate the other.
+Parameters set how hard each modality is to read, so that either can be made to dominate.
 
 Writers. scikit-learn ships no writer identities, but it keeps the order of the forms that the writers filled in: the
 labels repeat one sequence of 130 digits 14 times, but for a few digits left out, and a form begins with 0 to 9 three
@@ -36,8 +36,8 @@ FORM_STARTS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 154
 DIGITS = 1797
 SAMPLE_RATE = 22_050  # Hz, what eSpeak NG gives
 
-# Variants that sound human; of those that sound nearly alike (steph to steph3, adam and benjamin ...) only one, lest a
-# voice of the training set be heard in the test set under another name.
+# Variants that sound human; of those that sound nearly alike (steph to steph3, adam and benjamin ...) only one, so
+# that the test set does not hold a training voice under another name.
 VOICES = tuple(
     """
     Alex Alicia Andrea Andy Annie Denis Diogo Gene Jacky Lee Mario Michael Mike Nguyen Reed adam anika antonio aunty
@@ -77,20 +77,20 @@ class AVDigitsParams(DatasetParams):
     pixels: int = Field(
         ge=16, le=512, multiple_of=2, description="side of the square video, pixels (even, as H.264 wants)"
     )
-    digit_scale: Range[Share] = Field(description="[low, high] of the digit's side as share of the frame's")
+    digit_scale: Range[Share] = Field(description="[low, high] of the digit's side as a fraction of the frame's")
     contrast: Range[Share] = Field(
-        description="[low, high] of the ink's brightness above the ground, share of full scale"
+        description="[low, high] of the ink's brightness above the ground, fraction of full scale"
     )
     texture: float = Field(
-        ge=0, le=0.5, description="standard deviation of the still, smooth ground, share of full scale"
+        ge=0, le=0.5, description="standard deviation of the still, smooth ground, fraction of full scale"
     )
     visual_noise: float = Field(
-        ge=0, le=0.5, description="standard deviation of the white noise in each frame, share of full scale"
+        ge=0, le=0.5, description="standard deviation of the white noise in each frame, fraction of full scale"
     )
     occlusion: float = Field(
         ge=0,
         le=0.5,
-        description="width of each of the two moving bars (one upright, one level) as share of the frame's side",
+        description="width of each of the two moving bars (one upright, one level) as a fraction of the frame's side",
     )
     distractors: int = Field(ge=0, le=10, description="moving halves of other digits of the same writer in a clip")
     snr_db: Range[Decibels] = Field(description="[low, high] of the power of the speech over that of white noise, dB")
@@ -215,7 +215,7 @@ def spoken(plans: list[Plan], seed: int) -> list[np.ndarray]:
     fix = "reinstall espeakng-loader"
     data = Path(espeakng_loader.get_data_path())
     absent = [name for name in VOICES if not (data / "voices" / "!v" / name).is_file()]
-    if absent:  # eSpeak NG itself falls back to its default voice in silence
+    if absent:  # eSpeak NG falls back to its default voice silently
         raise UserError(f"{data}: expected eSpeak NG's voices, but there is no {listed(absent)}; {fix}")
     try:
         engine = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -231,9 +231,9 @@ def spoken(plans: list[Plan], seed: int) -> list[np.ndarray]:
         return 0
 
     synchronous, dont_exit, characters, utf8, rate, pitch, pitch_range = 2, 0x8000, 1, 1, 1, 3, 4
-    found = engine.espeak_Initialize(synchronous, 0, str(data).encode(), dont_exit)
-    if found != SAMPLE_RATE:
-        raise UserError(f"expected {SAMPLE_RATE} Hz from eSpeak NG, but got {found}; {fix}")
+    hertz = engine.espeak_Initialize(synchronous, 0, str(data).encode(), dont_exit)
+    if hertz != SAMPLE_RATE:
+        raise UserError(f"expected {SAMPLE_RATE} Hz from eSpeak NG, but got {hertz}; {fix}")
     engine.espeak_SetSynthCallback(keep)
     engine.espeak_ng_SetRandSeed(ctypes.c_long(seed))
     rng = np.random.default_rng(seed)
@@ -249,7 +249,9 @@ def spoken(plans: list[Plan], seed: int) -> list[np.ndarray]:
         word = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
         loud = np.flatnonzero(np.abs(word.astype(np.int32)) > 0.01 * np.abs(word.astype(np.int32)).max(initial=0))
         if not len(loud):
-            raise UserError(f"eSpeak NG said nothing for {plan.label!r} with voice {plan.voice!r}; {fix}")
+            raise UserError(
+                f"expected speech for {plan.label!r} with voice {plan.voice!r}, but got silence from eSpeak NG; {fix}"
+            )
         words.append(word[loud[0] : loud[-1] + 1])
     return words
 
@@ -352,9 +354,7 @@ def write_clip(file: Path, frames: np.ndarray, fps: int, wave: np.ndarray) -> No
     import av
 
     if "libx264" not in av.codecs_available:
-        raise UserError(
-            "expected a PyAV whose FFmpeg has libx264, but got one without; install PyAV's wheel (pip install av)"
-        )
+        raise UserError("expected PyAV with libx264, but got PyAV without it; install PyAV's wheel (pip install av)")
     with av.open(str(file), "w", format="mp4") as container:
         height, width = frames.shape[1:]
         # crf 18 keeps the noise; one thread and no CPU-dependent shortcuts keep the bytes the same on every machine.

@@ -1,7 +1,7 @@
 """AVE: ten-second videos of 28 events that are both seen and heard (Tian et al., 2018); a subset of AudioSet.
 
-The split is the published one with its val: 3,339 train, 402 val, 402 test rows `<category>&<video>&<quality>&<start>&
-<end>`. Some videos stand twice in a list, with other events or times: each row is a clip, of the same file and group.
+Split: the published one, with its val: 3,339 train, 402 val, 402 test rows `<category>&<video>&<quality>&<start>&
+<end>`. Some videos occur twice in a list, with other events or times: each row is a clip, with the same file and group.
 The whole clip is used, not only the part from start to end.
 """
 
@@ -33,7 +33,7 @@ class AVE(Dataset):
     citation = "Tian et al., Audio-Visual Event Localization in Unconstrained Videos, ECCV 2018"
     sizes: ClassVar = {"train": 3_339, "val": 402, "test": 402}
     layout = """
-AVE/---1_cCGK4M.mp4 ...    from AVE_Dataset.zip of the address above, which `fetch` unpacks if it lies here
+AVE/---1_cCGK4M.mp4 ...    from AVE_Dataset.zip of the address above, which `fetch` unpacks if it is here
 lists/                     fetched
 """
     downloads = tuple(
@@ -58,15 +58,15 @@ lists/                     fetched
         return lists.classes([row for row, _ in self._rows], 0, CLASSES, FIX)
 
     def clips(self, folder: Path) -> Iterable[Clip]:
-        known = self.classes  # checks the labels
-        found, times, sides = lists.stems(folder, (".mp4", ".mkv", ".webm")), Counter(), {}
+        classes = self.classes  # checks the labels
+        present, times, sides = lists.stems(folder, (".mp4", ".mkv", ".webm")), Counter(), {}
         for row, split in self._rows:
             label, video = row.cells[:2]
             times[video] += 1
             sides.setdefault(video, set()).add(split)
             clip = video if times[video] == 1 else f"{video}.{times[video]}"
-            file = found.get(video, Path(f"AVE/{video}.mp4"))
-            yield Clip(clip, lists.label(row, label, known, FIX), split, video, dict.fromkeys(self.modalities, file))
+            file = present.get(video, Path(f"AVE/{video}.mp4"))
+            yield Clip(clip, lists.label(row, label, classes, FIX), split, video, dict.fromkeys(self.modalities, file))
         shared = sum(len(splits) > 1 for splits in sides.values())
         if shared:
-            log.info(f"AVE  {shared} videos stand in more than one split, as published")
+            log.info(f"AVE  {shared} videos occur in more than one split, as published")

@@ -1,4 +1,4 @@
-"""What a dataset is to the pipeline: classes, modalities, and a list of clips with the file of each modality."""
+"""Datasets: classes, modalities, and a list of clips with a file for each modality."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +18,7 @@ class Clip(NamedTuple):
     id: str
     label: str
     split: str  # "train", "test" or a published "val"; without one, val is cut from train when the manifest is made
-    group: str  # who or what may not be on both sides of the val cut (speaker, video); the id where nothing is shared
+    group: str  # clips of a group stay on one side of the val cut (speaker, video); the id if nothing is shared
     files: dict[str, Path]  # modality -> file, relative to the dataset's folder; modalities may share one
 
 
@@ -30,11 +30,13 @@ class DatasetParams(Section):
     kind: str = Field(description="registered dataset; the block's own name by default")
     recipe: Annotated[str, Affects(None)] = Field(description="preprocessing recipe, a key of `recipes`")
     val_fraction: Annotated[float, Affects("manifest")] = Field(
-        ge=0.001, lt=0.5, description="share of the training clips held out as val, by group, where no val is published"
+        ge=0.001,
+        lt=0.5,
+        description="fraction of the training clips held out as val, by group, if no val is published",
     )
     split_seed: Annotated[int, Affects("manifest")] = Field(ge=0, le=SEED, description="seed of the val cut")
     max_quarantine: Annotated[float, Affects("aggregate")] = Field(
-        ge=0, lt=1, description="share of unreadable clips above which the run stops"
+        ge=0, lt=1, description="fraction of unreadable clips above which the run stops"
     )
     shards: Annotated[int, Affects("extract")] = Field(
         ge=1, le=10_000, description="jobs that the extraction is cut into"
@@ -68,10 +70,10 @@ class FolderParams(DatasetParams):
 
 
 class Download(NamedTuple):
-    """A file that its authors publish under a direct link, and how to know that it is the one."""
+    """A file that its authors publish under a direct link, with its size and checksum."""
 
     url: str
-    file: str  # where it goes, relative to the dataset's folder
+    file: str  # path relative to the dataset's folder
     sha256: str
     bytes: int
 
@@ -85,15 +87,14 @@ class Dataset:
     """A dataset. Subclasses are registered, have no state beyond `params`, and implement `clips` (and `fetch`).
 
     `modalities` lists the keys of `Clip.files`; nothing outside this file and params.yaml knows them. There are three
-    kinds: one that the fetch stage makes from nothing (`fetch`, no `folder`), one whose published files are read where
-    the user keeps them (`folder`, no `fetch`), and one whose published files the fetch stage turns into a file per
-    clip and modality (both).
+    kinds: the fetch stage generates the files (`fetch`, no `folder`); the published files are read where the user keeps
+    them (`folder`, no `fetch`); the fetch stage converts the published files to a file per clip and modality (both).
     """
 
     Params: ClassVar[type[DatasetParams]] = DatasetParams
     modalities: ClassVar[tuple[str, ...]]
     task: ClassVar[str] = "classification"  # what a label is, by its name in `tasks`
-    classes: ClassVar[tuple[str, ...]]  # those that come with the data are a property, read when the first job runs
+    classes: ClassVar[tuple[str, ...]]  # a property where they come with the data: it is read when the first job runs
 
     # What a user must know of published data; `python -m pipeline_src check` prints it.
     title: ClassVar[str] = ""
@@ -118,13 +119,13 @@ class Dataset:
         raise NotImplementedError
 
     def clips(self, folder: Path) -> Iterable[Clip]:
-        """Every clip that the dataset's own lists name, present on disk or not. Raises UserError on a bad list."""
+        """Every clip that the dataset's lists name, on disk or not. Raises UserError on a bad list."""
         raise NotImplementedError
 
 
 def no_folder(name: str, folder: Path) -> str:
-    """What to say of a dataset whose files are not there."""
+    """The error for a dataset whose folder is missing."""
     return (
         f"{name}: expected its files in {folder}, but there is no such folder; `python -m pipeline_src fetch {name}` "
-        "fetches what can be fetched and says what else to put where"
+        "downloads what may be downloaded and lists what you must add"
     )

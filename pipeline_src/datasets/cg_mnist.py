@@ -5,11 +5,11 @@ file and its rule (Kim et al., Learning Not to Learn, CVPR 2019): ten mean colou
 image takes a colour drawn from a normal distribution about the mean of its class; a test image's mean is that of a
 class drawn at random, so that colour says nothing. `colors`:
 
-made       The rule carried out on MNIST's files. The paper gives neither the ten colours nor the draws: the means are
-           nine even steps of hue and white, ours; `variance` is the published file's (0.020 to
+made       The rule applied to MNIST's files. The paper gives neither the ten colours nor the draws. Our means are
+           nine even steps of hue and white; `variance` is the published file's (0.020 to
            0.050 in steps of 0.005), in units of full scale squared, per channel; drawn values are clipped.
 published  The images of the authors' `mnist_10color_jitter_var_<variance>.npy`, in the order of MNIST's files; it holds
-           a pickle, and is read without running it.
+           a pickle, which is read without running it.
 
 Both modalities become PNG files, one per digit.
 """
@@ -91,7 +91,7 @@ mnist_10color_jitter_var_0.030.npy    only for `colors: published`: from the sec
             if len(gray) != len(labels) or len(gray) > count or labels.max(initial=0) > 9:
                 raise UserError(
                     f"{self.folder}: expected a label from 0 to 9 for each of up to {count} {split} images, "
-                    f"found {len(labels)} labels and {len(gray)} images; {FIX}"
+                    f"but got {len(labels)} labels and {len(gray)} images; {FIX}"
                 )
             if self.params.colors == "published":
                 colored = self._published(split, labels)
@@ -102,7 +102,7 @@ mnist_10color_jitter_var_0.030.npy    only for `colors: published`: from the sec
                 for image, file in ((colored[i, ..., ::-1], names["colored"]), (gray[i], names["gray"])):
                     (folder / file).parent.mkdir(parents=True, exist_ok=True)
                     if not cv2.imwrite(str(folder / file), np.ascontiguousarray(image)):
-                        raise UserError(f"{folder / file}: cannot be written; is the disk full?")
+                        raise UserError(f"{folder / file}: expected to write it, but OpenCV failed; is the disk full?")
                 clip = f"{split}-{i:05d}"
                 yield Clip(clip, str(label), split, clip, names)
 
@@ -110,10 +110,10 @@ mnist_10color_jitter_var_0.030.npy    only for `colors: published`: from the sec
         file = self.folder / f"mnist_10color_jitter_var_{self.params.variance:.3f}.npy"
         content = pickles.read(file)
         try:
-            images, own = np.asarray(content[f"{split}_image"]), np.asarray(content[f"{split}_label"])
+            images, classes = np.asarray(content[f"{split}_image"]), np.asarray(content[f"{split}_label"])
         except (KeyError, TypeError, IndexError):
             raise UserError(f"{file}: expected {split}_image and {split}_label, but got others; get it again") from None
-        if images.shape != (len(labels), SIDE, SIDE, 3) or not np.array_equal(own.reshape(-1), labels):
+        if images.shape != (len(labels), SIDE, SIDE, 3) or not np.array_equal(classes.reshape(-1), labels):
             raise UserError(f"{file}: expected the {split} images in MNIST's order, but got other labels; get it again")
         return images.astype(np.uint8)
 
@@ -129,13 +129,13 @@ def made(gray: np.ndarray, labels: np.ndarray, split: str, variance: float, rng:
 
 
 def idx(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """The uint8 items of a gzipped IDX file, (N, *shape). Raises UserError if it is none of that shape, or cut."""
+    """The uint8 items of a gzipped IDX file, (N, *shape). Raises UserError if it has another shape or is truncated."""
     try:
         data = gzip.decompress(file.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{file}: expected one of MNIST's files, but got none; {FIX}") from None
+        raise UserError(f"{file}: expected a file of MNIST, but got no file; {FIX}") from None
     except (OSError, EOFError) as error:
-        raise UserError(f"{file}: cannot be unpacked: {error}; {FIX}") from None
+        raise UserError(f"{file}: expected gzip, but got {error}; {FIX}") from None
     head = 4 * (2 + len(shape))
     sizes = tuple(np.frombuffer(data[4:head], ">u4").tolist()) if len(data) >= head else ()
     if data[:4] != bytes((0, 0, 8, 1 + len(shape))) or sizes[1:] != shape or len(data) != head + int(np.prod(sizes)):

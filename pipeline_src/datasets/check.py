@@ -1,6 +1,6 @@
-"""A look at a dataset before any long job: what is there, what is missing or broken, and whether the disk can take it.
+"""Checks a dataset before any long job: missing and broken files, clips per split and class, room on the disk.
 
-It uses the manifest's own functions, so that what passes here passes there; only the hashes are left out.
+The checks are the manifest's functions, so both give the same answer; only the hashes are left out.
 """
 
 import logging
@@ -16,15 +16,15 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
 from pipeline_src.datasets import fetch, manifest
 from pipeline_src.datasets.base import Clip, no_folder
-from pipeline_src.datasets.quarantine import check_share
+from pipeline_src.datasets.quarantine import check_fraction
 
 log = logging.getLogger(__name__)
 
-SHOWN = 10  # files that are named; the manifest's quarantine table has all
+SHOWN = 10  # files that are shown; the quarantine table of the manifest has all
 
 
 def check(data) -> None:
-    """Print what a dataset of the plan has. Raises UserError, at the end, if a run would stop on it.
+    """Print what a dataset of the plan holds. Raises UserError, at the end, if a run would stop on it.
 
     Every file's container is opened and read as the manifest does, in threads; nothing is decoded.
     """
@@ -35,9 +35,12 @@ def check(data) -> None:
     problems = []
     wrong = fetch.absent(dataset) if source is not None else []
     if wrong:
-        print(f"  lists     {listed(wrong)}: not there, or not as published")
+        print(f"  lists     {listed(wrong)}: missing, or not as published")
     if data.fetched and not (data.raw / files.FILES).exists():
-        raise UserError(f"{data.name}: not made yet; run `python -m pipeline_src fetch {data.name}`, or snakemake")
+        raise UserError(
+            f"{data.name}: expected its files in {data.raw}, but they are not made yet; "
+            f"run `python -m pipeline_src fetch {data.name}`, or snakemake"
+        )
     touched = files.changes(data.raw, data.seen) if data.fetched else {}
     if touched:
         print(f"  changed   {len(touched)} files are not as they were fetched: {listed(touched)}")
@@ -60,7 +63,7 @@ def check(data) -> None:
 
     table = pd.DataFrame(rows)
     try:
-        check_share(data, bad, len(clips))
+        check_fraction(data, bad, len(clips))
         table = manifest.with_val(table, dataset.params)
     except UserError as error:
         problems.append(str(error))
@@ -74,7 +77,7 @@ def check(data) -> None:
 
 
 def _unlisted(folder: Path, clips: list[Clip]) -> list[str]:
-    """Files of the kinds that clips have, in the places where clips are, that no clip names."""
+    """Files with the suffixes of clips' files that no clip names."""
     named = {file.as_posix() for clip in clips for file in clip.files.values()}
     suffixes = {Path(name).suffix.lower() for name in named}
     return [
@@ -85,7 +88,7 @@ def _unlisted(folder: Path, clips: list[Clip]) -> list[str]:
 
 
 def _counts(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
-    """Clips per class and split, a line a class; of many classes only the extremes."""
+    """Clips per split, one line per class; with many classes, only the fewest and the most."""
     counts = pd.crosstab(table.label, table.split).reindex(index=list(classes), fill_value=0)
     counts = counts[[split for split in manifest.SPLITS if split in counts]]
     total = counts.sum().rename("all").to_frame().T
@@ -97,19 +100,19 @@ def _counts(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
 
 
 def _empty(name: str, table: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
-    """Classes without a readable clip to learn from."""
+    """An error if classes have no readable training clip."""
     without = [c for c in classes if c not in set(table.label[table.split == "train"])]
     return [f"{name}: expected training clips of every class, but got none of {listed(without)}"] if without else []
 
 
 def _space(data, clips: int) -> list[str]:
-    """Whether the feature cache fits on the disk."""
+    """An error if the feature cache does not fit on the disk; prints its size."""
     row = sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in data.extractors.values())
     place = next(path for path in (data.cache.absolute(), *data.cache.absolute().parents) if path.exists())
     free, done = shutil.disk_usage(place).free, data.cache_file.exists()
     print(f"  cache     {clips * row / 1e9:.2f} GB{' (made)' if done else ''}, {free / 1e9:.0f} GB free in {place}")
     if not done and clips * row > free:
         return [
-            f"{data.name}: the cache takes {clips * row:,} bytes, expected as many free in {place}, but got {free:,}"
+            f"{data.name}: expected {clips * row:,} free bytes in {place} for the cache, but got {free:,}; make room"
         ]
     return []

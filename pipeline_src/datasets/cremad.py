@@ -2,9 +2,8 @@
 
 Splits (`split`):
 
-authors     The one that OGM-GE published and PMR, MMPareto and others use: 6,698 train, 744 test. All 91 actors occur
-            on both sides, so it measures emotion recognition of known speakers. It has no val: one is cut from train,
-            by actor.
+authors     Published by OGM-GE, used by PMR, MMPareto and others: 6,698 train, 744 test. All 91 actors occur
+            on both sides, so it measures emotion recognition of known speakers. Val is cut from train, by actor.
 relearning  The same test clips, with the val of Diagnosing & Re-learning: 5,954 train, 744 val. Actors occur in all
             three.
 speakers    Ours: the clips of every tenth actor (1005, 1015 ... 1085) are the test split, so that no speaker is on two
@@ -104,8 +103,8 @@ lists/                              fetched
             actor = clip.split("_")[0]
             if self.params.split == "speakers":
                 split = "test" if actor in tested else "train"
-            found = {
+            paths = {
                 "audio": sound.get(clip, Path(f"AudioWAV/{clip}.wav")),
                 "visual": video.get(clip, Path(f"VideoFlash/{clip}.flv")),
             }
-            yield Clip(clip, label, split, actor, found)
+            yield Clip(clip, label, split, actor, paths)

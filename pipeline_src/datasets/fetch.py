@@ -1,7 +1,7 @@
-"""Raw media: the fetch stage, which makes or converts them, and what a user fetches before any run.
+"""Raw media: the fetch stage, which generates or converts them, and the downloads that a user starts.
 
-Published datasets lie in a folder of the user's. `obtain` fills it as far as lawful direct links go, unpacks the
-archives that were put there, and says precisely what else to put where.
+The files of a published dataset are in a folder of the user. `obtain` downloads what may be downloaded, unpacks the
+archives in the folder, and lists what the user must add.
 """
 
 import json
@@ -16,7 +16,7 @@ from pipeline_src.datasets.base import Dataset, no_folder
 
 log = logging.getLogger(__name__)
 
-OTHERS = (".rar", ".7z")  # what the standard library cannot unpack
+OTHERS = (".rar", ".7z")  # formats that the standard library cannot unpack
 
 
 def fetch(data) -> None:
@@ -31,7 +31,7 @@ def fetch(data) -> None:
 
 
 def obtain(data) -> None:
-    """Download and unpack what can be, into the user's folder of a dataset, and print what it must hold.
+    """Download and unpack into the user's folder of a dataset, and print what it must hold.
 
     Raises UserError if a download fails or an archive is refused.
     """
@@ -40,7 +40,7 @@ def obtain(data) -> None:
     for item in dataset.downloads:
         there = (folder / item.file).exists()
         download.download(item, folder, dataset.params.mirror)
-        log.info(f"fetch {data.name}  {item.file}: {'was there' if there else 'fetched'}, checksum right")
+        log.info(f"fetch {data.name}  {item.file}: {'present' if there else 'fetched'}, checksum right")
     done = _unpacked(folder)
     for archive in download.archives(folder):
         state = [archive.stat().st_size, archive.stat().st_mtime_ns]
@@ -64,16 +64,16 @@ def _unpacked(folder: Path) -> dict:
 
 
 def described(dataset: Dataset) -> str:
-    """Where a published dataset comes from and what its folder holds."""
+    """Source of a published dataset, and the files that belong in its folder."""
     facts = {"from": dataset.homepage, "licence": dataset.licence, "cite": dataset.citation}
     lines = [dataset.title, *(f"  {key:8} {value}" for key, value in facts.items())]
     fetched = {item.file: item.bytes for item in dataset.downloads}
     lines += [f"  fetched  {name} ({size:,} bytes)" for name, size in fetched.items()]
-    lines += ["  put into this folder what is not there yet:", f"    {dataset.folder}/"]
+    lines += ["  add to this folder what is missing:", f"    {dataset.folder}/"]
     return "\n".join([*lines, *(f"      {line}" for line in dataset.layout.strip("\n").splitlines())])
 
 
 def absent(dataset: Dataset) -> list[Path]:
-    """The downloads that are not in the folder, or not with the published content."""
+    """The downloads that are missing from the folder or have other content."""
     files_ = [(dataset.folder / item.file, item) for item in dataset.downloads]
     return [path for path, item in files_ if not path.is_file() or files.sha256(path) != item.sha256]

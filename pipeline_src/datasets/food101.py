@@ -1,7 +1,7 @@
 """FOOD-101 of UPMC: about 90,000 web pictures of 101 dishes, each with the title of its page (Wang et al., 2015).
 
-Its lists have rows `<picture>,<title>,<class>` without a header; pictures lie in `images/<split>/<class>/`. The fetch
-stage writes each title to a file; the pictures stay where they are, behind a link.
+Its lists have rows `<picture>,<title>,<class>` without a header; pictures are in `images/<split>/<class>/`. The fetch
+stage writes each title to a file and links the folder of pictures.
 """
 
 import re
@@ -30,7 +30,7 @@ class Food101(Dataset):
     sizes: ClassVar = {"train": 68_000, "test": 22_700}  # about
     layout = """
 images/train/apple_pie/apple_pie_0.jpg ...    from upmcfood101.zip of the address above (needs an account), which
-images/test/apple_pie/apple_pie_10.jpg ...    `fetch` unpacks if it lies here
+images/test/apple_pie/apple_pie_10.jpg ...    `fetch` unpacks if it is here
 texts/train_titles.csv, texts/test_titles.csv
 """
 
@@ -55,13 +55,13 @@ texts/train_titles.csv, texts/test_titles.csv
         lists.write_clips(folder, self._write(folder))
 
     def _write(self, folder: Path) -> Iterator[Clip]:
-        known = self.classes  # checks the labels
+        classes = self.classes  # checks the labels
         for row, split in self._rows:
             picture, title, label = row.cells
-            lists.label(row, label, known, FIX)
+            lists.label(row, label, classes, FIX)
             if not (re.fullmatch(r"[\w-][\w.-]*", picture) and re.fullmatch(r"[\w-]+", label)):
                 raise UserError(
-                    f"{row.place}: expected the name of a picture and a class, but got {picture!r}, {label!r}"
+                    f"{row.place}: expected the name of a picture and a class, but got {picture!r}, {label!r}; {FIX}"
                 )
             clip = Path(picture).stem
             text = Path(f"text/{label}/{clip}.txt")

@@ -2,7 +2,7 @@
 
 The split is that of OGM-GE's lists: 14,799 train, 2,597 test. Rows are `<name>,<seconds>,<class number>`; numbers are
 those of the classes in alphabetical order (as OPM's repository names them). Training names are `<video>_<start>_<end>`
-as Kinetics' files are, test names `<video>_<start>`; a file is found by either. The group is the YouTube video.
+as Kinetics' files are, test names `<video>_<start>`; either names its file. The group is the YouTube video.
 """
 
 from collections.abc import Iterable
@@ -64,7 +64,7 @@ lists/                                         fetched
             for row in lists.read(folder / f"lists/my_{split}.txt", ("id", "seconds", "label"), FIX)
         ]
         lists.once([row for row, _ in rows], lambda row: row.cells[0], FIX)
-        found = lists.stems(folder, VIDEOS)
+        present = lists.stems(folder, VIDEOS)
         for row, split in rows:
             clip, _, number = row.cells
             if not (number.isdecimal() and int(number) < len(self.classes)):
@@ -72,7 +72,7 @@ lists/                                         fetched
                     f"{row.place}: expected a class number from 0 to {len(self.classes) - 1}, but got {number!r}; {FIX}"
                 )
             video, names = _names(clip)
-            file = next((found[name] for name in names if name in found), Path(f"videos/{names[0]}.mp4"))
+            file = next((present[name] for name in names if name in present), Path(f"videos/{names[0]}.mp4"))
             yield Clip(clip, self.classes[int(number)], split, video, dict.fromkeys(self.modalities, file))
 
 

@@ -74,7 +74,7 @@ def read(
 
 
 def once(rows: Iterable[Row], key: Callable[[Row], str], fix: str) -> list[Row]:
-    """The rows, if no two have one key. Raises UserError, naming both, as they contradict each other."""
+    """The rows. Raises UserError, naming both places, if two rows have the same key."""
     first: dict[str, Row] = {}
     for row in rows:
         other = first.setdefault(key(row), row)
@@ -87,7 +87,7 @@ def once(rows: Iterable[Row], key: Callable[[Row], str], fix: str) -> list[Row]:
 
 
 def label(row: Row, value: str, classes: Iterable[str], fix: str) -> str:
-    """The value, if it is a class. Raises UserError with the closest one."""
+    """The value. Raises UserError, with the closest class, if it is no class."""
     if value not in classes:
         raise UserError(f"{row.place}: expected a class, but got {value!r}{closest(value, classes)}; {fix}")
     return value
@@ -126,20 +126,20 @@ def _text(file: Path, fix: str) -> str:
 
 
 def stems(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """{name without suffix: path relative to `folder`} of every file with one of the suffixes, wherever below it.
+    """{name without suffix: path relative to `folder`} of every file with these suffixes, at any depth.
 
-    Raises UserError if two have one name, as it cannot be known which one is meant.
+    Raises UserError if two files have the same name, as either could be meant.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for name, _ in files.below(folder, follow=True) if folder.is_dir() else ():
         path = Path(name)
         if path.suffix.lower() in suffixes:
-            if path.stem in found:
+            if path.stem in paths:
                 raise UserError(
-                    f"{folder / path}: expected each clip's file once, but got {found[path.stem]} too; remove one"
+                    f"{folder / path}: expected each clip's file once, but got {paths[path.stem]} too; remove one"
                 )
-            found[path.stem] = path
-    return found
+            paths[path.stem] = path
+    return paths
 
 
 def write_clips(folder: Path, clips: Iterable[Clip]) -> None:

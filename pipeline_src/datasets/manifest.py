@@ -1,4 +1,4 @@
-"""The manifest: every clip that a dataset lists is in it, or in the quarantine table with the reason."""
+"""The manifest: every clip that a dataset lists is in the manifest or, with the reason, in the quarantine table."""
 
 import concurrent.futures
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 NEEDED = ("train", "test")  # val is cut from train where none is published
-SAID = 5000  # clips between two lines of progress
+LOG_EVERY = 5000  # clips
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -32,15 +32,15 @@ def make(data, threads: int = 1) -> None:
     The manifest has id, one column per modality (path relative to the raw folder), label, split (train, val, test),
     group, duration (seconds, of the longest modality) and checksum (of the files, in the order of the modalities).
 
-    Raises UserError for ids that are doubled or leave the folder, labels that are no class, and a quarantined share
-    above the set one.
+    Raises UserError for repeated ids, paths outside of the folder, unknown labels, and a quarantined fraction above
+    `max_quarantine`.
     """
     clips = listed_clips(data)
     log.info(f"manifest {data.name}  reading {len(clips)} clips")
     rows, bad = look(data, clips, threads, hashed=True)
     with files.whole(data.manifest / "quarantine.parquet") as table:
         bad.to_parquet(table)
-    quarantine.check_share(data, bad, len(clips))
+    quarantine.check_fraction(data, bad, len(clips))
     manifest = with_val(pd.DataFrame(rows), data.dataset.params)
     with files.whole(data.manifest / "manifest.parquet") as table:
         manifest.to_parquet(table)
@@ -58,26 +58,26 @@ def listed_clips(data) -> list[Clip]:
 
 
 def look(data, clips: list[Clip], threads: int, hashed: bool) -> tuple[list[dict], pd.DataFrame]:
-    """Rows of the manifest, and the quarantine table; every file is opened, and only if `hashed` read whole, unless the
-    plan has just done so.
+    """Rows of the manifest, and the quarantine table. Every file is opened; it is read whole only if `hashed`, and
+    not if the plan has just hashed it.
     """
-    known = files.read_json(data.seen) if hashed and data.seen.exists() else {}
+    hashes = files.read_json(data.seen) if hashed and data.seen.exists() else {}
 
     def checksum(name: str) -> str:
-        return files.digest(data.raw / name, known.get(name)) if hashed else ""
+        return files.digest(data.raw / name, hashes.get(name)) if hashed else ""
 
     looks = []
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for one in pool.map(lambda clip: _look(clip, data.raw, data.extractors, checksum), clips):
-            looks.append(one)
-            if len(looks) % SAID == 0:
+        for result in pool.map(lambda clip: _look(clip, data.raw, data.extractors, checksum), clips):
+            looks.append(result)
+            if len(looks) % LOG_EVERY == 0:
                 log.info(f"manifest {data.name}  {len(looks)} of {len(clips)} clips")
     bad = quarantine.table([reason for _, reason in looks if reason], "manifest")
     return [row for row, reason in looks if not reason], bad
 
 
 def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
-    """What is wrong with a list of clips as a whole is an error, not a matter for the quarantine."""
+    """Raises UserError for mistakes in the list of clips, which are not a matter for the quarantine."""
     if not clips:
         raise UserError(f"{name}: expected clips, but got none in the dataset's lists")
 
@@ -94,12 +94,12 @@ def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
     seen: dict[str, int] = {}
     for clip in clips:
         seen[clip.id] = seen.get(clip.id, 0) + 1
-    complain([clip for clip, n in seen.items() if n > 1], "ids that stand twice in the lists")
+    complain([clip for clip, n in seen.items() if n > 1], "ids that occur twice in the lists")
     labels = sorted({c.label for c in clips} - set(dataset.classes))
     if labels:
         hint = closest(labels[0], dataset.classes)
         first = next(c.id for c in clips if c.label == labels[0])
-        raise UserError(f"{name}: labels that are no class of the dataset: {listed(labels)} (of {first}){hint}")
+        raise UserError(f"{name}: expected labels that are classes, but got {listed(labels)} (of {first}){hint}")
     splits = [f"{c.id} ({c.split})" for c in clips if c.split not in SPLITS]
     complain(splits, f"splits other than {', '.join(SPLITS)}")
     missing = [c.id for c in clips if set(c.files) != set(dataset.modalities)]
@@ -112,7 +112,7 @@ def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
 def _look(
     clip: Clip, folder: Path, extractors: dict[str, Extractor], checksum: Callable[[str], str]
 ) -> tuple[dict | None, tuple | None]:
-    """A manifest row, or what goes to the quarantine table."""
+    """A row of the manifest, or a row of the quarantine table."""
     durations = []
     for m, extractor in extractors.items():
         name = os.fsencode(clip.files[m].as_posix())
@@ -138,7 +138,7 @@ def _look(
 
 
 def _pointer(file: Path) -> str | None:
-    """What a repository that was cloned without Git LFS has in place of its files."""
+    """The reason if the file is the pointer of a repository that was cloned without Git LFS."""
     with suppress(OSError):
         if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(POINTER):
             return "Git LFS pointer in place of the file: run `git lfs pull` in the repository"
@@ -152,23 +152,23 @@ def with_val(manifest: pd.DataFrame, params: DatasetParams) -> pd.DataFrame:
     return manifest
 
 
-def cut_val(manifest: pd.DataFrame, share: float, seed: int) -> pd.Series:
+def cut_val(manifest: pd.DataFrame, fraction: float, seed: int) -> pd.Series:
     """The splits, with `val` cut from `train`: stratified by label, and no group on both sides.
 
-    The share is met as nearly as whole folds of groups allow. Raises UserError if there are too few groups.
+    The fraction is met as nearly as whole folds of groups allow. Raises UserError if there are too few groups.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     train = manifest[manifest.split == "train"]
-    folds = min(int(1 / share), int(1 / share) + 1, key=lambda n: abs(1 / n - share))
+    folds = min(int(1 / fraction), int(1 / fraction) + 1, key=lambda n: abs(1 / n - fraction))
     for what, most in (("groups", train.group.nunique()), ("of a label", train.label.value_counts().max())):
         if not most >= folds:
             raise UserError(
-                f"val_fraction: {share} asks for {folds} folds of the {len(train)} training clips, "
-                f"expected at least as many {what}, but got {most}; raise val_fraction or add clips"
+                f"val_fraction: {fraction} cuts the {len(train)} training clips into {folds} folds: "
+                f"expected at least {folds} {what}, but got {most}; raise val_fraction or add clips"
             )
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(train, train.label, train.group)
-    held_out = min((fold for _, fold in cut), key=lambda fold: abs(len(fold) / len(train) - share))
+    held_out = min((fold for _, fold in cut), key=lambda fold: abs(len(fold) / len(train) - fraction))
     splits = manifest.split.to_numpy(copy=True).astype(object)
     splits[np.flatnonzero(manifest.split == "train")[held_out]] = "val"
     return pd.Series(splits, index=manifest.index, dtype="str")

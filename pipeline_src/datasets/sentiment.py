@@ -1,8 +1,8 @@
-"""What CMU-MOSI and CMU-MOSEI share: the pickle of features, and how it becomes a file per clip and modality.
+"""The base of CMU-MOSI and CMU-MOSEI, whose published pickle of features becomes a file per clip and modality.
 
 The pickle (of MultiBench, used by the papers on balanced learning) has `train`, `valid` and `test`, each with `vision`,
 `audio`, `text` (N, T, D), `labels` (N, 1, 1) from -3 to 3, and `id`. Two classes: negative below 0, positive from 0.
-Values that are not finite (CMU-MOSI's audio has -inf) are counted and kept: the recipe says what becomes of them.
+Values that are not finite (CMU-MOSI's audio has -inf) are counted and kept: `non_finite` of the recipe decides.
 """
 
 import logging
@@ -41,8 +41,8 @@ class Sentiment(Dataset):
         content = pickles.read(self.folder / self.params.file)
         file = self.folder / self.params.file
         if not isinstance(content, dict) or not set(SPLITS.values()) <= set(content):
-            found = listed(content) if isinstance(content, dict) else type(content).__name__
-            raise UserError(f"{file}: expected {', '.join(SPLITS.values())}, but got {found}; {FIX}")
+            got = listed(content) if isinstance(content, dict) else type(content).__name__
+            raise UserError(f"{file}: expected {', '.join(SPLITS.values())}, but got {got}; {FIX}")
         lists.write_clips(
             folder, (clip for split, key in SPLITS.items() for clip in _split(file, content[key], key, split, folder))
         )
@@ -51,19 +51,19 @@ class Sentiment(Dataset):
         return lists.read_clips(folder, self.modalities)
 
 
-def _split(file: Path, part, key: str, split: str, folder: Path) -> Iterator[Clip]:
-    """Write one split's arrays, and give its clips."""
+def _split(file: Path, content, key: str, split: str, folder: Path) -> Iterator[Clip]:
+    """Write the arrays of a split; yields its clips."""
     wanted = (*KEYS.values(), "labels", "id")
-    if not isinstance(part, dict) or not set(wanted) <= set(part):
-        found = listed(part) if isinstance(part, dict) else type(part).__name__
-        raise UserError(f"{file}: {key}: expected {', '.join(wanted)}, but got {found}; {FIX}")
-    labels, ids = np.asarray(part["labels"]), part["id"]
+    if not isinstance(content, dict) or not set(wanted) <= set(content):
+        got = listed(content) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{file}: {key}: expected {', '.join(wanted)}, but got {got}; {FIX}")
+    labels, ids = np.asarray(content["labels"]), content["id"]
     count = len(labels)
     for name in KEYS.values():
-        array = part[name]
+        array = content[name]
         if not isinstance(array, np.ndarray) or array.ndim != 3 or len(array) != count or array.dtype.kind != "f":
-            found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise UserError(f"{file}: {key}: expected {name} as floats ({count}, T, D), but got {found}; {FIX}")
+            got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise UserError(f"{file}: {key}: expected {name} as floats ({count}, T, D), but got {got}; {FIX}")
     if labels.size != count or labels.dtype.kind not in "fiu" or len(ids) != count:
         raise UserError(
             f"{file}: {key}: expected a label and an id for each of {count} clips, but got labels {labels.dtype} "
@@ -74,7 +74,7 @@ def _split(file: Path, part, key: str, split: str, folder: Path) -> Iterator[Cli
     if len(outside):
         raise UserError(
             f"{file}: {key}: expected labels from -3 to 3, but got {labels[outside[0]]} at row {outside[0]} and "
-            f"{len(outside)} such; {FIX}"
+            f"{len(outside) - 1} more; {FIX}"
         )
     for m in KEYS:
         (folder / m).mkdir(exist_ok=True)
@@ -84,19 +84,19 @@ def _split(file: Path, part, key: str, split: str, folder: Path) -> Iterator[Cli
         clip = f"{re.sub(r'[^A-Za-z0-9_=+@-]', '_', video)}-{split}-{i:05d}"
         names = {m: Path(f"{m}/{clip}.npy") for m in KEYS}
         for m, name in KEYS.items():
-            values = np.array(part[name][i], np.float32)
+            values = np.array(content[name][i], np.float32)
             broken[m] += int(np.count_nonzero(~np.isfinite(values)))
             np.save(folder / names[m], values, allow_pickle=False)
         yield Clip(clip, Sentiment.classes[int(labels[i] >= 0)], split, video, names)
     for m, values in broken.items():
         if values:
             log.warning(
-                f"{file.name} {key}  {values} values of {m} are not finite; the recipe's `non_finite` says what of it",
+                f"{file.name} {key}  {values} values of {m} are not finite; `non_finite` of the recipe decides",
             )
 
 
 def video_of(name) -> str:
-    """The video that a clip is cut from: `abc[3]`, `abc_3` and (abc, start, end) are of the video abc."""
+    """The video of a clip: abc for `abc[3]`, `abc_3` and (abc, start, end)."""
     first = name
     while isinstance(first, np.ndarray | list | tuple) and len(first):
         first = first[0]

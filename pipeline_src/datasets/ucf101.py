@@ -40,7 +40,7 @@ class UCF101(Dataset):
 UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi ...    from UCF101.rar, which needs unrar or bsdtar
 ucfTrainTestlist/classInd.txt, trainlist01.txt, testlist01.txt ...
                                                            from UCF101TrainTestSplits-RecognitionTask.zip, which `fetch`
-                                                           unpacks if it lies here; no checksum is published
+                                                           unpacks if it is here; no checksum is published
 """
 
     @cached_property
@@ -56,14 +56,14 @@ ucfTrainTestlist/classInd.txt, trainlist01.txt, testlist01.txt ...
             rows += [(row, split) for row in lists.read(file, columns, FIX, separator=" ")]
         stem = {row: Path(row.cells[0].replace("\\", "/")).stem for row, _ in rows}
         lists.once([row for row, _ in rows], stem.__getitem__, FIX)
-        found = lists.stems(folder, (".avi", ".mp4"))
-        known = frozenset(self.classes)
+        present = lists.stems(folder, (".avi", ".mp4"))
+        classes = frozenset(self.classes)
         for row, split in rows:
             name = NAME.fullmatch(stem[row])
             if name is None:
                 raise UserError(f"{row.place}: expected <class>/v_<class>_gNN_cNN.avi, but got {row.cells[0]!r}; {FIX}")
             label = Path(row.cells[0].replace("\\", "/")).parent.name or name["label"]
-            lists.label(row, label, known, FIX)
-            file = found.get(stem[row], Path(f"UCF-101/{label}/{stem[row]}.avi"))
+            lists.label(row, label, classes, FIX)
+            file = present.get(stem[row], Path(f"UCF-101/{label}/{stem[row]}.avi"))
             group = f"{name['label']}_{name['group']}"
             yield Clip(stem[row], label, split, group, dict.fromkeys(self.modalities, file))

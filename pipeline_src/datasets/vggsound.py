@@ -25,7 +25,7 @@ class VGGSound(Dataset):
     homepage = "https://github.com/hche11/VGGSound; videos: https://huggingface.co/datasets/Loie/VGGSound"
     licence = "annotations CC BY 4.0; videos under YouTube's terms"
     citation = "Chen et al., VGGSound: A Large-scale Audio-Visual Dataset, ICASSP 2020"
-    sizes: ClassVar = {"train": 184_020, "test": 15_447}  # about: as found by users
+    sizes: ClassVar = {"train": 184_020, "test": 15_447}  # about, as users report
     layout = """
 vggsound.csv                        from the first address, folder data
 **/---g-f_I2yQ_000001.mp4 ...       <video>_<start second>.mp4, in any folders; archives are unpacked by `fetch`
@@ -40,8 +40,8 @@ vggsound.csv                        from the first address, folder data
         return lists.classes(self._rows, 2, CLASSES, FIX)
 
     def clips(self, folder: Path) -> Iterable[Clip]:
-        known = self.classes  # checks the labels
-        found = lists.stems(folder, (".mp4", ".mkv", ".webm"))
+        classes = self.classes  # checks the labels
+        present = lists.stems(folder, (".mp4", ".mkv", ".webm"))
         for row in lists.once(self._rows, lambda row: f"{row.cells[0]},{row.cells[1]}", FIX):
             video, start, label, split = row.cells
             if not start.isdecimal():
@@ -49,5 +49,5 @@ vggsound.csv                        from the first address, folder data
             if split not in ("train", "test"):
                 raise UserError(f"{row.place}: expected train or test, but got {split!r}; {FIX}")
             clip = f"{video}_{int(start):06d}"
-            file = found.get(clip, Path(f"videos/{clip}.mp4"))
-            yield Clip(clip, lists.label(row, label, known, FIX), split, video, dict.fromkeys(self.modalities, file))
+            file = present.get(clip, Path(f"videos/{clip}.mp4"))
+            yield Clip(clip, lists.label(row, label, classes, FIX), split, video, dict.fromkeys(self.modalities, file))

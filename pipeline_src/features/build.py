@@ -1,8 +1,8 @@
-"""Builds the feature cache: every clip decoded once, into shards of an Arrow file that training maps into memory.
+"""Builds the feature cache: decodes every clip once, into shards of an Arrow file that training maps into memory.
 
 A shard has a column per modality with the canonical type `arrow.fixed_shape_tensor`, plus id, label, split and group.
-It is written in record batches of about 16 MB, so memory stays bounded however large it is. What cannot be decoded
-goes to the shard's quarantine table.
+It is written in record batches of about 16 MB, so memory does not grow with its size. Clips that cannot be decoded
+go to the quarantine table of the shard.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ BATCH_BYTES = 16 << 20
 
 
 def extract(data, index: int) -> None:
-    """Write shard `index` of the dataset: the clips of its equal slice of the manifest.
+    """Write shard `index` of the dataset: an equal slice of the manifest.
 
-    `data` is the plan's entry of the dataset. Writes the shard and, beside it, its quarantine table.
+    `data` is the plan's entry of the dataset. Writes the shard and its quarantine table.
     """
     manifest = pd.read_parquet(files.awaited(data.manifest / "manifest.parquet"))
     stem, count = data.shards[index], len(data.shards)
@@ -46,7 +46,7 @@ def extract(data, index: int) -> None:
     row_bytes = sum(x.row_bytes for x in data.extractors.values())
     size = max(1, BATCH_BYTES // row_bytes)
     job, bad, done = f"extract {data.name} shard {index + 1} of {count}", [], 0
-    # The quarantine table comes first: a shard that exists has its table beside it.
+    # The quarantine table comes first: so a shard that exists has its table.
     with files.whole(stem.with_suffix(".arrow")) as temporary:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for start in range(0, len(rows), size):
@@ -91,9 +91,9 @@ def _decode(
 
 
 def pack(data) -> None:
-    """Close the cache: check the quarantined share, gather the statistics of the training split, write cache.json.
+    """Close the cache: check the quarantined fraction, gather the statistics of the training split, write cache.json.
 
-    Statistics are the mean and deviation per channel (frames), per feature of the steps that are no padding (sequence)
+    Statistics are the mean and deviation per channel (frames), per feature over steps that are not padding (sequence)
     or of all values (spectrograms), over `train` alone; tokens have none.
     """
     manifest = pd.read_parquet(files.awaited(data.manifest / "manifest.parquet"))
@@ -104,7 +104,7 @@ def pack(data) -> None:
     )
     with files.whole(data.cache / "quarantine.parquet") as table:
         bad.to_parquet(table)
-    quarantine.check_share(data, bad, len(manifest) + int((bad.stage == "manifest").sum()))
+    quarantine.check_fraction(data, bad, len(manifest) + int((bad.stage == "manifest").sum()))
 
     # A hash per column, so that it does not depend on how the rows are cut into shards and batches.
     digests = {name: hashlib.sha256() for name in ("id", "label", "split", "group", *data.extractors)}
@@ -140,7 +140,7 @@ def pack(data) -> None:
 
 
 class _Moments:
-    """Running mean and deviation in float64, of the values that share what is left of the shape without `axes`."""
+    """Running mean and standard deviation in float64, over `axes` of the layout."""
 
     def __init__(self, layout: str):
         self.layout = layout
@@ -164,5 +164,5 @@ class _Moments:
             return {"mean": [0.0], "std": [1.0]}
         mean = np.atleast_1d(self.sum / self.count)
         std = np.sqrt(np.maximum(np.atleast_1d(self.square / self.count) - mean**2, 0))
-        # A constant modality keeps its scale rather than being divided by nothing, or by the rounding of the sums.
+        # A constant modality keeps its scale: dividing by zero, or by the rounding of the sums, makes no sense.
         return {"mean": mean.tolist(), "std": np.where(std > 1e-8 + 1e-6 * np.abs(mean), std, 1.0).tolist()}

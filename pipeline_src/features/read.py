@@ -1,4 +1,4 @@
-"""Reads the feature cache without copying it: shards are mapped into memory and looked at in place."""
+"""Reads the feature cache without copying it: shards are mapped into memory."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -28,7 +28,7 @@ def tensors(shard: Path) -> Iterator[dict[str, Any]]:
 
 
 class Cache:
-    """A finished cache: what is in it, and the rows of any modality by number.
+    """A finished cache: its index, and the rows of any modality by number.
 
     `clips` has id, label (index into `classes`), split and group of every row, in the order of the manifest.
     """

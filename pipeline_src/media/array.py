@@ -1,4 +1,4 @@
-"""Features that were computed before, one .npy file per clip: the input of CMU-MOSI and CMU-MOSEI."""
+"""Precomputed features, a .npy file per clip: the input of CMU-MOSI and CMU-MOSEI."""
 
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,9 @@ class ArrayParams(ExtractorParams):
     length: int = Field(ge=1, le=100_000, description="steps that the sequence is cut or padded to; published 50")
     features: int = Field(ge=1, le=100_000, description="numbers per step; a file with another number is refused")
     keep: Literal["start", "end"] = Field(default="start", description="which steps of a longer sequence are kept")
-    pad: Literal["end", "start"] = Field(default="end", description="where steps of zeros are put to a shorter one")
+    pad: Literal["end", "start"] = Field(
+        default="end", description="side on which shorter arrays are padded with zeros"
+    )
     non_finite: Literal["zero", "refuse"] = Field(
         description="infinite or undefined values become 0, as in the released code for CMU-MOSEI's -inf in the sound, "
         "or put the clip into quarantine"
@@ -33,7 +35,7 @@ class Array(Extractor):
         return (self.params.length, self.params.features)
 
     def probe(self, file: Path) -> float:
-        """0: the steps' rate is not known. Raises MediaError if the file is no array of the right shape."""
+        """0: the steps' rate is not known. Raises MediaError if the file holds no array of the right shape."""
         self._load(file)
         return 0.0
 

@@ -1,4 +1,4 @@
-"""What a feature extractor is: one file of one modality in, one array of fixed shape out."""
+"""The interface of feature extractors: a file of a modality in, an array of fixed shape out."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -12,7 +12,7 @@ extractors = Registry("pipeline_src.media", "feature extractor")
 
 
 class MediaError(Exception):
-    """A file that cannot give what was asked of it; the message is the reason that the quarantine table shows."""
+    """A file that cannot be used; the message is the reason that the quarantine table shows."""
 
 
 class ExtractorParams(Section):
@@ -26,9 +26,9 @@ class ExtractorParams(Section):
 class Extractor:
     """Turns a media file into the model's input.
 
-    `shape` and `dtype` are those of one clip's array; `layout` says how encoders and augmentation are to read it:
-    "frames" (T, C, H, W), "spectrogram" (F, T), "sequence" (T, D), whose steps of nothing but zeros are padding, or
-    "tokens" (L,), numbers of words with 0 for padding.
+    `shape` and `dtype` are those of one clip's array; `layout` tells encoders and augmentation how to read it:
+    "frames" (T, C, H, W), "spectrogram" (F, T), "sequence" (T, D), where steps of zeros are padding, or
+    "tokens" (L,), indices of words, where 0 is padding.
     """
 
     Params: ClassVar[type[ExtractorParams]] = ExtractorParams
@@ -48,8 +48,9 @@ class Extractor:
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
     def probe(self, file: Path) -> float:
-        """Duration in seconds, from the container alone; 0 of what has none. Raises MediaError if the file lacks the
-        stream it takes.
+        """Duration in seconds, as the container states it; 0 if the format has none.
+
+        Raises MediaError if the file lacks the stream.
         """
         raise NotImplementedError
 

@@ -1,8 +1,8 @@
-"""Opening and decoding media files with PyAV, every failure a MediaError whose reason fits in a table cell.
+"""Opening and decoding media files with PyAV. Every failure is a MediaError with a short reason.
 
-Reasons never hold the path: the quarantine table has it in its own column. A file that was cut short must not pass for
-a shorter clip, so its packets are read to the end and compared with what the container states; reading packets
-without decoding them costs little.
+Reasons do not contain the path, which has its own column in the quarantine table. A truncated file must not pass for a
+shorter clip, so its packets are read to the end and compared with the duration that the container states; reading
+packets without decoding them costs little.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,8 +15,8 @@ import numpy as np
 
 from pipeline_src.media.base import MediaError
 
-# Seconds, and share of the stated duration, that the packets may fall short: containers round, and pad the last packet.
-SLACK, SLACK_SHARE = Fraction(1, 10), Fraction(2, 100)
+# Packets may end this many seconds, and this fraction, before the stated duration: containers round and pad.
+SLACK, SLACK_FRACTION = Fraction(1, 10), Fraction(2, 100)
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def duration(file: Path, kind: str) -> float:
 
 
 def stated_duration(container, stream) -> Fraction:
-    """Seconds that the container states for the stream, or else for itself, exactly. Raises MediaError if neither."""
+    """Seconds that the container states for the stream, or else for itself. Raises MediaError if neither."""
     if stream.duration:
         return stream.duration * stream.time_base
     if container.duration:
@@ -67,41 +67,41 @@ def stated_duration(container, stream) -> Fraction:
 
 
 def packets(container, stream) -> Iterator:
-    """The packets of `stream` in the file's order, those after a damaged one left out; all are read to the end.
+    """The packets of `stream` in the file's order, up to the first damaged one; the file is read to its end.
 
     Raises MediaError at the end if a packet was damaged or they end before the stated duration.
     """
-    starts, ends, own_end, damaged = [], [], Fraction(0), None
+    starts, ends, stream_end, damaged = [], [], Fraction(0), None
     # FLV states no duration for a packet; then the last frame counts as long as a frame is on average.
     rate = getattr(stream, "average_rate", None)
     for packet in container.demux():
         mine = packet.stream.index == stream.index
         if packet.is_corrupt:
             if mine and damaged is None:
-                damaged = own_end
+                damaged = stream_end
             continue
         if packet.pts is not None:
             starts.append(packet.pts * packet.time_base)
             ends.append((packet.pts + (packet.duration or 0)) * packet.time_base)
             if mine:
                 ends[-1] += 1 / rate if rate and not packet.duration else 0
-                own_end = max(own_end, ends[-1])
+                stream_end = max(stream_end, ends[-1])
         if mine and damaged is None:
             yield packet
-    # A stream that has no duration of its own may rightly end before the longest one, which the container's is for.
+    # The container states the duration of its longest stream; one without a duration may end earlier.
     if stream.duration:
-        found = own_end - (stream.start_time or 0) * stream.time_base
+        decoded = stream_end - (stream.start_time or 0) * stream.time_base
     else:
-        found = max(ends, default=Fraction(0)) - min(starts, default=Fraction(0))
+        decoded = max(ends, default=Fraction(0)) - min(starts, default=Fraction(0))
     stated = stated_duration(container, stream)
-    if found < stated - SLACK - SLACK_SHARE * stated:
-        raise MediaError(f"truncated: decoded {float(found):.2f} s of {float(stated):.2f} s")
+    if decoded < stated - SLACK - SLACK_FRACTION * stated:
+        raise MediaError(f"truncated: decoded {float(decoded):.2f} s of {float(stated):.2f} s")
     if damaged is not None:
         raise MediaError(f"cannot be decoded: damaged packet at {float(damaged):.2f} s")
 
 
 def decode(container, stream, take: Callable[[Any], bool]) -> None:
-    """Give the frames of `stream` to `take` in display order until it returns True, then read on without decoding.
+    """Pass the frames of `stream` to `take` in display order until it returns True; read the rest without decoding.
 
     Raises MediaError as `packets` does.
     """

@@ -1,9 +1,9 @@
-"""The frames of a video that are on display at given times, decoding no more of the file than they need.
+"""The frames of a video that are on display at given times; no more of the file is decoded than they need.
 
 Where a container keeps every frame's time of display (MP4, Matroska, FLV), the packets alone say which frames those
 are: decoding then begins at the last keyframe before each and leaves out, on the way, frames that no other one refers
 to. Elsewhere, and wherever that does not give the very frame, every frame up to the last that is wanted is decoded.
-Either way every packet is read, so that a file that was cut short is found out.
+Either way every packet is read, so a truncated file is noticed.
 """
 
 import itertools
@@ -66,10 +66,10 @@ def _spans(container, stream, wanted: list[Fraction]) -> tuple[list[int], list[t
 
 
 def _decode_spans(file: Path, chosen: list[int], spans: list[tuple[int, int]]) -> list | None:
-    """The frames with the chosen timestamps, or None if the decoder does not give each of them whole."""
+    """The frames with the chosen timestamps, or None if the decoder does not give all of them undamaged."""
     import av
 
-    wanted, found, left = set(chosen), {}, list(spans)
+    wanted, decoded, left = set(chosen), {}, list(spans)
     with opened(file, "video") as (container, stream):
         decoder = stream.codec_context
         try:
@@ -77,19 +77,19 @@ def _decode_spans(file: Path, chosen: list[int], spans: list[tuple[int, int]]) -
                 key, last = left[0]
                 if number < key:
                     continue
-                # Without this frame no wanted one changes, if nothing refers to it.
+                # A frame that no other refers to can be skipped.
                 decoder.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
                 frames = packet.decode()
                 if number == last:
                     frames += decoder.decode(None)
                     decoder.flush_buffers()
                     left.pop(0)
-                found.update((f.pts, f) for f in frames if f.pts in wanted and not f.is_corrupt)
+                decoded.update((f.pts, f) for f in frames if f.pts in wanted and not f.is_corrupt)
                 if not left:
                     break
         except (av.FFmpegError, ValueError):
             return None
-    return [found[pts] for pts in chosen] if found.keys() == wanted else None
+    return [decoded[pts] for pts in chosen] if decoded.keys() == wanted else None
 
 
 def _decode_all(container, stream, wanted: list[Fraction]) -> list:

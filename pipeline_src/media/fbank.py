@@ -23,7 +23,7 @@ class FbankParams(ExtractorParams):
     window_ms: float = Field(default=25.0, gt=1, le=1000, description="length of the window, ms")
     shift_ms: float = Field(default=10.0, gt=0.1, le=1000, description="step between windows, ms")
     mean: float = Field(default=0.0, description="subtracted from every value, of windows that fill up, too")
-    scale: float = Field(default=1.0, gt=0, description="what is left is divided by this")
+    scale: float = Field(default=1.0, gt=0, description="divisor, after the mean is subtracted")
 
 
 @extractors.register("fbank")
@@ -54,8 +54,8 @@ class Fbank(Extractor):
         wave = mono(file, p.sample_rate, 1 + round(span * p.sample_rate / 1000))
         values = fbank(wave, p)
         if not len(values):
-            found = 1000 * len(wave) / p.sample_rate
-            raise MediaError(f"too short: {found:.0f} ms of sound, a window has {p.window_ms:.0f} ms")
+            length = 1000 * len(wave) / p.sample_rate
+            raise MediaError(f"too short: expected at least {p.window_ms:.0f} ms of sound, but got {length:.0f} ms")
         values = np.pad(values[: p.frames], ((0, max(0, p.frames - len(values))), (0, 0)))
         return ((values.T - p.mean) / p.scale).astype(self.dtype)
 

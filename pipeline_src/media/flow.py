@@ -28,7 +28,7 @@ class FlowParams(PickParams):
         description="short side that frames are scaled to before the flow is computed, and which displacements are "
         "pixels of; null: as they are",
     )
-    gap: int = Field(default=1, ge=1, le=100, description="frames, at the mean rate, from one picture to the other")
+    gap: int = Field(default=1, ge=1, le=100, description="frames, at the mean rate, between the two pictures")
     bound: float = Field(
         default=20.0, gt=0, le=1000, description="pixels; displacements are cut to +- this, which becomes 0 and 255"
     )
@@ -59,7 +59,7 @@ class Flow(Extractor):
 
         def times(seconds: Fraction, rate: Fraction) -> list[Fraction]:
             gap = self.params.gap / rate
-            # The last frame has no next one, so the last pair is the one before.
+            # The last frame has no successor, so the last pair ends there.
             firsts = [max(Fraction(0), min(time, seconds - 2 * gap)) for time in self.params.times(seconds)]
             return [time for first in firsts for time in (first, first + gap)]
 
@@ -75,7 +75,7 @@ class Flow(Extractor):
     def _pair(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         from PIL import Image
 
-        pictures = [Image.fromarray(as_bytes(part, self.params.bound)) for part in tv_l1(before, after)]
+        pictures = [Image.fromarray(as_bytes(component, self.params.bound)) for component in tv_l1(before, after)]
         return np.stack([np.asarray(square(picture, self.params.size, self.params.fit)) for picture in pictures])
 
 

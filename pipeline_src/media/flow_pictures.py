@@ -46,11 +46,11 @@ class FlowPictures(Extractor):
         return 0.0
 
     def extract(self, file: Path) -> np.ndarray:
-        """Raises MediaError if u and v do not have the same pictures, or one that is wanted cannot be read."""
+        """Raises MediaError if u and v do not have the same pictures, or if a picture cannot be read."""
         pairs = _pairs(file)
         count = Fraction(len(pairs))
         chosen = [pairs[min(int(time), len(pairs) - 1)] for time in self.params.times(count)]
-        return np.stack([np.stack([self._square(part) for part in pair]) for pair in chosen])
+        return np.stack([np.stack([self._square(component) for component in pair]) for pair in chosen])
 
     def _square(self, file: Path) -> np.ndarray:
         return np.asarray(pictures.square(pictures.read(file, "L"), self.params.size, self.params.fit))

@@ -13,7 +13,7 @@ from pipeline_src.media.pictures import FIT, Fit
 
 class ImageParams(ExtractorParams):
     size: int = Field(ge=8, le=1024, description="side of the square output, pixels")
-    color: Literal["rgb", "grey"] = Field(description="three channels, or one (ITU-R 601-2 luma)")
+    color: Literal["rgb", "grey"] = Field(description="`rgb` has three channels, `grey` has one (ITU-R 601-2 luma)")
     fit: Fit = Field(description=FIT)
 
 

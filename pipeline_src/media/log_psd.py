@@ -1,6 +1,6 @@
 """Logarithmic power spectral density of the sound, standardised clip by clip: the audio input of PMR.
 
-PMR's own numbers: 22,050 Hz, 48,000 samples (257 x 299) or 160,000 (257 x 1004), n_fft 512, hop 159 (overlap 353),
+PMR's parameters: 22,050 Hz, 48,000 samples (257 x 299) or 160,000 (257 x 1004), n_fft 512, hop 159 (overlap 353),
 floor 1e-7.
 """
 
@@ -22,7 +22,7 @@ class LogPSDParams(ExtractorParams):
     n_fft: int = Field(ge=16, le=16_384, description="length of the Fourier transform and of its window, samples")
     hop: int = Field(ge=1, le=16_384, description="step between windows, samples")
     floor: float = Field(gt=0, le=1, description="added to the density before the logarithm")
-    standardize: bool = Field(description="subtract each clip's own mean and divide by its deviation")
+    standardize: bool = Field(description="subtract the clip's mean and divide by its standard deviation")
 
     @model_validator(mode="after")
     def _whole_window(self):

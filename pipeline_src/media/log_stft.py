@@ -1,6 +1,6 @@
 """Logarithmic magnitude spectrogram of the sound: the audio input of OGM-GE and the papers after it.
 
-OGM-GE's own numbers: CREMA-D (257 x 188) 22,050 Hz, 3 s, n_fft 512, hop 353, floor 1e-7, pad `tile`; VGGSound
+OGM-GE's parameters: CREMA-D (257 x 188) 22,050 Hz, 3 s, n_fft 512, hop 353, floor 1e-7, pad `tile`; VGGSound
 (129 x 626) 16 kHz, 5 s, n_fft 256, hop 128.
 """
 

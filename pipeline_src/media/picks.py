@@ -1,4 +1,4 @@
-"""Which moments of a clip are looked at: the choices of the published protocols, by name."""
+"""The moments of a clip that an extractor reads: the choices of the published protocols, by name."""
 
 from fractions import Fraction
 from typing import Literal
@@ -11,7 +11,7 @@ Pick = Literal["centers", "starts", "ends", "first"]
 
 
 class PickParams(ExtractorParams):
-    """Parameters of extractors that look at a few moments of a clip."""
+    """Parameters of extractors that read a few moments of a clip."""
 
     count: int = Field(ge=1, le=512, description="moments per clip")
     pick: Pick = Field(
@@ -31,13 +31,13 @@ class PickParams(ExtractorParams):
     @model_validator(mode="after")
     def _consistent(self):
         if (self.fps is None) == (self.pick == "first"):
-            raise ValueError(f"expected fps with pick `first`, and with it alone; `{self.pick}` is chosen")
+            raise ValueError(f"expected fps with pick `first`, and with it alone; but got `{self.pick}`")
         if self.of is not None and (self.pick not in ("centers", "starts") or self.of < self.count):
             raise ValueError("expected `of` of at least `count`, with pick `centers` or `starts`")
         return self
 
     def times(self, seconds: Fraction) -> list[Fraction]:
-        """Ascending times in a clip of so many seconds, from its start. `first` may go beyond a short clip's end."""
+        """Ascending times in a clip of this length, in seconds. `first` may go beyond a short clip's end."""
         count = self.count
         match self.pick:
             case "first":

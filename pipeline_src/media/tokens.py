@@ -1,9 +1,9 @@
 """A text as numbers of its words, without a vocabulary to build: the hashing trick (Weinberger et al., ICML 2009).
 
 A word is a run of letters, digits and underscores, in small letters; its number is 1 + hash mod `buckets`, the same on
-every machine, and 0 fills up. Two words may share a number: of V words, each shares its own with (V - 1) / buckets
-others on average. The papers' text encoders have learnt vocabularies of their own (BERT's, for FOOD-101), so a figure
-made with this one is comparable within a study, not with theirs.
+every machine, and 0 is padding. Two words may have the same number: each of V words shares its number with
+(V - 1) / buckets others on average. The papers' text encoders have learnt vocabularies (BERT's, for FOOD-101), so
+results with this one are comparable within a study, not with theirs.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class TokensParams(ExtractorParams):
 
 @extractors.register("tokens")
 class Tokens(Extractor):
-    """int32 (length,): numbers of the first words of a UTF-8 text file, 0 where there are no more."""
+    """int32 (length,): numbers of the first words of a UTF-8 text file, padded with 0."""
 
     Params = TokensParams
     layout = "tokens"

@@ -58,7 +58,7 @@ def aggregate(plan: Plan) -> None:
         if data.cache_file.exists():
             bad = pd.read_parquet(data.cache / "quarantine.parquet")
             clips = sum(files.read_json(data.cache_file)["splits"].values()) + len(bad)
-            quarantine.check_share(data, bad, clips)
+            quarantine.check_fraction(data, bad, clips)
     metrics = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "int64", "value": "float64"})
     metrics = metrics.astype({name: "str" for name in COLUMNS if name not in ("seed", "value")})
     table = accuracy_table(metrics, [cell.names for cell in plan.cells], study.seeds, confidence, ended)

@@ -95,7 +95,7 @@ def test_file_that_modalities_share_is_hashed_once(data):
 BOTH = {"sound": Path("sound/x"), "picture": Path("picture/x")}
 BAD_LISTS = {
     "no clips": ([], "expected clips, but got none"),
-    "doubled id": ([clip(1), clip(2), clip(1)], r"ids that stand twice in the lists: c1 \(1 of 3 clips\)"),
+    "doubled id": ([clip(1), clip(2), clip(1)], r"ids that occur twice in the lists: c1 \(1 of 3 clips\)"),
     "id that leaves": ([clip(1, id="../x")], r"ids that cannot name a file: '\.\./x'"),
     "id with a folder": ([clip(1, id="a/b")], r"ids that cannot name a file: 'a/b'"),
     "hidden id": ([clip(1, id=".x")], r"ids that cannot name a file: '\.x'"),
@@ -111,7 +111,7 @@ BAD_LISTS = {
     ),
     "unknown label": (
         [clip(1), clip(2, "dgo")],
-        r"labels that are no class of the dataset: dgo \(of c2\); did you mean 'dog'\? \(known: cat, dog\)",
+        r"expected labels that are classes, but got dgo \(of c2\); did you mean 'dog'\? \(known: cat, dog\)",
     ),
     "val alone": ([clip(1, split="val"), clip(2, split="test")], "of both splits .*, but got none of train"),
     "unknown split": ([clip(1, split="Train")], r"splits other than train, val, test: c1 \(Train\)"),
@@ -231,14 +231,15 @@ def test_no_folder_is_one_clear_error(data, tmp_path):
     data = data(many())
     shutil.rmtree(data.raw)
     with pytest.raises(
-        UserError, match=r"^fake: expected its files in .*/raw, but there is no such folder; .* fetch fake` fetches"
+        UserError, match=r"^fake: expected its files in .*/raw, but there is no such folder; .* fetch fake` downloads"
     ):
         manifest.make(data)
 
 
 def test_too_few_groups_for_the_share():
     clips = table(many(60, per_group=20))
-    with pytest.raises(UserError, match=r"val_fraction: 0\.1 asks for 10 folds of the 60 .* as many groups, but got 3"):
+    message = r"val_fraction: 0\.1 cuts the 60 .* into 10 folds: expected at least 10 groups, but got 3"
+    with pytest.raises(UserError, match=message):
         manifest.cut_val(clips, 0.1, seed=0)
     assert set(manifest.cut_val(clips, 0.3, seed=0)) == {"train", "val", "test"}
 

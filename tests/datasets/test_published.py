@@ -231,7 +231,7 @@ def test_lists_as_other_systems_save_them_say_the_same(copy, kind):
     assert list(ready(again).dataset.clips(again.raw)) == expected
 
 
-# In AVE a video may stand twice, as published, so nothing there is a contradiction.
+# In AVE a video may occur twice, as published, so nothing there is a contradiction.
 @pytest.mark.parametrize(
     ("kind", "what"),
     [
@@ -343,9 +343,9 @@ def test_the_published_colours_are_read_without_being_run(copy, tmp_path):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda data: data[:-100], r"train-images-idx3-ubyte\.gz: cannot be unpacked"),
+        (lambda data: data[:-100], r"train-images-idx3-ubyte\.gz: expected gzip, but got"),
         (lambda data: b"", r"train-images-idx3-ubyte\.gz: expected an IDX file of bytes \(N, 28, 28\), whole"),
-        (lambda data: b"<html>", r"cannot be unpacked: Not a gzipped file"),
+        (lambda data: b"<html>", r"expected gzip, but got Not a gzipped file"),
     ],
 )
 def test_mnist_files_that_are_broken(copy, edit, message):
@@ -355,7 +355,7 @@ def test_mnist_files_that_are_broken(copy, edit, message):
     with pytest.raises(UserError, match=message):
         fetch.fetch(Plan("params.yaml").named("cg_mnist"))
     file.unlink()
-    with pytest.raises(UserError, match="expected one of MNIST's files, but got none; fetch the files again"):
+    with pytest.raises(UserError, match="expected a file of MNIST, but got no file; fetch the files again"):
         fetch.fetch(Plan("params.yaml").named("cg_mnist"))
 
 
@@ -467,7 +467,7 @@ def test_every_published_data_set_says_where_it_comes_from(kind):
 def test_check_of_what_the_fetch_stage_makes(copy, kind, capsys):
     _, data = copy(kind)
     assert cli.main(["check", kind]) == 2
-    assert f"{kind}: not made yet; run `python -m pipeline_src fetch {kind}`" in capsys.readouterr().err
+    assert f"they are not made yet; run `python -m pipeline_src fetch {kind}`" in capsys.readouterr().err
     assert cli.main(["fetch", str(data.raw_index)]) == 0
     assert cli.main(["check", kind]) == 0
     total = sum(EXPECTED[kind][0].values())
@@ -505,7 +505,7 @@ def test_check_when_the_disk_is_too_small(copy, capsys, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     assert cli.main(["check"]) == 2
     assert re.search(
-        r"cremad: the cache takes [\d,]+ bytes, expected as many free in .*, but got 1", capsys.readouterr().err
+        r"cremad: expected [\d,]+ free bytes in .* for the cache, but got 1; make room", capsys.readouterr().err
     )
 
 
@@ -523,7 +523,7 @@ def test_check_works_for_the_embedded_data_set(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small.write_params(tmp_path, {"datasets": {"av_digits": {"max_quarantine": 0.1}}})
     assert cli.main(["check"]) == 2
-    assert "av_digits: not made yet" in capsys.readouterr().err
+    assert "but they are not made yet" in capsys.readouterr().err
     assert cli.main(["fetch", "av_digits"]) == 0
     assert cli.main(["check", "av_digits"]) == 0
     assert "ready     84 clips, 0 quarantined" in capsys.readouterr().out

@@ -72,7 +72,7 @@ def test_a_longer_sound_is_cut_and_its_mean_does_not_matter(tmp_path):
 
 
 def test_a_sound_shorter_than_a_window(tmp_path):
-    with pytest.raises(MediaError, match="too short: 20 ms of sound, a window has 25 ms"):
+    with pytest.raises(MediaError, match="too short: expected at least 25 ms of sound, but got 20 ms"):
         extractor().extract(write(tmp_path / "clip.wav", wave=noise(0.02, 16_000), rate=16_000))
 
 
