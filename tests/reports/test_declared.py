@@ -164,3 +164,17 @@ def test_every_figure_says_where_it_belongs_and_what_it_needs():
         assert figures.facts(name)["place"] in PLACES
         assert figures.facts(name)["needs"], name
         assert figures.module(name).rpartition(".")[2] == name, "a file per figure"
+
+
+def test_the_figure_of_the_guide_is_drawn(folder, monkeypatch):
+    text = (ROOT / "docs/figures-how-to.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    monkeypatch.setattr(figures, "_loaded", dict(figures._loaded))
+    facts = {"place": "views", "order": 50, "needs": ("accuracy", "macro_f1")}
+    assert 'place="views", order=50, needs=("accuracy", "macro_f1")' in code
+    monkeypatch.setitem(figures.entries, "rare_classes", ("docs", facts))
+    exec(compile(code, "figures-how-to.md", "exec"), {"__name__": "docs"})
+    plugged.method(monkeypatch)
+    aggregate(written())
+    assert "Mean over seeds. On the line, macro-F1 equals accuracy." in captions()
+    assert Path("results/figures/rare-classes-av_digits-concat.svg").exists()
