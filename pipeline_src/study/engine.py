@@ -19,7 +19,7 @@ from snakemake.settings.types import RerunTrigger
 
 from pipeline_src.core.errors import listed
 from pipeline_src.study import remains
-from pipeline_src.study.versioning import STAGES
+from pipeline_src.study.versioning import PARTS
 
 
 def steer(workflow, plan) -> Callable[[str | Path], str]:
@@ -71,7 +71,7 @@ def _asked(workflow) -> set[str]:
         return set()
     if dag.target_jobs or dag.until or dag.omit_from or dag.batch or dag.allowed_rules:
         return set()
-    return set(dag.targets or ["all"]) & {"all", *STAGES}
+    return set(dag.targets or ["all"]) & {"all", *PARTS}
 
 
 def _missing(plan, target: str) -> list[Path]:
@@ -80,11 +80,11 @@ def _missing(plan, target: str) -> list[Path]:
         return [path for path in [plan.index, *_stamps(plan, "runs")] if not path.exists()] + gone
     if target == "runs":
         return [path for path in _stamps(plan, "runs") if not path.exists()]
-    return [path for stage in STAGES[target] for job in plan.jobs(stage) for path in job if not path.exists()]
+    return [path for stage in PARTS[target] for job in plan.jobs(stage) for path in job if not path.exists()]
 
 
 def _stamps(plan, target: str) -> list[Path]:
-    return [path for stage in STAGES[target] for path, _ in plan.places(stage)]
+    return [path for stage in PARTS[target] for path, _ in plan.places(stage)]
 
 
 def _ask_for(workflow, gone: list[Path], outputs: set[str]) -> None:

@@ -133,6 +133,16 @@ def _finished(run: Run, cache: Cache, device: torch.device) -> MultimodalModel:
     return model.to(device, memory_format=torch.channels_last)
 
 
+def _required(run: Run) -> dict[str, dict[str, Any]]:
+    """What the runs that the method requires were and cost, their passes in samples through all encoders of `run`."""
+    costs = {}
+    for name, other in run.requires.items():
+        record, part = RunFiles(other).record(), len(other.cell.spec.modalities) / len(run.cell.spec.modalities)
+        passes = {k: part * record[k] for k in ("forwards", "backwards")}
+        costs[name] = {**other.names, "fingerprint": other.cell.fp, "seconds": record["seconds"], **passes}
+    return costs
+
+
 def _tidy(run: Run) -> None:
     """Remove what only a run that is not done needs."""
     for left in (ATTEMPT, CHECKPOINT):
@@ -177,6 +187,7 @@ def _epochs(
         "forwards": trainer.context.forwards,
         "backwards": trainer.context.backwards,
         "steps": trainer.context.step,
+        "required": _required(run),
         "peak_memory_mb": devices.peak_mb(device),
         "parameters_count": sum(p.numel() for p in trainer.model.parameters()),
     }

@@ -258,7 +258,6 @@ def test_modules_are_seeded_trained_and_kept():
 def test_the_prediction_is_the_same_in_training_and_evaluation(name, tmp_path, monkeypatch):
     monkeypatch.setitem(killed.CELLS, name, (name, {}, "sgd", True))
     one, cache, loaders = killed.cell(name, tmp_path)
-    one.requires = {}
     params = SimpleNamespace(
         resources=SimpleNamespace(train=SimpleNamespace(threads=1, mem_mb=1000)),
         training=SimpleNamespace(checkpoint_minutes=10),

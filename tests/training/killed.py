@@ -64,6 +64,7 @@ def cell(name: str, folder: Path):
             evaluation=how,
         ),
         seed=0,
+        requires={},
         names={"dataset": "d", "recipe": "r", "fusion": "concat", "method": name, "seed": 0},
         label=f"d/concat/{name} seed 0",
         folder=folder,

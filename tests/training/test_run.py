@@ -28,7 +28,9 @@ def make_run(folder, cache=None, **training):
     data = SimpleNamespace(cache_fp="cafe")
     cell = SimpleNamespace(spec=spec(cache, **training), code="c0de", fp="beef", data=data)
     names = {"dataset": "d", "recipe": "r", "fusion": "concat", "method": "joint", "seed": 0}
-    return SimpleNamespace(cell=cell, seed=0, names=names, label="d", folder=folder, record=folder / "record.json")
+    return SimpleNamespace(
+        cell=cell, seed=0, requires={}, names=names, label="d", folder=folder, record=folder / "record.json"
+    )
 
 
 def train(one, cache=None, stop=None):
