@@ -88,13 +88,13 @@ class Params(Section):
     methods: dict[str, Any] = Field(
         default={}, description="parameters of each method, by name; its published defaults otherwise"
     )
+    evaluation: Evaluation
+    reporting: Reporting
+    tracking: Tracking = Tracking()
     plugins: Annotated[list[str], AfterValidator(unique)] = Field(
         default=[],
         description="folders of your own with files that register methods, datasets, encoders, ...",
     )
-    evaluation: Evaluation
-    reporting: Reporting
-    tracking: Tracking = Tracking()
 
 
 class Network(Model):
