@@ -93,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("name", nargs="?", choices=["params", "resources", "recipe"], default="params")
     prune = command("prune", _prune)
     prune.add_argument("--yes", action="store_true", help="remove; without it, only list")
-    prune.add_argument("--also", nargs="+", default=[], metavar="FILE", help="params files of other studies that stay")
+    prune.add_argument(
+        "--also", nargs="+", default=[], metavar="FILE", help="params files elsewhere whose studies stay"
+    )
     track = command("track", _track)
     track.add_argument("--follow", action="store_true", help="go on, while the process that started this one lives")
     track.add_argument("--parent", type=int, default=os.getppid(), help=argparse.SUPPRESS)
@@ -280,11 +282,10 @@ def _schema(options) -> None:
 
 
 def _prune(options) -> None:
-    """List, and with --yes remove, caches and runs that no given params file names."""
-    from pipeline_src.study.plan import Plan
+    """List, and with --yes remove, caches and runs that no params file (here, in experiments/, or given) names."""
     from pipeline_src.study.prune import prune
 
-    prune([Plan(file) for file in (options.params, *options.also)], options.yes)
+    prune([options.params, *options.also], options.yes)
 
 
 def _track(options) -> None:

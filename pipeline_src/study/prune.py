@@ -1,13 +1,18 @@
-"""Removes outputs that params.yaml, the code and the raw data no longer lead to; they pile up because addresses never
+"""Removes outputs that no params file, the code and the raw data lead to any more; they pile up because addresses never
 clash.
 """
 
+import contextlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
 from pipeline_src.core.fingerprint import HEX
-from pipeline_src.study.plan import CACHE, MANIFEST, RAW, RUN, Plan
+from pipeline_src.study.plan import CACHE, MANIFEST, RAW, RUN, STUDY, Plan
+
+STUDY_KEY = re.compile(rb"^study:", re.MULTILINE)  # of a params file
 
 
 def stale(*plans: Plan) -> list[Path]:
@@ -15,22 +20,50 @@ def stale(*plans: Plan) -> list[Path]:
     data = [one for plan in plans for one in plan.data.values()]
     runs = [run for plan in plans for run in plan.runs]
     named = {path for one in data for path in (one.raw, one.manifest, one.cache)} | {run.folder for run in runs}
-    evaluations = {run.evaluation for run in runs}
+    evaluations, absent = {run.evaluation for run in runs}, _absent(plans)
     found = []
     for address in (RAW, MANIFEST, CACHE, RUN):
         shape = re.compile(re.sub(r"{\w+}", lambda part: HEX if part[0] == "{fp}" else "[^/.][^/]*", address))
         for path in sorted(Path().glob(re.sub(r"{\w+}", "*", address))):
             # Whatever else lies there is no output of ours: a user's own folder, or what a running job writes.
-            if path.is_dir() and path not in named and shape.fullmatch(path.as_posix()):
+            ours = path.is_dir() and path not in named and shape.fullmatch(path.as_posix())
+            if ours and not any(_of(path, name) for name in absent):
                 found.append(path)
     for folder in sorted({run.folder for run in runs}):
         found += [path for path in sorted(folder.glob("evaluation-*")) if path not in evaluations]
     return found
 
 
-def prune(plans: list[Plan], yes: bool) -> None:
-    """Print what is stale and its size; remove it if `yes`."""
-    total = 0
+def studies(given: Iterable[str | Path] = ()) -> list[Plan]:
+    """The plans of every study: of the files given, of YAML files here and in experiments/ that have a `study`, and of
+    those that tables were made of. Raises UserError for one that cannot be read, as nobody knows what it names.
+    """
+    made = []
+    for index in sorted(Path().glob(STUDY.format(study="*") + "/tables/index*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            made.append(Path(files.read_json(index)["params"]))
+    near = [path for pattern in ("*.y*ml", "experiments/*.y*ml") for path in sorted(Path().glob(pattern))]
+    others = [path for path in [*near, *made] if path.is_file() and STUDY_KEY.search(path.read_bytes())]
+    plans = {}
+    for path in [*map(Path, given), *others]:
+        if path.resolve() in plans:
+            continue
+        try:
+            plans[path.resolve()] = plan = Plan(path)
+            plan.runs  # noqa: B018
+        except UserError as error:
+            raise UserError(
+                f"{error}\n{path}: not pruned, as what this study names is not known; fix or move it"
+            ) from None
+    return list(plans.values())
+
+
+def prune(given: Iterable[str | Path], yes: bool) -> None:
+    """Print the studies that were considered, what none of them names, and its size; remove that if `yes`."""
+    plans, total = studies(given), 0
+    print(f"kept, as named by one of {len(plans)} studies: {', '.join(str(plan.file) for plan in plans)}")
+    for name in sorted(_absent(plans)):
+        print(f"kept, as its folder is not there: everything of {name}")
     for path in stale(*plans):
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         total += size
@@ -38,3 +71,14 @@ def prune(plans: list[Plan], yes: bool) -> None:
         if yes:
             files.remove(path)
     print(f"{total / 2**20:10.1f} MB  " + ("removed" if yes else "in all; --yes removes them"))
+
+
+def _absent(plans: Iterable[Plan]) -> set[str]:
+    """Datasets whose folder, the user's own, is not there now, so that addresses made from it are not known."""
+    data = [data for plan in plans for data in plan.data.values()]
+    return {one.name for one in data if one.dataset.folder is not None and not one.dataset.folder.is_dir()}
+
+
+def _of(path: Path, dataset: str) -> bool:
+    """Whether an address is of a dataset: its third part is the name, or the name and a fingerprint."""
+    return path.parts[2] == dataset or re.fullmatch(rf"{re.escape(dataset)}-{HEX}", path.parts[2]) is not None

@@ -279,6 +279,7 @@ def main() -> None:
     stub = Path(sys.argv[1])
     for name in ("snakemake.cli", "pipeline_src.cli", "pipeline_src.tracking.follow"):
         import_module(name)
+    import_module("snakemake.cli").get_argument_parser()  # finds all plug-ins
     from pipeline_src.study.plan import Plan
 
     for name, functions in STANDINS.items():
