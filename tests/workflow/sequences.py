@@ -62,7 +62,7 @@ class Sequence:
 
     def write(self, change: dict, name: str = "params.yaml") -> None:
         values = merged(self.base, change)
-        (self.folder / name).parent.mkdir(exist_ok=True)
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (self.folder / name).write_text(yaml.safe_dump(values, sort_keys=False))
         self.name = name
 
