@@ -83,6 +83,7 @@ class FusionFacts:
     """
 
     additive: ClassVar[bool] = False  # the joint logits are the sum of the unimodal logits
+    linear: ClassVar[bool] = False  # additive, and linear in each modality: `weights()` gives {m: (C, D_m)}
     own_classifiers: ClassVar[bool] = False  # not additive, but each modality has a classifier of its own
     taps: ClassVar[int] = 0  # how many of the last taps of each encoder it uses, at most
     reads: ClassVar[bool] = False  # it predicts from the hidden states at the taps

@@ -13,7 +13,7 @@ from pipeline_src.models.base import fusions
 from pipeline_src.models.fusions.base import Fusion, linear
 
 
-@fusions.register("concat", additive=True)
+@fusions.register("concat", additive=True, linear=True)
 class Concat(Fusion):
     def __init__(self, dims: dict[str, int], classes: int):
         super().__init__(dims, classes)
@@ -22,7 +22,18 @@ class Concat(Fusion):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         return self.joint(torch.cat([features[m] for m in self.dims], dim=1))
 
+    def weights(self) -> dict[str, Tensor]:
+        """W_m (C, D_m) of each modality."""
+        return dict(zip(self.dims, self.joint.weight.split(list(self.dims.values()), dim=1), strict=True))
+
+    def gradients(self) -> dict[str, list[Tensor]]:
+        """Each modality's part of the gradients: views of the blocks of the weight's, the bias is shared."""
+        gradient = self.joint.weight.grad
+        if gradient is None:
+            return {m: [] for m in self.dims}
+        parts = gradient.split(list(self.dims.values()), dim=1)
+        return {m: [part] for m, part in zip(self.dims, parts, strict=True)}
+
     def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        weights = self.joint.weight.split(list(self.dims.values()), dim=1)
         bias = self.joint.bias / len(self.dims)
-        return {m: affine(features[m], weight, bias) for m, weight in zip(self.dims, weights, strict=True)}
+        return {m: affine(features[m], weight, bias) for m, weight in self.weights().items()}

@@ -8,7 +8,7 @@ from pipeline_src.models.base import fusions
 from pipeline_src.models.fusions.base import Fusion, linear
 
 
-@fusions.register("sum", additive=True)
+@fusions.register("sum", additive=True, linear=True)
 class Sum(Fusion):
     def __init__(self, dims: dict[str, int], classes: int):
         super().__init__(dims, classes)
@@ -17,5 +17,13 @@ class Sum(Fusion):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         return sum(self.unimodal(features).values())
 
+    def gradients(self) -> dict[str, list[Tensor]]:
+        """Each modality's part of the gradients: those of its own term."""
+        return {m: [p.grad for p in term.parameters() if p.grad is not None] for m, term in self.terms.items()}
+
     def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {m: term(features[m]) for m, term in self.terms.items()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """W_m (C, D_m) of each modality."""
+        return {m: term.weight for m, term in self.terms.items()}
