@@ -108,6 +108,11 @@ class Setting(NamedTuple):
     epochs: int
     task: str = "classification"  # of the dataset
 
+    def fewer_than(self, least: int) -> str | None:
+        """What to say of fewer modalities than a method needs, or None."""
+        count, words = len(self.modalities), {2: "two modalities", 3: "three modalities"}
+        return f"expected {words.get(least, f'{least} modalities')} or more, but got {count}" if count < least else None
+
     @property
     def additive(self) -> bool:
         """Whether the fusion is a sum over modalities."""

@@ -135,27 +135,14 @@ class OGM(Method):
 
     Params = OGMParams
     quantities = (
-        discrepancy.SCORE,
-        discrepancy.RATIO,
-        Quantity(
-            name="coefficient",
-            unit="",
-            caption="The factor by which the gradient of the modality's encoder is multiplied.",
-            limits=(0, 1),
-        ),
-        Quantity(
-            name="modulated_tensors",
-            unit="tensors",
-            caption="The number of the encoder's parameter tensors whose gradient is scaled.",
-            detail=True,
-        ),
+        *(discrepancy.SCORE, discrepancy.RATIO),
+        Quantity("coefficient", "", "The factor that the encoder's gradient is multiplied by.", limits=(0, 1)),
+        Quantity("modulated_tensors", "tensors", "The encoder's parameter tensors that are scaled.", detail=True),
     )
 
     @classmethod
     def refuses(cls, params: OGMParams, setting: Setting) -> str | None:
-        if len(setting.modalities) < 2:
-            return f"expected two modalities or more, but got {len(setting.modalities)}"
-        return params.beyond(setting.epochs)
+        return setting.fewer_than(2) or params.beyond(setting.epochs)
 
     @classmethod
     def extension(cls, params: OGMParams, setting: Setting) -> str | None:

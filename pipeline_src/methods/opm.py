@@ -122,8 +122,8 @@ class OPM(Method):
 
     @classmethod
     def refuses(cls, params: OPMParams, setting: Setting) -> str | None:
-        if len(setting.modalities) < 2:
-            return f"expected two modalities or more, but got {len(setting.modalities)}"
+        if why := setting.fewer_than(2):
+            return why
         if params.warmup_epochs >= setting.epochs:
             return f"expected warmup_epochs below training.epochs = {setting.epochs}, but got {params.warmup_epochs}"
         return None

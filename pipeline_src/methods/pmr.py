@@ -226,8 +226,8 @@ class PMR(Method):
 
     @classmethod
     def refuses(cls, params: PMRParams, setting: Setting) -> str | None:
-        if len(setting.modalities) < 2:
-            return f"expected two modalities or more, but got {len(setting.modalities)}"
+        if why := setting.fewer_than(2):
+            return why
         if setting.task != "classification":
             return f"expected task classification, as it needs classes, but got {setting.task}"
         return params.beyond(setting.epochs)
