@@ -12,7 +12,7 @@ import sys
 import time
 
 from pipeline_src.core import faults, progress
-from pipeline_src.core.errors import UserError
+from pipeline_src.core.errors import UserError, concealed
 from pipeline_src.training.interrupt import SIGNALS, StoppedError
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("stopped by SIGINT", file=sys.stderr)
         return 128 + signal.SIGINT
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {concealed(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         _discard_output()
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         if said is None:
             raise
         log.debug(options.stage, exc_info=True)
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {concealed(said)}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,5 +1,7 @@
 """The one exception a user is meant to read."""
 
+import re
+
 
 class UserError(Exception):
     """Something the user can fix: the message names the place, what was expected, what was found and the fix.
@@ -10,9 +12,23 @@ class UserError(Exception):
 
 def listed(items, limit: int = 5) -> str:
     """`a, b, c and 4 more`: a list that stays readable however long it is."""
-    items = [str(item) for item in items]
+    items = [plain(item, 300) for item in items]
     more = len(items) - limit
     return ", ".join(items[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+SECRETS = (  # forms in which a password or token is part of an address
+    (re.compile(r"(?<=://)[^\s/@'\"]+@"), "***@"),
+    (re.compile(r"(?<![\w/.-])[^\s/:@'\"]+:[^\s/:@'\"]+@"), "***@"),
+    (re.compile(r"(?i)([?&;](?:password|passwd|pwd|token|secret|key|auth)\w*=)[^\s&;'\"]+"), r"\1***"),
+)
+
+
+def concealed(text: str) -> str:
+    """A message without the passwords that addresses in it hold."""
+    for form, instead in SECRETS:
+        text = form.sub(instead, text)
+    return text
 
 
 def plain(value: object, limit: int = 80) -> str:

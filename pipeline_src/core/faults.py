@@ -45,7 +45,7 @@ def explained(error: BaseException, job: str) -> str | None:
         return f"{job}: expected the package {error.name}, but it is not installed; install it as the README says"
     if not isinstance(error, OSError):
         return None
-    number = error.errno or _number(text)
+    number = error.errno or _number(text) or (errno.ENOENT if isinstance(error, FileNotFoundError) else None)
     place = error.filename if error.filename is not None else _place(text)
     what = os.strerror(number) if number else plain(text, 200) or type(error).__name__
     where = plain(os.fsdecode(place), 300) if isinstance(place, str | bytes) else job
@@ -60,5 +60,5 @@ def _number(text: str) -> int | None:
 
 def _place(text: str) -> str | None:
     """The file that a library, such as Arrow, names in its message alone."""
-    written = re.search(r"file '([^']+)'", text)
+    written = re.search(r"(?:file '|directory: )([^']+)", text)
     return written[1] if written else None

@@ -143,7 +143,10 @@ def _alive(pid: str) -> bool:
 def remove(path: Path) -> None:
     """Remove a file or a folder, or nothing if there is none."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except OSError as error:  # which names a file relative to a folder in `path`
+            raise type(error)(error.errno, error.strerror, str(path)) from error
     else:
         path.unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 
-from pipeline_src.core.errors import UserError
+from pipeline_src.core.errors import UserError, concealed
 
 LEVEL = "COUNTERPOISE_LOG"  # environment variable: the least level that is printed; INFO if it is not set
 PACKAGE = logging.getLogger("pipeline_src")
@@ -18,7 +18,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
-            print(self.format(record), file=sys.stderr, flush=True)
+            print(concealed(self.format(record)), file=sys.stderr, flush=True)
 
 
 HANDLER = _Stderr()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline_src.core import files
-from pipeline_src.core.errors import UserError, listed
+from pipeline_src.core.errors import UserError, brief, listed
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets.base import Clip
 
@@ -80,7 +80,7 @@ def once(rows: Iterable[Row], key: Callable[[Row], str], fix: str) -> list[Row]:
         other = first.setdefault(key(row), row)
         if other is not row:
             raise UserError(
-                f"{row.place}: expected each clip once, but got {key(row)!r} with other values in {other.place}; "
+                f"{row.place}: expected each clip once, but got {brief(key(row))} with other values in {other.place}; "
                 f"remove one, or {fix}"
             )
     return list(first.values())
@@ -89,7 +89,7 @@ def once(rows: Iterable[Row], key: Callable[[Row], str], fix: str) -> list[Row]:
 def label(row: Row, value: str, classes: Iterable[str], fix: str) -> str:
     """The value. Raises UserError, with the closest class, if it is no class."""
     if value not in classes:
-        raise UserError(f"{row.place}: expected a class, but got {value!r}{closest(value, classes)}; {fix}")
+        raise UserError(f"{row.place}: expected a class, but got {brief(value)}{closest(value, classes)}; {fix}")
     return value
 
 
@@ -101,13 +101,15 @@ def classes(rows: Iterable[Row], column: int, count: int, fix: str) -> tuple[str
         rare = min(counts, key=lambda name: (counts[name], name))
         place = next(row for row in rows if row.cells[column] == rare).place
         raise UserError(
-            f"{rows[0].file}: expected {count} classes, but got {len(counts)}; the rarest is {rare!r}, "
+            f"{rows[0].file}: expected {count} classes, but got {len(counts)}; the rarest is {brief(rare)}, "
             f"{counts[rare]} times, first in {place}; {fix}"
         )
     return tuple(sorted(counts))
 
 
 def _text(file: Path, fix: str) -> str:
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise UserError(f"{file}: expected a list, but got a pipe or a device; {fix}")
     try:
         text = file.read_bytes().decode("utf-8-sig")  # OGM-GE's lists begin with a byte-order mark
     except (FileNotFoundError, NotADirectoryError):

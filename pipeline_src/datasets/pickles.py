@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_src.core.errors import UserError
+from pipeline_src.core.errors import UserError, plain
 
 DEPTH = 32  # levels of containers; published files have five
 KEYS = (str, int, float, type(None))
@@ -37,6 +37,8 @@ class RefusedError(Exception):
 
 def read(file: Path) -> Any:
     """The content of a pickle, or of a .npy file that holds one. Raises UserError if it holds more than plain data."""
+    if file.exists() and not file.is_file():
+        raise UserError(f"{file}: expected a pickle of arrays, but got a folder, a pipe or a device; name the file")
     try:
         with file.open("rb") as handle:
             start = _npy_header(handle, file)
@@ -68,7 +70,8 @@ def _npy_header(handle: io.BufferedReader, file: Path) -> int:
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         _, _, dtype = header(handle)
     except (SyntaxError, tokenize.TokenError, RecursionError, *DAMAGED) as error:
-        raise UserError(f"{file}: expected a .npy file, but got {error}; get the file again") from None
+        what = plain(" ".join(str(error).split()), 200)
+        raise UserError(f"{file}: expected a .npy file, but got {what}; get the file again") from None
     if not dtype.hasobject:
         raise UserError(f"{file}: expected a .npy file of objects, but got {dtype}; get the file again")
     return handle.tell()

@@ -25,7 +25,7 @@ FIX = "get the file again"
 
 
 class SentimentParams(FolderParams):
-    file: str = Field(min_length=1, description="name of the pickle in `folder`")
+    file: str = Field(pattern=r"^[^/\x00-\x1f]{1,255}$", description="name of the pickle in `folder`")
 
 
 class Sentiment(Dataset):

@@ -1,6 +1,7 @@
 """Precomputed features, a .npy file per clip: the input of CMU-MOSI and CMU-MOSEI."""
 
 from pathlib import Path
+from tokenize import TokenError
 from typing import Literal
 
 import numpy as np
@@ -60,7 +61,7 @@ class Array(Extractor):
             raise MediaError("empty file")
         try:
             values = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
             raise MediaError(f"cannot be opened: {error}") from error
         expected = f"expected numbers (steps, {self.params.features})"
         if not isinstance(values, np.ndarray):  # an archive of several

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_src.core import files
-from pipeline_src.core.errors import UserError
+from pipeline_src.core.errors import UserError, brief, plain
 from pipeline_src.core.fingerprint import HEX, code_digest, fingerprint
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets.base import Dataset, datasets
@@ -171,7 +171,9 @@ class Plan:
     def named(self, name: str) -> Data:
         """A dataset of the study. Raises UserError, with the closest name, if it has none of that name."""
         if name not in self.data:
-            raise UserError(f"{self.file}: expected a dataset of the study, but got {name!r}{closest(name, self.data)}")
+            raise UserError(
+                f"{self.file}: expected a dataset of the study, but got {brief(name)}{closest(name, self.data)}"
+            )
         return self.data[name]
 
     def _data(self, name: str) -> Data:
@@ -330,7 +332,7 @@ class Plan:
         # The same names under another fingerprint: what the caller most likely means.
         similar = [str(place) for place, _ in self.places(stage) if _unaddressed(place) == _unaddressed(path)]
         raise UserError(
-            f"{target}: not what {self.file} asks of `{stage}` now"
+            f"{plain(target, 300)}: not what {self.file} asks of `{stage}` now"
             + (f" (that would be {similar[0]})" if similar else "")
             + "; parameters, code or raw data changed since this job was planned: run snakemake again"
         )

@@ -4,7 +4,6 @@ A record stands for a run, metrics.json for its evaluation, and the index for th
 files that it stands for, so one of those can be missing only if somebody deleted it.
 """
 
-import shutil
 from pathlib import Path
 
 from pipeline_src.core import files
@@ -61,7 +60,7 @@ def make_way(plan, runs: list, stage: str) -> None:
             started = True
             run.record.unlink(missing_ok=True)
             for folder in run.folder.glob("evaluation-*"):
-                shutil.rmtree(folder)
+                files.remove(folder)
     if started:
         plan.index.unlink(missing_ok=True)
 

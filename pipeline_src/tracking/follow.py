@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline_src.core.errors import UserError
+from pipeline_src.core.errors import UserError, concealed
 from pipeline_src.tracking import store, view
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def track(plan: Plan) -> None:
         ) from error
     from pipeline_src.tracking.mirror import NEW, SAME, UPDATED
 
-    print(f"{store.uri()}: {', '.join(f'{done[what]} {what}' for what in (NEW, UPDATED, SAME))}")
+    print(f"{concealed(store.uri())}: {', '.join(f'{done[what]} {what}' for what in (NEW, UPDATED, SAME))}")
 
 
 def said(error: Exception) -> str:

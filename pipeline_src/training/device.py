@@ -110,6 +110,20 @@ def memory_explained(job: str, device: torch.device, section: str, params: Train
         ) from error
 
 
+@contextmanager
+def weights_explained(job: str, device: torch.device) -> Iterator[None]:
+    """Say what to set where the model itself does not fit, before there is a batch."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{job}: expected the weights to fit on {describe(device)}, but it is out of memory; lower the widths "
+            "under model.encoders, or take a machine with more of it"
+        ) from error
+
+
 def peak_mb(device: torch.device) -> float:
     """Most memory used so far, MB: of the GPU, or of the process."""
     if device.type == "cuda":

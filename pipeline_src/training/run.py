@@ -159,9 +159,10 @@ def _epochs(
     stop: Stop,
 ) -> dict[str, Any]:
     schedule = run.cell.spec.training
-    trainer = Trainer(
-        run.cell.spec, run.seed, cache, loaders, device, lambda name: _finished(run.requires[name], cache, device)
-    )
+    with devices.weights_explained(f"train {run.label}", device):
+        trainer = Trainer(
+            run.cell.spec, run.seed, cache, loaders, device, lambda name: _finished(run.requires[name], cache, device)
+        )
     keeper = Keeper(run.folder, run.label, trainer, params.training.checkpoint_minutes, stop)
     if not keeper.resume():
         trainer.method.on_train_start(trainer.context)
