@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     command("plan", _plan)
     command("status", _status)
     explain = command("explain", _explain)
-    explain.add_argument("method", nargs="?", help="its name; without one, every method in a line")
+    explain.add_argument("method", nargs="?", help="its name; without one, every method in a line, by family")
     estimate = command("estimate", _estimate)
     estimate.add_argument("--tflops", type=_positive, help="TFLOP/s that the GPU sustains; default: an assumption")
     estimate.add_argument("--step-ms", type=_positive, help="least milliseconds of a step; default: an assumption")

@@ -90,6 +90,7 @@ class AGMParams(WindowParams):
 class AGM(Method):
     """Scales what flows into each modality's part of the logits by how far it is ahead of its usual lead."""
 
+    family = "gradients"
     Params = AGMParams
     quantities = (
         Quantity("score", "nats", "Cross-entropy of a modality's part of the logits."),

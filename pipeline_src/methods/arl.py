@@ -71,6 +71,7 @@ class ARLParams(MethodParams):
 class ARL(Method):
     """Pushes the encoder whose predictions are surer and whose partner contributes more."""
 
+    family = "gradients"
     Params = ARLParams
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's unimodal logits, times its weight gamma."),

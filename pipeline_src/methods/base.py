@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline_src.models.multimodal import MultimodalModel
 
 __all__ = [
+    "FAMILIES",
     "Batch",
     "Context",
     "Method",
@@ -37,6 +38,19 @@ __all__ = [
 ]
 
 methods = Registry("pipeline_src.methods", "method")
+
+# What a method changes of joint training: the order in which methods are listed.
+FAMILIES = {
+    "baseline": "nothing balanced",
+    "gradients": "scale, mix or separate the encoders' gradients",
+    "losses": "add losses, or weigh them",
+    "features": "drop features while training",
+    "sampling": "choose the samples that an epoch visits",
+    "alternation": "train modalities in turn, stop them or start them again",
+    "fusion weights": "weigh the modalities in the prediction",
+    "teachers": "learn from the models of other runs",
+    "other": "of no family above",
+}
 
 
 @dataclass(frozen=True)
@@ -124,6 +138,7 @@ class Method:
 
     Params: ClassVar[type[MethodParams]] = MethodParams
     quantities: ClassVar[tuple[Quantity, ...]] = ()
+    family: ClassVar[str] = "other"  # a key of FAMILIES
     name: ClassVar[str]  # that it is registered under
 
     @classmethod

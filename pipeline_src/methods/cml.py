@@ -43,6 +43,7 @@ class CMLParams(MethodParams):
 class CML(Method):
     """Keeps the prediction from getting surer as modalities are taken away."""
 
+    family = "losses"
     Params = CMLParams
     quantities = (
         Quantity("calibration", "", "Mean rise of confidence as modalities go, with its weight.", of="model"),

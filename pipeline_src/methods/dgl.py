@@ -30,6 +30,7 @@ class DGLParams(MethodParams):
 class DGL(Method):
     """Trains encoders by unimodal losses alone and the fusion by the joint loss alone."""
 
+    family = "gradients"
     Params = DGLParams
     quantities = (Quantity("unimodal_loss", "nats", "Cross-entropy of the fusion's prediction from one modality."),)
 

@@ -9,3 +9,5 @@ from pipeline_src.methods.base import Method, methods
 @methods.register("joint")
 class Joint(Method):
     """Plain joint training (baseline)."""
+
+    family = "baseline"

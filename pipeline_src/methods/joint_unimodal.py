@@ -28,6 +28,7 @@ class JointUnimodalParams(MethodParams):
 class JointUnimodal(Classifiers):
     """Joint training that also minimises a unimodal loss of each encoder."""
 
+    family = "baseline"
     Params = JointUnimodalParams
     quantities = (Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's own classifier."),)
 

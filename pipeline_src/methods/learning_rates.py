@@ -107,6 +107,7 @@ class MSLRParams(MethodParams):
 class MSLR(LearningRates):
     """Speeds up the modality whose accuracy rises, against its own last five epochs."""
 
+    family = "gradients"
     Params = MSLRParams
 
     @classmethod
@@ -169,6 +170,7 @@ class MSESParams(MethodParams):
 class MSES(LearningRates):
     """Stops each modality when its loss on val has not improved for a while, and goes back to its best epoch."""
 
+    family = "alternation"
     Params = MSESParams
 
     def __init__(self, params):

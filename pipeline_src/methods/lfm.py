@@ -72,6 +72,7 @@ class LFMParams(MethodParams):
 class LFM(Method):
     """Shifts from aligning the modalities' predictions to classifying, by a schedule of the epoch."""
 
+    family = "losses"
     Params = LFMParams
     quantities = (
         Quantity("alignment", "nats", "Alignment loss of the modalities' predictions, with its weight.", of="model"),

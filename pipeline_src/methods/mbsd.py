@@ -38,6 +38,7 @@ def distillation(first: Tensor, second: Tensor, truth: Tensor, right: Tensor) ->
 class MBSD(Method):
     """Lets the modality that is surer of the truth teach the other, sample by sample."""
 
+    family = "losses"
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's unimodal logits."),
         Quantity("distillation", "", "Distance between the modalities' predictions, weighted by sample.", of="model"),

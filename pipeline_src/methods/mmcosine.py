@@ -39,6 +39,7 @@ class MMCosineParams(MethodParams):
 class MMCosine(Method):
     """Predicts by cosines, so that no modality wins by long features or weights."""
 
+    family = "fusion weights"
     Params = MMCosineParams
 
     @classmethod

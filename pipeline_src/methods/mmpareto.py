@@ -80,6 +80,7 @@ class MMParetoParams(MethodParams):
 class MMPareto(Classifiers):
     """Adds unimodal losses and, where their gradient conflicts with the joint one, steps between the two."""
 
+    family = "gradients"
     Params = MMParetoParams
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's own classifier."),

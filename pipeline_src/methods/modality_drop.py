@@ -50,6 +50,7 @@ class ModalityDropParams(MethodParams):
 class ModalityDrop(Method):
     """Leaves modalities out at random, so that each must predict alone now and then."""
 
+    family = "features"
     Params = ModalityDropParams
     quantities = (Quantity("dropped", "", "Fraction of samples that are trained without a modality.", limits=(0, 1)),)
 

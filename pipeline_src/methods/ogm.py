@@ -133,6 +133,7 @@ class OGMGEParams(OGMParams):
 class OGM(Method):
     """Scales the gradients of the encoders that are ahead."""
 
+    family = "gradients"
     Params = OGMParams
     quantities = (
         *(discrepancy.SCORE, discrepancy.RATIO),

@@ -104,6 +104,7 @@ class OPMOGMParams(MethodParams):
 class OPM(Method):
     """Drops features of the modalities that are ahead; a batch that stays whole logs a drop probability of 0."""
 
+    family = "features"
     Params = OPMParams
     quantities = (
         discrepancy.SCORE,
@@ -169,6 +170,7 @@ class OPM(Method):
 class OPMOGM(Method):
     """OPM in the forward pass, then OGM in the backward pass, by the same scores."""
 
+    family = "features"
     Params = OPMOGMParams
     quantities = tuple(dict.fromkeys((*OPM.quantities, *OGM.quantities)))
 

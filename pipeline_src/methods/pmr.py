@@ -168,6 +168,9 @@ class PMRParams(WindowParams):
 
 @methods.register("pmr")
 class PMR(Method):
+    """Speeds the slower modality up by a loss on distances to class prototypes, and slows the faster one down."""
+
+    family = "losses"
     Params = PMRParams
     quantities = (
         RATIO,

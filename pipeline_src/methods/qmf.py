@@ -66,6 +66,7 @@ class QMFParams(MethodParams):
 class QMF(Classifiers):
     """Weighs each sample's modalities by a confidence that is trained to follow how hard the sample has been."""
 
+    family = "fusion weights"
     Params = QMFParams
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's own classifier."),

@@ -131,6 +131,7 @@ class RelearningParams(MethodParams):
 class Relearning(Method):
     """Re-initialises encoders by their purity gaps, and logs in the epochs that begin with it."""
 
+    family = "alternation"
     Params = RelearningParams
     quantities = (
         *(

@@ -52,6 +52,7 @@ def paired(fusion: Callable[[Mapping[str, Tensor]], Tensor], features: Mapping[s
 class TCMax(Method):
     """Maximises the total correlation of modalities and label instead of minimising cross-entropy."""
 
+    family = "losses"
     quantities = (Quantity("total_correlation", "nats", "Negative lower bound of the total correlation.", of="model"),)
 
     @classmethod

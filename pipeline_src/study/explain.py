@@ -4,7 +4,7 @@ import inspect
 import sys
 import textwrap
 
-from pipeline_src.methods.base import Method, methods
+from pipeline_src.methods.base import FAMILIES, Method, Quantity, methods
 
 WIDTH = 100
 
@@ -12,21 +12,15 @@ WIDTH = 100
 def explain(name: str) -> str:
     """The method's own words. Raises UserError, with the closest name, if there is none of that name."""
     method = methods[name]
-    lines = [f"{name}: {_summary(method)}", "", inspect.getdoc(sys.modules[method.__module__]) or "", ""]
+    lines = [f"{name}: {idea(method)}", f"Family: {method.family} ({FAMILIES[method.family]}).", ""]
+    lines += [words(method), ""]
     lines += ["Parameters, under methods in params.yaml:" if method.Params.model_fields else "No parameters."]
     for key, field in method.Params.model_fields.items():
         lines += ["", f"    {key}: {_type(field)}, default {_value(field.default)}{_range(field)}"]
         lines += textwrap.wrap(field.description or "", WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
     lines += ["", "Logs, by epoch:" if method.quantities else "It logs nothing but the loss."]
     for quantity in method.quantities:
-        unit = f" ({quantity.unit})" if quantity.unit else ""
-        lines += textwrap.wrap(
-            f"{quantity.name}{unit}: {quantity.caption}",
-            WIDTH,
-            initial_indent=" " * 4,
-            subsequent_indent=" " * 8,
-            break_on_hyphens=False,
-        )
+        lines += _logged(quantity)
     used = hooks(method)
     lines += ["", "Hooks in which it differs from joint training:" if used else "Plain joint training (baseline)."]
     lines += [f"    {hook:<16}  {_first(getattr(Method, hook))}" for hook in used]
@@ -34,9 +28,29 @@ def explain(name: str) -> str:
 
 
 def overview() -> str:
-    """Every method in a line."""
+    """Every method in a line, by family."""
     width = max(map(len, methods), default=0)
-    return "\n".join(f"{name:<{width}}  {_summary(methods[name])}" for name in methods)
+    parts = []
+    for family, names in by_family().items():
+        lines = [f"  {name:<{width}}  {idea(methods[name])}" for name in names]
+        parts.append("\n".join([f"{family}: {FAMILIES[family]}", *lines]))
+    return "\n\n".join(parts)
+
+
+def by_family() -> dict[str, list[str]]:
+    """Names of methods by family, in the order of FAMILIES; families that are empty are left out."""
+    groups = {family: [name for name in methods if methods[name].family == family] for family in FAMILIES}
+    return {family: names for family, names in groups.items() if names}
+
+
+def words(method: type[Method]) -> str:
+    """What the method's file says on top: equations, source, deviations."""
+    return inspect.getdoc(sys.modules[method.__module__]) or ""
+
+
+def idea(method: type[Method]) -> str:
+    """The method in a sentence: the first line of the class's own words, or of its file's."""
+    return _first(method if method.__doc__ else sys.modules[method.__module__])
 
 
 def hooks(method: type[Method]) -> list[str]:
@@ -45,9 +59,13 @@ def hooks(method: type[Method]) -> list[str]:
     return [name for name in own if getattr(method, name) is not getattr(Method, name)]
 
 
-def _summary(method: type[Method]) -> str:
-    """The first line of the class's own words, or of its file's."""
-    return _first(method if method.__doc__ else sys.modules[method.__module__])
+def _logged(quantity: Quantity) -> list[str]:
+    unit = f" ({quantity.unit})" if quantity.unit else ""
+    said, indents = (
+        f"{quantity.name}{unit}: {quantity.caption}",
+        {"initial_indent": " " * 4, "subsequent_indent": " " * 8},
+    )
+    return textwrap.wrap(said, WIDTH, break_on_hyphens=False, **indents)
 
 
 def _first(thing: object) -> str:

@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from pipeline_src.core.errors import UserError
-from pipeline_src.methods.base import methods
-from pipeline_src.study.explain import explain, hooks, overview
+from pipeline_src.methods.base import FAMILIES, methods
+from pipeline_src.study.explain import explain, hooks, idea, overview
 
 
 @pytest.mark.parametrize("name", list(methods))
@@ -36,10 +36,22 @@ def test_hooks_are_those_that_differ_in_the_order_of_the_loop():
     assert "Plain joint training (baseline)." in explain("joint")
 
 
-def test_all_in_a_line_each():
-    lines = overview().splitlines()
-    assert [line.split()[0] for line in lines] == list(methods)
-    assert len({line.split(maxsplit=1)[1] for line in lines}) == len(lines), "each has words of its own"
+def test_all_in_a_line_each_by_family():
+    names = list(methods)
+    said = {line.split()[0]: line.split(maxsplit=1)[1] for line in overview().splitlines() if line.startswith("  ")}
+    assert sorted(said) == sorted(names)
+    assert len(set(said.values())) == len(said), "each has words of its own"
+    for part in overview().split("\n\n"):
+        family, *lines = part.splitlines()
+        assert {methods[line.split()[0]].family for line in lines} == {family.partition(":")[0]}
+
+
+@pytest.mark.parametrize("name", list(methods))
+def test_every_method_has_a_family_and_a_sentence(name):
+    assert methods[name].family in FAMILIES and methods[name].family != "other"
+    assert methods[name].__doc__, f"{name}: the class's first line is its idea"
+    assert idea(methods[name])[-1] in ".)"
+    assert f"Family: {methods[name].family}" in explain(name)
 
 
 def test_an_unknown_name_gets_the_closest():
