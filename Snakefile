@@ -47,7 +47,7 @@ asked = plan.params.resources
 here = slots(asked.cells_per_gpu) if plan.params.training.device in ("auto", "cuda") else None
 if here and workflow.is_main_process and workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", here)  # no more jobs that need one at a time; a cluster counts for itself
-kept = engine.steer(workflow, plan)  # outputs decide what is done, not what Snakemake remembers
+inputs = engine.steer(workflow, plan)  # outputs decide what is done, not what Snakemake remembers
 follower = Follower(plan)  # mirrors the runs in MLflow, from a process of its own
 
 

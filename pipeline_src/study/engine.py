@@ -10,7 +10,7 @@ The settings are made when Snakemake executes, so they hold for every profile an
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -22,12 +22,25 @@ from pipeline_src.study import remains
 from pipeline_src.study.versioning import PARTS
 
 
-def steer(workflow, plan) -> Callable[[str | Path], str]:
-    """Change how `workflow`, whose Snakefile is being read, executes `plan`.
+class Inputs:
+    """What jobs depend on, as far as it matters now; `again` are outputs that must be made though they are there."""
 
-    Returns what marks a path as an input: `ancient`, or not if it must be made again, so that what was made from it is
-    made again too (Snakemake does not look at reasons of jobs below one that has a reason).
-    """
+    def __init__(self, again: set[str]):
+        self.again = again
+
+    def kept(self, path: str | Path) -> str:
+        """An input. Its time does not matter; but what was made from it is made again if it is."""
+        return str(path) if str(path) in self.again else ancient(str(path))
+
+    def of(self, wildcards, outputs: tuple[str, ...], paths: Iterable[str | Path]) -> list[str]:
+        """The inputs of a job; none if its outputs (patterns) are there, so that nothing below can start it."""
+        made = [pattern.format(**dict(wildcards.items())) for pattern in outputs]
+        needed = any(path in self.again or not Path(path).exists() for path in made)
+        return [self.kept(path) for path in paths] if needed else []
+
+
+def steer(workflow, plan) -> Inputs:
+    """Change how `workflow`, whose Snakefile is being read, executes `plan`; what its rules name their inputs by."""
     execute = workflow.execute
     gone, outputs = remains.again(plan) if workflow.is_main_process else ([], [])
     again = set(map(str, outputs))
@@ -51,7 +64,7 @@ def steer(workflow, plan) -> Callable[[str | Path], str]:
         return done
 
     workflow.execute = steered
-    return lambda path: str(path) if str(path) in again else ancient(str(path))
+    return Inputs(again)
 
 
 def _decide_by_files(workflow) -> None:
@@ -91,6 +104,7 @@ def _ask_for(workflow, gone: list[Path], outputs: set[str]) -> None:
     if gone:
         names = listed([str(path) for path in gone])
         print(f"{names}: deleted since, to be made again ({len(gone)} in all)", file=sys.stderr)
+    if outputs:
         workflow.dag_settings.forcerun = {*workflow.dag_settings.forcerun, *outputs}
 
 

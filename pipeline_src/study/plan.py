@@ -76,6 +76,11 @@ class Data:
         return [self.cache / f"shard-{i:04d}-of-{count:04d}" for i in range(count)]
 
     @property
+    def listed(self) -> list[Path]:
+        """What extraction reads: the list of clips, and the raw files if they are of our making."""
+        return [self.manifest / "manifest.parquet", *([self.raw_index] if self.fetched else [])]
+
+    @property
     def files(self) -> list[Path]:
         """What training and evaluation read."""
         shards = [stem.with_suffix(".arrow") for stem in self.shards]

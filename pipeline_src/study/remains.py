@@ -39,11 +39,14 @@ def again(plan) -> tuple[list[Path], list[Path]]:
     """(lost files, outputs that stand for them and must be made again) of a plan's runs and tables."""
     gone, outputs = [], []
     for run in plan.runs:
-        if missing := lost(run):
-            gone += missing
-            outputs += ([run.record] if lost_of_training(run) else []) + [run.metrics]
+        missing = lost(run)
+        gone += missing
+        if lost_of_training(run) and missing:
+            outputs.append(run.record)
+        if (missing or not run.record.exists()) and run.metrics.exists():
+            outputs.append(run.metrics)
     gone += lost_tables(plan)
-    return gone, [*outputs, plan.index] if gone else []
+    return gone, [*outputs, plan.index] if gone or outputs else []
 
 
 def make_way(plan, runs: list, stage: str) -> None:

@@ -96,13 +96,17 @@ def test_lost_files_are_asked_for_again_with_what_was_made_from_them(plan, capsy
     (one.folder / "weights.safetensors").unlink()
     (other.evaluation / "predictions.parquet").unlink()
     made = workflow()
-    kept = engine.steer(made, plan)
+    inputs = engine.steer(made, plan)
     with pytest.raises(WorkflowError):
         made.execute()
     asked = {one.record, one.metrics, other.metrics, plan.index}
     assert made.dag_settings.forcerun == set(map(str, asked))
     assert "(2 in all)" in capsys.readouterr().err
-    assert kept(other.record).flags["ancient"] and not hasattr(kept(one.record), "flags")
+    assert inputs.kept(other.record).flags["ancient"] and not hasattr(inputs.kept(one.record), "flags")
+    pattern = ("{folder}/record.json",)
+    assert inputs.of({"folder": other.folder}, pattern, ["a"]) == []
+    assert inputs.of({"folder": one.folder}, pattern, ["a"]) == ["a"]
+    assert inputs.of({"folder": "new"}, pattern, ["a"]) == ["a"]
 
 
 def test_what_a_run_had_goes_before_it_is_trained_again(plan):

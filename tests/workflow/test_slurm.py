@@ -77,7 +77,7 @@ def test_both_nodes_train_and_only_who_needs_one_asks_for_a_gpu(finished):
     trained = [job for job in jobs if job["Comment"].startswith("rule_cells")]
     assert {job["NodeList"] for job in trained} == {"gpu1", "gpu2"}
     assert {(job["TresPerJob"], job["Partition"]) for job in trained} == {("gres:gpu:1", "gpu")}
-    assert sorted(job["TimeLimit"] for job in trained) == ["01:10:00", "02:20:00"]  # three cells, two to a job
+    assert sorted(job["TimeLimit"] for job in trained) == ["02:20:00"] * 3  # six runs, two to a job
     others = [job for job in jobs if job not in trained]
     assert sorted(job["Comment"].split("_")[1] for job in others) == ["cache", "extract", "manifest"]
     assert not any("gpu" in job.get(field, "") for job in others for field in ("TRES", "TresPerJob", "TresPerNode"))

@@ -1,7 +1,7 @@
 rule aggregate:
     input:
-        [kept(run.record) for run in plan.runs],
-        [kept(run.metrics) for run in plan.runs],
+        [inputs.kept(run.record) for run in plan.runs],
+        [inputs.kept(run.metrics) for run in plan.runs],
     output:
         index=plan.index,
         metrics=plan.results / "metrics.parquet",

@@ -1,9 +1,13 @@
+SHARD = (f"{places.SHARD}.arrow", f"{places.SHARD}.quarantine.parquet")
+CACHE = (f"{places.CACHE}/{places.CACHE_FILE}", f"{places.CACHE}/quarantine.parquet")
+
+
 rule extract:
     input:
-        ancient(lambda w: plan.data[w.dataset].manifest / "manifest.parquet"),
+        lambda w: inputs.of(w, SHARD, plan.data[w.dataset].listed),
     output:
-        shard=f"{places.SHARD}.arrow",
-        quarantine=f"{places.SHARD}.quarantine.parquet",
+        shard=SHARD[0],
+        quarantine=SHARD[1],
     log:
         "logs/extract/{dataset}/{recipe}-{fp}/{shard}.log",
     benchmark:
@@ -21,10 +25,10 @@ rule extract:
 
 rule cache:
     input:
-        ancient(lambda w: [f"{shard}.arrow" for shard in plan.data[w.dataset].shards]),
+        lambda w: inputs.of(w, CACHE, [f"{shard}.arrow" for shard in plan.data[w.dataset].shards]),
     output:
-        cache=f"{places.CACHE}/{places.CACHE_FILE}",
-        quarantine=f"{places.CACHE}/quarantine.parquet",
+        cache=CACHE[0],
+        quarantine=CACHE[1],
     log:
         "logs/cache/{dataset}/{recipe}-{fp}.log",
     benchmark:

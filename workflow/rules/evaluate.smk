@@ -1,9 +1,11 @@
+METRICS = f"{places.EVALUATION}/metrics.json"
+
+
 rule evaluate:
     input:
-        ancient(lambda w: plan.data[w.dataset].files),
-        lambda w: kept(*expand(f"{places.RUN}/record.json", **w)),
+        lambda w: inputs.of(w, (METRICS,), [*plan.data[w.dataset].files, RECORD.format(**dict(w.items()))]),
     output:
-        f"{places.EVALUATION}/metrics.json",
+        METRICS,
     log:
         "logs/evaluate/{dataset}/{recipe}/{fusion}/{method}-{fp}/seed{seed}-{evaluation}.log",
     benchmark:

@@ -1,9 +1,12 @@
+MANIFEST = (f"{places.MANIFEST}/manifest.parquet", f"{places.MANIFEST}/quarantine.parquet")
+
+
 rule manifest:
     input:
-        ancient(lambda w: plan.data[w.dataset].raw_index if plan.data[w.dataset].fetched else []),
+        lambda w: inputs.of(w, MANIFEST, [plan.data[w.dataset].raw_index] if plan.data[w.dataset].fetched else []),
     output:
-        manifest=f"{places.MANIFEST}/manifest.parquet",
-        quarantine=f"{places.MANIFEST}/quarantine.parquet",
+        manifest=MANIFEST[0],
+        quarantine=MANIFEST[1],
     log:
         "logs/manifest/{dataset}-{fp}.log",
     benchmark:

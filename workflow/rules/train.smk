@@ -1,9 +1,12 @@
+RECORD = f"{places.RUN}/record.json"
+
+
 rule train:
     input:
-        ancient(lambda w: plan.data[w.dataset].files),
-        ancient(lambda w: plan.required(f"{places.RUN}/record.json".format(**dict(w.items())))),
+        lambda w: inputs.of(w, (RECORD,), plan.data[w.dataset].files),
+        lambda w: inputs.of(w, (RECORD,), plan.required(RECORD.format(**dict(w.items())))),
     output:
-        f"{places.RUN}/record.json",
+        RECORD,
     log:
         "logs/train/{dataset}/{recipe}/{fusion}/{method}-{fp}/seed{seed}.log",
     benchmark:
