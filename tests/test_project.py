@@ -66,7 +66,7 @@ def test_dvc_versions_every_output_once_and_keeps_it():
     made += [plan.results / name for name in aggregate]
     assert [str(path) for path in made if sum(path == out or out in path.parents for out in kept) != 1] == []
     assert [str(out) for out in kept if not any(out == path or out in path.parents for path in made)] == []
-    assert list(stages)[:-1] == list(versioning.STAGES)
+    assert list(stages)[:-1] == list(versioning.PARTS)
     for stage in stages.values():
         assert {"pipeline_src", "recipes", "Snakefile", "workflow/rules"} <= set(stage["deps"])
         assert stage["params"] == [{"params.yaml": None}]

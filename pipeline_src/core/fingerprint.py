@@ -15,6 +15,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
+from pipeline_src.core import plugins
 from pipeline_src.core.errors import UserError
 
 LENGTH = 10  # hex digits: 40 bits, for the thousands of addresses that share a readable name
@@ -30,6 +31,7 @@ NEUTRAL = {
     "pipeline_src.core.errors",
     "pipeline_src.core.files",
     "pipeline_src.core.progress",
+    "pipeline_src.core.plugins",
     "pipeline_src.core.registry",
     "pipeline_src.core.stages",
     "pipeline_src.training.machine",
@@ -148,12 +150,14 @@ def _imports(tree: ast.Module, folder: str) -> set[str]:
             for alias in node.names:
                 full = f"{base}.{alias.name}"
                 found.add(full if _file(full) else base)
-    package = folder.partition(".")[0]
-    return {name for name in found if name == package or name.startswith(package + ".")}
+    packages = {folder.partition(".")[0], "pipeline_src", *plugins.FOLDERS}
+    return {name for name in found if name.partition(".")[0] in packages}
 
 
 def _file(module: str) -> Path | None:
     """The file of a module of this package, found without importing anything."""
+    if (user := plugins.file(module)) is not None:
+        return user
     path = Path(__file__).parents[2].joinpath(*module.split("."))
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 

@@ -8,13 +8,12 @@ it.
 
 import ast
 import difflib
-import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipeline_src.core import plugins
 from pipeline_src.core.errors import UserError, brief, plain
 
 
@@ -27,7 +26,10 @@ class Registry:
 
     def __init__(self, package: str, noun: str):
         self.package, self.noun = package, noun
+        self.variable = noun.split()[-1] + "s"  # the registry's own name, which files of a user's folder register by
         self._loaded: dict[str, Any] = {}
+        self._entries: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._read_with: tuple | None = None  # the user's folders
 
     def register(self, name: str, **facts: Any) -> Callable:
         """Class decorator. Facts are constants that `facts` gives without an import; they become attributes.
@@ -46,20 +48,33 @@ class Registry:
 
         return decorate
 
-    @cached_property
+    @property
     def entries(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Name -> (dotted module, facts), from the package's files. Raises UserError if two files register one name."""
-        found: dict[str, tuple[str, dict[str, Any]]] = {}
-        for folder in importlib.util.find_spec(self.package).submodule_search_locations:
-            for file in sorted(Path(folder).glob("*.py")):
-                module = f"{self.package}.{file.stem}"
-                for name, facts in _registrations(file):
-                    if name in found:
+        """Name -> (dotted module, facts), from the package's files and those of the user's folders.
+
+        Raises UserError if two files register one name.
+        """
+        known = tuple(plugins.FOLDERS.items())
+        if known != self._read_with:
+            self._entries, self._read_with = self._read(), known
+        return self._entries
+
+    def _read(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        spec = importlib.util.find_spec(self.package)
+        ours = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+        folders = [(self.package, Path(folder), None) for folder in ours]
+        folders += [(package, folder, self.variable) for package, folder in plugins.FOLDERS.items()]
+        entries: dict[str, tuple[str, dict[str, Any]]] = {}
+        for package, folder, variable in folders:
+            for file in sorted(folder.glob("*.py")):
+                module = f"{package}.{file.stem}"
+                for name, facts in _registrations(file, variable):
+                    if name in entries:
                         raise UserError(
-                            f"{self.noun} {name!r} is registered in {found[name][0]} and in {module}; rename one"
+                            f"{self.noun} {name!r} is registered in {entries[name][0]} and in {module}; rename one"
                         )
-                    found[name] = module, facts
-        return dict(sorted(found.items()))
+                    entries[name] = module, facts
+        return dict(sorted(entries.items()))
 
     def module(self, name: str) -> str:
         """Dotted module that defines `name`. Raises UserError, with the closest name, if there is none."""
@@ -80,7 +95,7 @@ class Registry:
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._loaded:
-            importlib.import_module(self.module(name))
+            plugins.load(self.module(name))
         return self._loaded[name]
 
     def __contains__(self, name: object) -> bool:
@@ -97,7 +112,8 @@ def closest(name: object, known) -> str:
     return (f"; did you mean {match[0]!r}?" if match else "") + f" (known: {', '.join(sorted(known)) or 'none'})"
 
 
-def _registrations(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _registrations(file: Path, variable: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and facts of a file's `@<variable>.register("name", fact=...)`; None: whatever the variable is called."""
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
     except SyntaxError as error:
@@ -106,6 +122,8 @@ def _registrations(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for decorator in getattr(node, "decorator_list", ()):
             match decorator:
                 case ast.Call(
-                    func=ast.Attribute(attr="register"), args=[ast.Constant(value=str(name))], keywords=facts
-                ):
+                    func=ast.Attribute(value=owner, attr="register"),
+                    args=[ast.Constant(value=str(name))],
+                    keywords=facts,
+                ) if variable is None or ast.unparse(owner).rpartition(".")[2] == variable:
                     yield name, {fact.arg: ast.literal_eval(fact.value) for fact in facts}

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipeline_src.core import plugins
 from pipeline_src.core.errors import brief
 from pipeline_src.core.registry import Registry, closest
 from pipeline_src.datasets.base import Dataset, datasets
@@ -31,6 +32,7 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
     COUNTERPOISE_RESOURCES names, else workflow/resources.yaml). Raises UserError with one line per mistake.
     """
     values, mistakes = yaml.read(Path(file), Params, "params")
+    _add_plugins(values, mistakes)
     params = mistakes.checked(Params, values, ())
     blocks = _check_plugins(values, mistakes)
     if params is not None:
@@ -42,6 +44,17 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
     mistakes.raise_if_any()
     params = params.model_copy(update={"training": params.training.resolved()})
     return Settings.model_construct(**dict(params), resources=requests.load(resources))
+
+
+def _add_plugins(values: dict, mistakes: Mistakes) -> None:
+    """Make the folders of `plugins` known before their plug-ins are looked up."""
+    folders = values.get("plugins")
+    for i, folder in enumerate(folders if isinstance(folders, list) else []):
+        if isinstance(folder, str):
+            try:
+                plugins.add(folder)
+            except (ValueError, OSError) as error:
+                mistakes.add(("plugins", i), f"{error}, but got {shown(folder)}")
 
 
 def shipped_recipes() -> list[str]:

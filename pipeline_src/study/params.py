@@ -91,6 +91,10 @@ class Params(Section):
     evaluation: Evaluation
     reporting: Reporting
     tracking: Tracking = Tracking()
+    plugins: Annotated[list[str], AfterValidator(unique)] = Field(
+        default=[],
+        description="folders of your own with files that register methods, datasets, encoders, ...",
+    )
 
 
 class Network(Model):

@@ -35,10 +35,11 @@ def check(plan, stage: str) -> None:
 
 def _own(plan, stage: str) -> dict[str, Path]:
     """Key of params.yaml -> the file or folder outside the pipeline that it makes a stage read."""
+    plugins = {f"plugins.{i}": Path(folder) for i, folder in enumerate(plan.params.plugins)}
     if stage == "data":
         folders = {data.name: data.dataset.folder for data in plan.data.values()}
-        return {f"datasets.{name}": folder for name, folder in folders.items() if folder is not None}
+        return plugins | {f"datasets.{name}": folder for name, folder in folders.items() if folder is not None}
     if stage == "runs":
         weights = {m: getattr(params, "weights", None) for m, params in plan.params.model.encoders.items()}
-        return {f"model.encoders.{m}.weights": Path(file) for m, file in weights.items() if file}
-    return {}
+        return plugins | {f"model.encoders.{m}.weights": Path(file) for m, file in weights.items() if file}
+    return plugins

@@ -148,7 +148,12 @@ print(sorted(m for m in sys.modules if m.startswith("pipeline_src")), "torch" in
 """
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    core = ["pipeline_src.core", "pipeline_src.core.errors", "pipeline_src.core.fingerprint"]
+    core = [
+        "pipeline_src.core",
+        "pipeline_src.core.errors",
+        "pipeline_src.core.fingerprint",
+        "pipeline_src.core.plugins",
+    ]
     assert done.stdout.strip() == f"{['pipeline_src', *core]} False"
 
 

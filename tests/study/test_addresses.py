@@ -147,7 +147,8 @@ def test_each_value_of_a_study_moves_the_addresses_that_its_field_names(plan):
     before, count = addresses(plan), 0
     for place, field in blocks(plan.params):
         if (
-            place[0] in ("study", "resources")
+            not place
+            or place[0] in ("study", "resources")
             or field == "kind"
             or (*place, field) == ("datasets", "av_digits", "recipe")
         ):

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.study.plan import Plan
-from pipeline_src.study.versioning import STAGES, check
+from pipeline_src.study.versioning import PARTS, check
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,14 +20,14 @@ def plan(tmp_path, monkeypatch):
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     plan = Plan()
-    for stages in STAGES.values():
+    for stages in PARTS.values():
         for path in (path for stage in stages for job in plan.jobs(stage) for path in job):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
     return plan
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", PARTS)
 def test_whole_stages_pass(plan, stage):
     check(plan, stage)
 
@@ -48,7 +48,7 @@ def test_a_lost_file_is_named(plan, stage, pattern):
     file.unlink()
     with pytest.raises(UserError, match=rf"^{file}: expected a file, but got none \(1 in all\)"):
         check(plan, stage)
-    for other in set(STAGES) - {stage}:
+    for other in set(PARTS) - {stage}:
         check(plan, other)
 
 
