@@ -111,6 +111,8 @@ def other(value: Any) -> Any:
             return value + "-other"
         case list():
             return [other(value[0]), *value[1:]] if value else [0]
+        case dict():
+            return {**value, "other": 1}
         case None:
             return 1
     raise AssertionError(f"no other value of {value!r}")
