@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 from pipeline_src.core import faults, progress
 from pipeline_src.core.errors import UserError, concealed
@@ -61,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(
-        name: str, call, targets: str | None = None, target: str = "path of the output, as `plan` lists it"
+        name: str,
+        call: Callable[[argparse.Namespace], None],
+        targets: str | None = None,
+        target: str = "path of the output, as `plan` lists it",
     ) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=call.__doc__.splitlines()[0], description=call.__doc__)
         one.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
@@ -111,7 +115,7 @@ def _positive(text: str) -> float:
     return value
 
 
-def _targets(options) -> list:
+def _targets(options: argparse.Namespace) -> list:
     """What the plan has at the targets; all that the stage has in the plan if none is named."""
     from pipeline_src.study.plan import Plan
 
@@ -120,7 +124,7 @@ def _targets(options) -> list:
     return [plan.at(options.stage, target) for target in targets] if targets else plan.all(options.stage)
 
 
-def _fetch(options) -> None:
+def _fetch(options: argparse.Namespace) -> None:
     """Fetch a published dataset's files, or say what to put where; generate or convert raw media."""
     from pipeline_src.datasets import fetch
     from pipeline_src.study.plan import Plan
@@ -140,7 +144,7 @@ def _fetch(options) -> None:
         fetch.fetch(data)
 
 
-def _check(options) -> None:
+def _check(options: argparse.Namespace) -> None:
     """Look into every file of datasets: what is there, missing or broken, counts, disk; before any long job."""
     from pipeline_src.datasets.check import check
     from pipeline_src.study.plan import Plan
@@ -155,7 +159,7 @@ def _check(options) -> None:
         raise UserError("\n".join(failed))
 
 
-def _manifest(options) -> None:
+def _manifest(options: argparse.Namespace) -> None:
     """List a dataset's clips, look into every file, cut val from train."""
     from pipeline_src.datasets.manifest import make
     from pipeline_src.study.plan import Plan
@@ -165,7 +169,7 @@ def _manifest(options) -> None:
         make(data, threads)
 
 
-def _extract(options) -> None:
+def _extract(options: argparse.Namespace) -> None:
     """Decode one shard of a dataset into the feature cache."""
     from pipeline_src.features.build import extract
 
@@ -173,7 +177,7 @@ def _extract(options) -> None:
         extract(data, index)
 
 
-def _cache(options) -> None:
+def _cache(options: argparse.Namespace) -> None:
     """Close the feature cache: quarantine, statistics, hash."""
     from pipeline_src.features.build import pack
 
@@ -181,7 +185,7 @@ def _cache(options) -> None:
         pack(data)
 
 
-def _train(options) -> None:
+def _train(options: argparse.Namespace) -> None:
     """Train the runs at the given record.json paths, in one process; they must share a cell."""
     started = time.time() - time.process_time()
     from pipeline_src.study import remains
@@ -194,7 +198,7 @@ def _train(options) -> None:
     train(runs, plan.params, started)
 
 
-def _evaluate(options) -> None:
+def _evaluate(options: argparse.Namespace) -> None:
     """Evaluate the runs at the given metrics.json paths, in one process; they must share a cell."""
     from pipeline_src.evaluation.run import evaluate
     from pipeline_src.study import remains
@@ -206,7 +210,7 @@ def _evaluate(options) -> None:
     evaluate(runs, plan.params)
 
 
-def _aggregate(options) -> None:
+def _aggregate(options: argparse.Namespace) -> None:
     """Gather all metrics of the study: long-form Parquet, tables, report. Shows an incomplete grid as incomplete."""
     from pipeline_src.reports.aggregate import aggregate
     from pipeline_src.study.plan import Plan
@@ -217,7 +221,7 @@ def _aggregate(options) -> None:
     aggregate(plan)
 
 
-def _plan(options) -> None:
+def _plan(options: argparse.Namespace) -> None:
     """Check the params file and list the address of every output, with + before those that exist."""
     from pipeline_src.core.stages import STAGES
     from pipeline_src.study.plan import Plan
@@ -228,7 +232,7 @@ def _plan(options) -> None:
             print("+" if path.exists() else " ", stage, path)
 
 
-def _estimate(options) -> None:
+def _estimate(options: argparse.Namespace) -> None:
     """Estimate what a study takes, without its data: runs, GPU hours, core hours of extraction, disk."""
     from pipeline_src.study import estimate
     from pipeline_src.study.plan import Plan
@@ -236,7 +240,7 @@ def _estimate(options) -> None:
     estimate.show(Plan(options.params), options.tflops or estimate.TFLOPS, options.step_ms or estimate.STEP_MS)
 
 
-def _recipes(options) -> None:
+def _recipes(options: argparse.Namespace) -> None:
     """List the published recipes: what each modality becomes, bytes per clip, and the source."""
     from pipeline_src.media.base import extractors
     from pipeline_src.study import config
@@ -251,7 +255,7 @@ def _recipes(options) -> None:
         print(f"    {recipe.source}")
 
 
-def _status(options) -> None:
+def _status(options: argparse.Namespace) -> None:
     """Print what of the study is done, running, failed and left, and the time that is left."""
     from pipeline_src.study.plan import Plan
     from pipeline_src.study.status import status
@@ -259,14 +263,14 @@ def _status(options) -> None:
     print(status(Plan(options.params)))
 
 
-def _explain(options) -> None:
+def _explain(options: argparse.Namespace) -> None:
     """Print a method's equation, source, deviations, parameters and hooks; without a name, list the methods."""
     from pipeline_src.study.explain import explain, overview
 
     print(explain(options.method) if options.method else overview())
 
 
-def _complete(options) -> None:
+def _complete(options: argparse.Namespace) -> None:
     """Check, before DVC records a stage, that every file it made is there."""
     from pipeline_src.study.plan import Plan
     from pipeline_src.study.versioning import check
@@ -274,21 +278,21 @@ def _complete(options) -> None:
     check(Plan(options.params), options.what)
 
 
-def _schema(options) -> None:
+def _schema(options: argparse.Namespace) -> None:
     """Print the JSON schema of params.yaml, resources.yaml or a recipe, as it stands in workflow/schemas."""
     from pipeline_src.study.schema import schema_text
 
     print(schema_text(options.name), end="")
 
 
-def _prune(options) -> None:
+def _prune(options: argparse.Namespace) -> None:
     """List, and with --yes remove, caches and runs that no params file (here, in experiments/, or given) names."""
     from pipeline_src.study.prune import prune
 
     prune([options.params, *options.also], options.yes)
 
 
-def _track(options) -> None:
+def _track(options: argparse.Namespace) -> None:
     """Bring MLflow up to date with the runs that are there."""
     from pipeline_src.study.plan import Plan
     from pipeline_src.tracking import follow
@@ -299,7 +303,7 @@ def _track(options) -> None:
     follow.track(plan)
 
 
-def _ui(options) -> None:
+def _ui(options: argparse.Namespace) -> None:
     """Open MLflow's UI, on this machine alone, at a view in which the study can be read."""
     from pipeline_src.study.plan import Plan
     from pipeline_src.tracking.ui import serve

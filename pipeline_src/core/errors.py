@@ -1,6 +1,7 @@
 """The one exception a user is meant to read."""
 
 import re
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -10,7 +11,7 @@ class UserError(Exception):
     """
 
 
-def listed(items, limit: int = 5) -> str:
+def listed(items: Iterable[object], limit: int = 5) -> str:
     """`a, b, c and 4 more`: a list that stays readable however long it is."""
     items = [plain(item, 300) for item in items]
     more = len(items) - limit

@@ -9,7 +9,7 @@ it.
 import ast
 import difflib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Registry:
         Raises ValueError if another definition has taken the name.
         """
 
-        def decorate(plugin):
+        def decorate(plugin: Any) -> Any:
             taken = self._loaded.get(name)
             if taken is not None and taken.__module__ != plugin.__module__:
                 raise ValueError(f"{self.noun} {name!r} is defined in {taken.__module__} and in {plugin.__module__}")
@@ -105,7 +105,7 @@ class Registry:
         return iter(self.entries)
 
 
-def closest(name: object, known) -> str:
+def closest(name: object, known: Iterable[object]) -> str:
     """`; did you mean 'x'? (known: ...)`, or ` (known: ...)`, for a message about an unknown name."""
     known = [plain(item) for item in known]
     match = difflib.get_close_matches(str(name)[:100], known, n=1, cutoff=0.5)

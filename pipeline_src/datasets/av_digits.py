@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -99,6 +99,7 @@ class AVDigitsParams(DatasetParams):
 @datasets.register("av_digits")
 class AVDigits(Dataset):
     Params = AVDigitsParams
+    params: AVDigitsParams
     modalities = ("audio", "visual")
     classes = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -225,7 +226,7 @@ def spoken(plans: list[Plan], seed: int) -> list[np.ndarray]:
     pieces: list[np.ndarray] = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-    def keep(samples, count, _events):
+    def keep(samples: Any, count: int, _events: Any) -> int:
         if samples and count:
             pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0

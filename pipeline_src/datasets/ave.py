@@ -26,6 +26,7 @@ COLUMNS = ("category", "video", "quality", "start", "end")
 @datasets.register("ave")
 class AVE(Dataset):
     Params = FolderParams
+    params: FolderParams
     modalities = ("audio", "visual")
     title = "AVE"
     homepage = "https://sites.google.com/view/audiovisualresearch"

@@ -48,6 +48,7 @@ class CGMnistParams(FolderParams):
 @datasets.register("cg_mnist")
 class CGMnist(Dataset):
     Params = CGMnistParams
+    params: CGMnistParams
     modalities = ("colored", "gray")
     classes = tuple("0123456789")
     title = "Colored-and-gray MNIST"

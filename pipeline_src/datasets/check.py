@@ -3,11 +3,14 @@
 The checks are the manifest's functions, so both give the same answer; only the hashes are left out.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,12 +21,15 @@ from pipeline_src.datasets import fetch, manifest
 from pipeline_src.datasets.base import Clip, no_folder
 from pipeline_src.datasets.quarantine import check_fraction
 
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Data
+
 log = logging.getLogger(__name__)
 
 SHOWN = 10  # files that are shown; the quarantine table of the manifest has all
 
 
-def check(data) -> None:
+def check(data: Data) -> None:
     """Print what a dataset of the plan holds. Raises UserError, at the end, if a run would stop on it.
 
     Every file's container is opened and read as the manifest does, in threads; nothing is decoded.
@@ -105,7 +111,7 @@ def _empty(name: str, table: pd.DataFrame, classes: tuple[str, ...]) -> list[str
     return [f"{name}: expected training clips of every class, but got none of {listed(without)}"] if without else []
 
 
-def _space(data, clips: int) -> list[str]:
+def _space(data: Data, clips: int) -> list[str]:
     """An error if the feature cache does not fit on the disk; prints its size."""
     row = sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in data.extractors.values())
     place = next(path for path in (data.cache.absolute(), *data.cache.absolute().parents) if path.exists())

@@ -40,6 +40,7 @@ class CremadParams(FolderParams):
 @datasets.register("cremad")
 class Cremad(Dataset):
     Params = CremadParams
+    params: CremadParams
     modalities = ("audio", "visual")
     classes = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
     title = "CREMA-D"

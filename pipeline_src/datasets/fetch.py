@@ -4,22 +4,28 @@ The files of a published dataset are in a folder of the user. `obtain` downloads
 archives in the folder, and lists what the user must add.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import download
 from pipeline_src.datasets.base import Dataset, no_folder
 
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Data
+
 log = logging.getLogger(__name__)
 
 OTHERS = (".rar", ".7z")  # formats that the standard library cannot unpack
 
 
-def fetch(data) -> None:
+def fetch(data: Data) -> None:
     """Fill the raw folder of a dataset of the plan; it appears whole, with files.json, or not at all."""
     source = data.dataset.folder
     if source is not None and not source.is_dir():
@@ -30,7 +36,7 @@ def fetch(data) -> None:
         files.write_json(folder / files.FILES, files.scan(folder, data.seen))
 
 
-def obtain(data) -> None:
+def obtain(data: Data) -> None:
     """Download and unpack into the user's folder of a dataset, and print what it must hold.
 
     Raises UserError if a download fails or an archive is refused.

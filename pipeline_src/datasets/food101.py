@@ -22,6 +22,7 @@ COLUMNS = ("image", "title", "class")
 @datasets.register("food101")
 class Food101(Dataset):
     Params = FolderParams
+    params: FolderParams
     modalities = ("image", "text")
     title = "UPMC FOOD-101"
     homepage = "https://www.kaggle.com/datasets/gianmarco96/upmcfood101"

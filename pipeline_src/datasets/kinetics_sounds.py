@@ -21,6 +21,7 @@ VIDEOS = (".mp4", ".mkv", ".webm")
 @datasets.register("kinetics_sounds")
 class KineticsSounds(Dataset):
     Params = FolderParams
+    params: FolderParams
     modalities = ("audio", "visual")
     classes = tuple(
         """

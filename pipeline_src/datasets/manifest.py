@@ -1,5 +1,7 @@
 """The manifest: every clip that a dataset lists is in the manifest or, with the reason, in the quarantine table."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import logging
 import os
@@ -7,6 +9,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +21,9 @@ from pipeline_src.datasets import quarantine
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, no_folder
 from pipeline_src.media.base import Extractor, MediaError
 
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Data
+
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
@@ -26,7 +32,7 @@ LOG_EVERY = 5000  # clips
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def make(data, threads: int = 1) -> None:
+def make(data: Data, threads: int = 1) -> None:
     """Write manifest.parquet and quarantine.parquet of a dataset of the plan.
 
     The manifest has id, one column per modality (path relative to the raw folder), label, split (train, val, test),
@@ -48,7 +54,7 @@ def make(data, threads: int = 1) -> None:
     log.info(f"manifest {data.name}  {', '.join(f'{n} {s}' for s, n in counts.items())}, {len(bad)} quarantined")
 
 
-def listed_clips(data) -> list[Clip]:
+def listed_clips(data: Data) -> list[Clip]:
     """The clips of the dataset's lists, checked. Raises UserError if the folder is missing or a list is wrong."""
     if not data.raw.is_dir():
         raise UserError(no_folder(data.name, data.raw))
@@ -57,7 +63,7 @@ def listed_clips(data) -> list[Clip]:
     return clips
 
 
-def look(data, clips: list[Clip], threads: int, hashed: bool) -> tuple[list[dict], pd.DataFrame]:
+def look(data: Data, clips: list[Clip], threads: int, hashed: bool) -> tuple[list[dict], pd.DataFrame]:
     """Rows of the manifest, and the quarantine table. Every file is opened; it is read whole only if `hashed`, and
     not if the plan has just hashed it.
     """

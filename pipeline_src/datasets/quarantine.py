@@ -1,8 +1,15 @@
 """The quarantine: a table of clips that cannot be read, with the reasons. Too many of them stop the run."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from pipeline_src.core.errors import UserError, listed
+
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Data
 
 
 def table(rows: list[tuple[str, str, str, str]], stage: str) -> pd.DataFrame:
@@ -11,7 +18,7 @@ def table(rows: list[tuple[str, str, str, str]], stage: str) -> pd.DataFrame:
     return bad.assign(stage=pd.Series(stage, index=bad.index, dtype="str"))
 
 
-def check_fraction(data, bad: pd.DataFrame, clips: int) -> None:
+def check_fraction(data: Data, bad: pd.DataFrame, clips: int) -> None:
     """Raises UserError if more clips are quarantined than the dataset's parameters allow, or all of them."""
     fraction = len(bad) / clips
     if fraction > data.max_quarantine or fraction == 1:

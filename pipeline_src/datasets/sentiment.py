@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -32,6 +33,7 @@ class Sentiment(Dataset):
     """A dataset whose published file is one pickle of features."""
 
     Params = SentimentParams
+    params: SentimentParams
     modalities = ("audio", "text", "visual")
     classes = ("negative", "positive")
     licence = "CMU Multimodal SDK's terms; research use"
@@ -51,7 +53,7 @@ class Sentiment(Dataset):
         return lists.read_clips(folder, self.modalities)
 
 
-def _split(file: Path, content, key: str, split: str, folder: Path) -> Iterator[Clip]:
+def _split(file: Path, content: Any, key: str, split: str, folder: Path) -> Iterator[Clip]:
     """Write the arrays of a split; yields its clips."""
     wanted = (*KEYS.values(), "labels", "id")
     if not isinstance(content, dict) or not set(wanted) <= set(content):
@@ -95,7 +97,7 @@ def _split(file: Path, content, key: str, split: str, folder: Path) -> Iterator[
             )
 
 
-def video_of(name) -> str:
+def video_of(name: object) -> str:
     """The video of a clip: abc for `abc[3]`, `abc_3` and (abc, start, end)."""
     first = name
     while isinstance(first, np.ndarray | list | tuple) and len(first):

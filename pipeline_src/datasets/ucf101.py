@@ -30,6 +30,7 @@ class UCF101Params(FolderParams):
 @datasets.register("ucf101")
 class UCF101(Dataset):
     Params = UCF101Params
+    params: UCF101Params
     modalities = ("flow", "rgb")
     title = "UCF-101"
     homepage = "https://www.crcv.ucf.edu/data/UCF101.php"

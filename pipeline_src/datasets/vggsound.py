@@ -20,6 +20,7 @@ CLASSES = 309
 @datasets.register("vggsound")
 class VGGSound(Dataset):
     Params = FolderParams
+    params: FolderParams
     modalities = ("audio", "visual")
     title = "VGGSound"
     homepage = "https://github.com/hche11/VGGSound; videos: https://huggingface.co/datasets/Loie/VGGSound"

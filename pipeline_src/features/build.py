@@ -5,10 +5,13 @@ It is written in record batches of about 16 MB, so memory does not grow with its
 go to the quarantine table of the shard.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,12 +23,15 @@ from pipeline_src.features import CACHE_FILE
 from pipeline_src.features.read import tensors
 from pipeline_src.media.base import Extractor, MediaError
 
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Data
+
 log = logging.getLogger(__name__)
 
 BATCH_BYTES = 16 << 20
 
 
-def extract(data, index: int) -> None:
+def extract(data: Data, index: int) -> None:
     """Write shard `index` of the dataset: an equal slice of the manifest.
 
     `data` is the plan's entry of the dataset. Writes the shard and its quarantine table.
@@ -90,7 +96,7 @@ def _decode(
     return arrays, kept
 
 
-def pack(data) -> None:
+def pack(data: Data) -> None:
     """Close the cache: check the quarantined fraction, gather the statistics of the training split, write cache.json.
 
     Statistics are the mean and deviation per channel (frames), per feature over steps that are not padding (sequence)

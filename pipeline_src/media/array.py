@@ -28,6 +28,7 @@ class Array(Extractor):
     """float32 (length, features): a sequence of steps. A step of nothing but zeros is padding to all that reads it."""
 
     Params = ArrayParams
+    params: ArrayParams
     layout = "sequence"
     dtype = np.dtype(np.float32)
 

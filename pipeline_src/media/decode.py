@@ -57,7 +57,7 @@ def duration(file: Path, kind: str) -> float:
         return float(stated_duration(container, stream))
 
 
-def stated_duration(container, stream) -> Fraction:
+def stated_duration(container: Any, stream: Any) -> Fraction:
     """Seconds that the container states for the stream, or else for itself. Raises MediaError if neither."""
     if stream.duration:
         return stream.duration * stream.time_base
@@ -66,7 +66,7 @@ def stated_duration(container, stream) -> Fraction:
     raise MediaError("no duration stated")
 
 
-def packets(container, stream) -> Iterator:
+def packets(container: Any, stream: Any) -> Iterator:
     """The packets of `stream` in the file's order, up to the first damaged one; the file is read to its end.
 
     Raises MediaError at the end if a packet was damaged or they end before the stated duration.
@@ -100,7 +100,7 @@ def packets(container, stream) -> Iterator:
         raise MediaError(f"cannot be decoded: damaged packet at {float(damaged):.2f} s")
 
 
-def decode(container, stream, take: Callable[[Any], bool]) -> None:
+def decode(container: Any, stream: Any, take: Callable[[Any], bool]) -> None:
     """Pass the frames of `stream` to `take` in display order until it returns True; read the rest without decoding.
 
     Raises MediaError as `packets` does.
@@ -121,7 +121,7 @@ def mono(file: Path, sample_rate: int, samples: int) -> np.ndarray:
     with opened(file, "audio") as (container, stream):
         resampler = av.AudioResampler(format="fltp", rate=sample_rate)
 
-        def take(frame) -> bool:
+        def take(frame: Any) -> bool:
             # Averaged here: FFmpeg's own down-mix makes two equal channels 3 dB louder, and so clips them.
             pieces.extend(piece.to_ndarray().mean(axis=0) for piece in resampler.resample(frame))
             return sum(map(len, pieces)) >= samples

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from pipeline_src.media.base import MediaError
 from pipeline_src.media.decode import decode, opened, packets, stated_duration
@@ -39,7 +40,7 @@ def on_display(file: Path, times: Callable[[Fraction, Fraction], list[Fraction]]
     return [shown[time] for time in asked]
 
 
-def _spans(container, stream, wanted: list[Fraction]) -> tuple[list[int], list[tuple[int, int]]] | None:
+def _spans(container: Any, stream: Any, wanted: list[Fraction]) -> tuple[list[int], list[tuple[int, int]]] | None:
     """The timestamp of each time's frame, and the spans of packet numbers [key, last] to decode for them.
 
     None if the packets do not say. A packet whose frame is shown before the keyframe that it follows refers back past
@@ -92,14 +93,14 @@ def _decode_spans(file: Path, chosen: list[int], spans: list[tuple[int, int]]) -
     return [decoded[pts] for pts in chosen] if decoded.keys() == wanted else None
 
 
-def _decode_all(container, stream, wanted: list[Fraction]) -> list:
+def _decode_all(container: Any, stream: Any, wanted: list[Fraction]) -> list:
     chosen, last = [], None
     start = (stream.start_time or 0) * stream.time_base
     # AVI keeps no times of display, and with B-frames FFmpeg guesses them wrong; its frames come at one even rate.
     even = container.format.name == "avi" and stream.average_rate
     number = itertools.count()
 
-    def take(frame) -> bool:
+    def take(frame: Any) -> bool:
         nonlocal last
         if frame.pts is None and not even:
             raise MediaError("cannot be decoded: frame without a time")

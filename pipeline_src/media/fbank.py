@@ -36,6 +36,7 @@ class Fbank(Extractor):
     """
 
     Params = FbankParams
+    params: FbankParams
     layout = "spectrogram"
     dtype = np.dtype(np.float16)
 

@@ -7,6 +7,7 @@ displacements to +-20 pixels and stretches them over a byte, and so does this ex
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -43,6 +44,7 @@ class Flow(Extractor):
     """
 
     Params = FlowParams
+    params: FlowParams
     layout = "frames"
     dtype = np.dtype(np.uint8)
 
@@ -66,7 +68,7 @@ class Flow(Extractor):
         greys = [self._grey(frame) for frame in on_display(file, times)]
         return np.stack([self._pair(*pair) for pair in zip(greys[::2], greys[1::2], strict=True)])
 
-    def _grey(self, frame) -> np.ndarray:
+    def _grey(self, frame: Any) -> np.ndarray:
         width, height = frame.width, frame.height
         if self.params.side:
             width, height = extent(width, height, self.params.side, "crop")

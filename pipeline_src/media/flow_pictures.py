@@ -32,6 +32,7 @@ class FlowPictures(Extractor):
     """
 
     Params = FlowPicturesParams
+    params: FlowPicturesParams
     layout = "frames"
     dtype = np.dtype(np.uint8)
 

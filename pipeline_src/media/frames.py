@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -33,6 +33,7 @@ class Frames(Extractor):
     """
 
     Params = FramesParams
+    params: FramesParams
     layout = "frames"
     dtype = np.dtype(np.uint8)
 
@@ -52,7 +53,7 @@ class Frames(Extractor):
 
         return np.stack([self._square(frame) for frame in on_display(file, times)])
 
-    def _square(self, frame) -> np.ndarray:
+    def _square(self, frame: Any) -> np.ndarray:
         """Frame scaled and cropped to uint8 (3, size, size)."""
         size, how = self.params.size, self.params.interpolation.upper()
         width, height = extent(frame.width, frame.height, size, self.params.fit)

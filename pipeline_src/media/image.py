@@ -22,6 +22,7 @@ class Image(Extractor):
     """uint8 (1, C, size, size), C = 3 (RGB) or 1 (grey), scaled as torchvision's Resize scales a picture."""
 
     Params = ImageParams
+    params: ImageParams
     layout = "frames"
     dtype = np.dtype(np.uint8)
 

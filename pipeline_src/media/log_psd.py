@@ -5,7 +5,7 @@ floor 1e-7.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -25,7 +25,7 @@ class LogPSDParams(ExtractorParams):
     standardize: bool = Field(description="subtract the clip's mean and divide by its standard deviation")
 
     @model_validator(mode="after")
-    def _whole_window(self):
+    def _whole_window(self) -> Self:
         if self.samples < self.n_fft or self.hop > self.n_fft:
             raise ValueError("expected samples of at least n_fft, and hop of at most n_fft")
         return self
@@ -40,6 +40,7 @@ class LogPSD(Extractor):
     """
 
     Params = LogPSDParams
+    params: LogPSDParams
     layout = "spectrogram"
     dtype = np.dtype(np.float16)
 

@@ -5,7 +5,7 @@ OGM-GE's parameters: CREMA-D (257 x 188) 22,050 Hz, 3 s, n_fft 512, hop 353, flo
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -26,7 +26,7 @@ class LogSTFTParams(ExtractorParams):
     )
 
     @model_validator(mode="after")
-    def _longer_than_a_window(self):
+    def _longer_than_a_window(self) -> Self:
         if round(self.seconds * self.sample_rate) <= self.n_fft:
             raise ValueError("expected seconds x sample_rate above n_fft; lengthen `seconds` or shorten `n_fft`")
         return self
@@ -37,6 +37,7 @@ class LogSTFT(Extractor):
     """float16 (n_fft // 2 + 1, 1 + samples // hop): frequencies upwards, time along the second axis."""
 
     Params = LogSTFTParams
+    params: LogSTFTParams
     layout = "spectrogram"
     dtype = np.dtype(np.float16)
 

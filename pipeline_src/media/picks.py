@@ -1,7 +1,7 @@
 """The moments of a clip that an extractor reads: the choices of the published protocols, by name."""
 
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,7 +29,7 @@ class PickParams(ExtractorParams):
     fps: float | None = Field(default=None, gt=0, le=1000, description="moments per second of `first`")
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> Self:
         if (self.fps is None) == (self.pick == "first"):
             raise ValueError(f"expected fps with pick `first`, and with it alone; but got `{self.pick}`")
         if self.of is not None and (self.pick not in ("centers", "starts") or self.of < self.count):

@@ -28,6 +28,7 @@ class Tokens(Extractor):
     """int32 (length,): numbers of the first words of a UTF-8 text file, padded with 0."""
 
     Params = TokensParams
+    params: TokensParams
     layout = "tokens"
     dtype = np.dtype(np.int32)
 

@@ -36,7 +36,7 @@ from pipeline_src.methods import discrepancy
 from pipeline_src.methods.base import Batch, Context, Method, Output, Phase, Quantity, Setting, WindowParams, methods
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Generator, Tensor, nn
 
 NOISE_FLOOR = 1e-8  # of the released code
 
@@ -135,6 +135,7 @@ class OGM(Method):
 
     family = "gradients"
     Params = OGMParams
+    params: OGMParams
     quantities = (
         *(discrepancy.SCORE, discrepancy.RATIO),
         Quantity("coefficient", "", "The factor that the encoder's gradient is multiplied by.", limits=(0, 1)),
@@ -189,6 +190,7 @@ class OGMGE(OGM):
     """OGM, and noise as large as the gradient was."""
 
     Params = OGMGEParams
+    params: OGMGEParams
 
     def update(self, ctx: Context, gradients: list[Tensor], coefficient: Tensor) -> None:
         sigmas = deviations(gradients)  # before they are scaled
@@ -198,7 +200,7 @@ class OGMGE(OGM):
         add_noise_(gradients, sigmas, ctx.device_rng)  # no noise has to be moved to the device
 
 
-def selected(encoder, weights: Weights) -> list[Tensor]:
+def selected(encoder: nn.Module, weights: Weights) -> list[Tensor]:
     """Parameters of an encoder that are trained and whose gradient is scaled."""
     least, most = {"conv": (4, 4), "matrix": (2, torch.inf), "all": (0, torch.inf)}[weights]
     return [p for p in encoder.parameters() if p.requires_grad and least <= p.dim() <= most]

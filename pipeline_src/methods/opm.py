@@ -106,6 +106,7 @@ class OPM(Method):
 
     family = "features"
     Params = OPMParams
+    params: OPMParams
     quantities = (
         discrepancy.SCORE,
         discrepancy.RATIO,
@@ -172,6 +173,7 @@ class OPMOGM(Method):
 
     family = "features"
     Params = OPMOGMParams
+    params: OPMOGMParams
     quantities = tuple(dict.fromkeys((*OPM.quantities, *OGM.quantities)))
 
     def __init__(self, params: OPMOGMParams):

@@ -40,7 +40,7 @@ from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.core.params import LARGE
-from pipeline_src.methods.base import Method, Phase, Quantity, Setting, WindowParams, methods
+from pipeline_src.methods.base import Batch, Context, Method, Output, Phase, Quantity, Setting, WindowParams, methods
 from pipeline_src.methods.discrepancy import RATIO, Others, ratios, scores
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ class PMR(Method):
 
     family = "losses"
     Params = PMRParams
+    params: PMRParams
     quantities = (
         RATIO,
         Quantity(
@@ -251,7 +252,7 @@ class PMR(Method):
         p = self.params
         return p.alpha * p.within(epoch), p.mu * (epoch < p.per_epochs)
 
-    def before_epoch(self, ctx):
+    def before_epoch(self, ctx: Context) -> list[Phase]:
         if any(self.terms(ctx.epoch)):
             p, rows = self.params, None
             if p.share < 1:
@@ -271,7 +272,7 @@ class PMR(Method):
             self.prototypes[m] = carried(old, has, new, count, momentum)
         self.has = has | (count > 0)
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         losses = super().loss(ctx, output, batch)
         alpha, mu = self.terms(ctx.epoch)
         if not alpha and not mu:
@@ -298,11 +299,11 @@ class PMR(Method):
             losses["per"] = -mu * (gamma * spread).sum()
         return losses
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Tensor]:
         if self.has is None:
             return {}
         return {"has": self.has, **{f"prototypes/{m}": c for m, c in self.prototypes.items()}}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.has = state.get("has")
         self.prototypes = {k.partition("/")[2]: v for k, v in state.items() if k != "has"}

@@ -133,6 +133,7 @@ class Relearning(Method):
 
     family = "alternation"
     Params = RelearningParams
+    params: RelearningParams
     quantities = (
         *(
             Quantity(

@@ -7,6 +7,7 @@ it.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def _block(registry: Registry, found: Any, mistakes: Mistakes, place: tuple, def
     return mistakes.checked(registry[kind].Params, {**found, "kind": kind}, place)
 
 
-def _check_names(names, mistakes: Mistakes, place: tuple) -> None:
+def _check_names(names: Iterable[object], mistakes: Mistakes, place: tuple) -> None:
     for name in names:
         if not NAME.fullmatch(str(name)):
             mistakes.add((*place, name), "expected a name of at most 64 small letters, digits, '.', '_' and '-'")

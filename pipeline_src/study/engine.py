@@ -8,10 +8,13 @@ well has made it.
 The settings are made when Snakemake executes, so they hold for every profile and command line.
 """
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import ancient
@@ -20,6 +23,9 @@ from snakemake.settings.types import RerunTrigger
 from pipeline_src.core.errors import listed
 from pipeline_src.study import remains
 from pipeline_src.study.versioning import PARTS
+
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Plan
 
 
 class Inputs:
@@ -32,20 +38,20 @@ class Inputs:
         """An input. Its time does not matter; but what was made from it is made again if it is."""
         return str(path) if str(path) in self.again else ancient(str(path))
 
-    def of(self, wildcards, outputs: tuple[str, ...], paths: Iterable[str | Path]) -> list[str]:
+    def of(self, wildcards: Any, outputs: tuple[str, ...], paths: Iterable[str | Path]) -> list[str]:
         """The inputs of a job; none if its outputs (patterns) are there, so that nothing below can start it."""
         made = [pattern.format(**dict(wildcards.items())) for pattern in outputs]
         needed = any(path in self.again or not Path(path).exists() for path in made)
         return [self.kept(path) for path in paths] if needed else []
 
 
-def steer(workflow, plan) -> Inputs:
+def steer(workflow: Any, plan: Plan) -> Inputs:
     """Change how `workflow`, whose Snakefile is being read, executes `plan`; what its rules name their inputs by."""
     execute = workflow.execute
     gone, outputs = remains.again(plan) if workflow.is_main_process else ([], [])
     again = set(map(str, outputs))
 
-    def steered(*arguments, **options):
+    def steered(*arguments: Any, **options: Any) -> Any:
         _decide_by_files(workflow)
         asked = _asked(workflow)
         if asked & {"all", "runs"}:
@@ -67,7 +73,7 @@ def steer(workflow, plan) -> Inputs:
     return Inputs(again)
 
 
-def _decide_by_files(workflow) -> None:
+def _decide_by_files(workflow: Any) -> None:
     dag, execution = workflow.dag_settings, workflow.execution_settings
     dag.rerun_triggers = frozenset({RerunTrigger.MTIME})  # which `ancient` inputs never pull
     dag.force_incomplete = True  # no job is taken for one that still runs somewhere
@@ -77,7 +83,7 @@ def _decide_by_files(workflow) -> None:
     execution.lock = False  # a killed call leaves its lock; one address gets one content whoever writes it
 
 
-def _asked(workflow) -> set[str]:
+def _asked(workflow: Any) -> set[str]:
     """The targets that a call promises to have made at its end; none if it is to do a part of the work."""
     dag = workflow.dag_settings
     if not workflow.is_main_process or workflow.touch or workflow.remote_execution_settings.immediate_submit:
@@ -87,7 +93,7 @@ def _asked(workflow) -> set[str]:
     return set(dag.targets or ["all"]) & {"all", *PARTS}
 
 
-def _missing(plan, target: str) -> list[Path]:
+def _missing(plan: Plan, target: str) -> list[Path]:
     if target == "all":
         gone, _ = remains.again(plan)
         return [path for path in [plan.index, *_stamps(plan, "runs")] if not path.exists()] + gone
@@ -96,11 +102,11 @@ def _missing(plan, target: str) -> list[Path]:
     return [path for stage in PARTS[target] for job in plan.jobs(stage) for path in job if not path.exists()]
 
 
-def _stamps(plan, target: str) -> list[Path]:
+def _stamps(plan: Plan, target: str) -> list[Path]:
     return [path for stage in PARTS[target] for path, _ in plan.places(stage)]
 
 
-def _ask_for(workflow, gone: list[Path], outputs: set[str]) -> None:
+def _ask_for(workflow: Any, gone: list[Path], outputs: set[str]) -> None:
     if gone:
         names = listed([str(path) for path in gone])
         print(f"{names}: deleted since, to be made again ({len(gone)} in all)", file=sys.stderr)
@@ -108,7 +114,7 @@ def _ask_for(workflow, gone: list[Path], outputs: set[str]) -> None:
         workflow.dag_settings.forcerun = {*workflow.dag_settings.forcerun, *outputs}
 
 
-def _failed(workflow) -> bool:
+def _failed(workflow: Any) -> bool:
     """Whether jobs failed, all others were done, and tables can be made of these."""
     scheduler = getattr(workflow, "scheduler", None)
     if workflow.dryrun or scheduler is None or scheduler.running:  # still running: the user has cancelled
@@ -117,7 +123,7 @@ def _failed(workflow) -> bool:
     return bool(rules) and "aggregate" not in rules
 
 
-def _report_what_is_there(plan) -> None:
+def _report_what_is_there(plan: Plan) -> None:
     there = sum(run.metrics.exists() for run in plan.runs)
     if there:
         subprocess.run(

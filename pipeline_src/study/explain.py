@@ -1,10 +1,16 @@
 """What a method is, from its own file: equation, source and deviations, parameters, and the hooks that it uses."""
 
+from __future__ import annotations
+
 import inspect
 import sys
 import textwrap
+from typing import TYPE_CHECKING
 
 from pipeline_src.methods.base import FAMILIES, Method, Quantity, methods
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 WIDTH = 100
 
@@ -72,7 +78,7 @@ def _first(thing: object) -> str:
     return (inspect.getdoc(thing) or "").partition("\n")[0]
 
 
-def _type(field) -> str:
+def _type(field: FieldInfo) -> str:
     name = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
     return name.replace("typing.", "").replace("NoneType", "null")
 
@@ -81,7 +87,7 @@ def _value(value: object) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _range(field) -> str:
+def _range(field: FieldInfo) -> str:
     """`, at least 0, below 1`, from the field's constraints."""
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     found = [(words[k], getattr(one, k)) for one in field.metadata for k in words if getattr(one, k, None) is not None]

@@ -4,12 +4,18 @@ A record stands for a run, metrics.json for its evaluation, and the index for th
 files that it stands for, so one of those can be missing only if somebody deleted it.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline_src.core import files
 
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Plan, Run
 
-def lost(run) -> list[Path]:
+
+def lost(run: Run) -> list[Path]:
     """Files of a trained or evaluated run that are not there. A run that diverged may have none but its record."""
     trained, evaluated = lost_of_training(run), lost_of_evaluation(run)
     if (trained or evaluated) and _read(run.record).get("status") == "diverged":
@@ -17,15 +23,15 @@ def lost(run) -> list[Path]:
     return trained + evaluated
 
 
-def lost_of_training(run) -> list[Path]:
+def lost_of_training(run: Run) -> list[Path]:
     return [file for file in run.train_files if not file.exists()] if run.record.exists() else []
 
 
-def lost_of_evaluation(run) -> list[Path]:
+def lost_of_evaluation(run: Run) -> list[Path]:
     return [file for file in run.evaluate_files if not file.exists()] if run.metrics.exists() else []
 
 
-def lost_tables(plan) -> list[Path]:
+def lost_tables(plan: Plan) -> list[Path]:
     """Files that the index of the tables names and that are not there; figures, as their number depends on the data."""
     if not plan.index.exists():
         return []
@@ -35,7 +41,7 @@ def lost_tables(plan) -> list[Path]:
         return [plan.index]  # not what the aggregate stage writes
 
 
-def again(plan) -> tuple[list[Path], list[Path]]:
+def again(plan: Plan) -> tuple[list[Path], list[Path]]:
     """(lost files, outputs that stand for them and must be made again) of a plan's runs and tables."""
     gone, outputs = [], []
     for run in plan.runs:
@@ -49,7 +55,7 @@ def again(plan) -> tuple[list[Path], list[Path]]:
     return gone, [*outputs, plan.index] if gone or outputs else []
 
 
-def make_way(plan, runs: list, stage: str) -> None:
+def make_way(plan: Plan, runs: list[Run], stage: str) -> None:
     """Before a stage makes `runs`: remove what must not outlive what they had.
 
     That is the index of the study, which is not finished any more, and, before training, the record of a run of which

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from pipeline_src.core.progress import clock
 from pipeline_src.study.runs import DIVERGED, EVALUATED, FAILED, MISSING, RUNNING, STATES, STOPPED, RunFiles, State
 
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Plan, Run
+
 SHOWN = 20  # runs listed by name; the rest is counted
 
 
-def look(run) -> State:
+def look(run: Run) -> State:
     """The state of one run."""
     return RunFiles(run).state()
 
 
-def status(plan) -> str:
+def status(plan: Plan) -> str:
     """What there is to know about a plan's runs, as text."""
     found = [look(run) for run in plan.runs]
     by = defaultdict(list)
@@ -61,7 +65,7 @@ def time_left(found: list[State]) -> str:
     )
 
 
-def _kinds(run) -> list[tuple]:
+def _kinds(run: Run) -> list[tuple]:
     names = run.names
     return [
         (names["dataset"], names["fusion"], names["method"]),

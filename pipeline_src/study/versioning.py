@@ -1,18 +1,24 @@
 """What DVC must not record: a stage with lost files, or with files of the user's own that dvc.yaml does not watch."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from pipeline_src.core.errors import UserError, listed
 from pipeline_src.core.stages import STAGES
 
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Plan
+
 # The stages of dvc.yaml but the last -> the pipeline's stages in each, two by two.
 PARTS = {"data": STAGES[0:2], "features": STAGES[2:4], "runs": STAGES[4:6]}
 FILE = Path("dvc.yaml")
 
 
-def check(plan, stage: str) -> None:
+def check(plan: Plan, stage: str) -> None:
     """Check, before DVC records a stage of dvc.yaml, that all it made is there.
 
     Raises UserError for files that are missing although the stage has ended, and for raw media or weights of the
@@ -33,7 +39,7 @@ def check(plan, stage: str) -> None:
             )
 
 
-def _own(plan, stage: str) -> dict[str, Path]:
+def _own(plan: Plan, stage: str) -> dict[str, Path]:
     """Key of params.yaml -> the file or folder outside the pipeline that it makes a stage read."""
     plugins = {f"plugins.{i}": Path(folder) for i, folder in enumerate(plan.params.plugins)}
     if stage == "data":

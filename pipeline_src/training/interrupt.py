@@ -27,9 +27,9 @@ class Stop:
         self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame) -> None:
+    def _ask(self, number: int, frame: object) -> None:
         self.asked = self.asked or signal.Signals(number)

@@ -66,7 +66,7 @@ class Loader:
             except BaseException as error:
                 put(error)
 
-        def put(item) -> None:
+        def put(item: object) -> None:
             while not stop.is_set():
                 try:
                     return ready.put(item, timeout=0.1)

@@ -33,6 +33,7 @@ class ConvNet(Encoder):
     """Frames (B, T, C, H, W) or spectrograms (B, F, T) -> features (B, features): the mean over a clip's frames."""
 
     Params = ConvNetParams
+    params: ConvNetParams
     layouts = ("frames", "spectrogram")
 
     @classmethod

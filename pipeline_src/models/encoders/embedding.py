@@ -29,6 +29,7 @@ class Embedding(Encoder):
     """Tokens (B, T) -> features (B, width); word 0 is padding and is left out of the mean."""
 
     Params = EmbeddingParams
+    params: EmbeddingParams
     layouts = ("tokens",)
 
     @classmethod

@@ -52,6 +52,7 @@ class ResNet(Encoder):
     """Frames (B, T, C, H, W) or spectrograms (B, F, T) -> features (B, width * 2 ** (stages - 1))."""
 
     Params = ResNetParams
+    params: ResNetParams
     layouts = ("frames", "spectrogram")
 
     @classmethod

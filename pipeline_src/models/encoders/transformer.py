@@ -58,6 +58,7 @@ class Transformer(Encoder):
     """Sequences (B, T, D) or tokens (B, T) -> features (B, width)."""
 
     Params = TransformerParams
+    params: TransformerParams
     layouts = ("sequence", "tokens")
 
     @classmethod
