@@ -1,35 +1,27 @@
-"""How the tests share a machine: one thread each, and on several cores (`pytest -n`) what belongs together stays
-together: a file whose tests share an expensive study, a database, a server or the toy cluster.
+"""How the tests share a machine: one thread each. On several cores (`pytest -n`) a file is one piece of work, as its
+tests may share a study, a database, a server or the toy cluster, and the longest begin first, so that no core waits for
+another in the end.
 """
 
 import os
 
 import pytest
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # networks of the tests are tiny: a second thread costs more than it gives
+# Networks of the tests are tiny: a second thread costs more than it gives.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Files in one piece, the longest first, so that no core waits for another in the end.
-WHOLE = (
+FIRST = (  # by how long they take
     "tests/tracking/test_follow.py",
     "tests/workflow/test_dvc.py",
     "tests/workflow/test_slurm.py",
-    "tests/workflow/test_workflow.py",
     "tests/workflow/",
+    "tests/attacks/test_environment.py",
+    "tests/reports/test_aggregate.py",
+    "tests/training/test_resume.py",
     "tests/tracking/",
-    "tests/reports/test_report_browser.py",
 )
 
 
-def _rank(nodeid: str) -> int:
-    return next((i for i, start in enumerate(WHOLE) if nodeid.startswith(start)), len(WHOLE))
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests and group those of `WHOLE` by file."""
-    items.sort(key=lambda item: _rank(item.nodeid))
-    for item in items:
-        if _rank(item.nodeid) < len(WHOLE):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+    """Put the longest first; the order within a file stays."""
+    items.sort(key=lambda item: next((i for i, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST)))

@@ -25,7 +25,7 @@ from pipeline_src import cli
 ROOT = Path(__file__).parents[2]
 HANG = 40  # seconds after which an attack counts as a hang
 LONGEST = 1000  # characters of a line of an error: as long as a person reads
-TRACES = ("Traceback (most recent call last)", "Error: ", "Exception", "Segmentation fault", "core dumped")
+TRACE = "Traceback (most recent call last)"
 
 # A small study: every section and key is there, so that an attack may replace any value.
 STUDY = """\
@@ -190,7 +190,7 @@ def refused(outcome: Outcome, says: str, *names: str, lines: int = 1) -> None:
     """The attack was refused as a user wants it: status 2, so many lines of bounded length, of which one says what is
     written in `says` (a regular expression) and each of `names` is named.
     """
-    assert not any(trace in outcome.err for trace in TRACES[:1]), outcome.err[-3000:]
+    assert TRACE not in outcome.err, outcome.err[-3000:]
     assert outcome.status == 2, f"exit status {outcome.status}: {outcome.err[-2000:]}"
     assert 1 <= len(outcome.errors) <= lines, f"{len(outcome.errors)} lines:\n" + outcome.err[-2000:]
     longest = max(map(len, outcome.errors))

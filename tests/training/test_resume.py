@@ -13,7 +13,6 @@ import pytest
 from pipeline_src.training import checkpoint
 from tests.training.killed import CELLS, FULL, WHERE, ended, train
 
-pytestmark = pytest.mark.xdist_group("kills")  # the last test counts what the others did
 KILLS = 3  # of one run, one after the other
 MINUTES = {"every step": 0.0, "every epoch": 1e9}  # when a checkpoint is made
 OFTEN = {"a step": 6, "the backward pass": 6, "a score": 3, "flushing to disk": 20, "renaming a file": 10}
