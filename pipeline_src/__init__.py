@@ -1,3 +1,3 @@
 """Counterpoise: the reproducible pipeline of balanced multimodal learning."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
-from pipeline_src.methods.context import Batch, Context
+from pipeline_src.methods.context import Batch, Context, Phase
 from pipeline_src.models.base import Output, fusions
 
 if TYPE_CHECKING:
@@ -99,13 +99,6 @@ class WindowParams(MethodParams):
             if epoch is not None and epoch >= epochs:
                 return f"expected {name} below training.epochs = {epochs}, but got {epoch}"
         return None
-
-
-class Phase(NamedTuple):
-    """One pass over the training batches; an epoch has one, named joint, unless the method says otherwise."""
-
-    name: str = "joint"
-    lr: float = 1.0  # factor on the schedule's learning rate
 
 
 class Requirement(NamedTuple):

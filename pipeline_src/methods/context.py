@@ -15,7 +15,6 @@ from pipeline_src.core.seeding import generator, seed_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pipeline_src.methods.base import Phase
     from pipeline_src.models.fusions.base import Features
     from pipeline_src.models.multimodal import MultimodalModel
     from pipeline_src.tasks.base import Task
@@ -37,6 +36,13 @@ class Batch(NamedTuple):
         """The samples that `kept` (B,) bool selects."""
         inputs = {m: x[kept] for m, x in self.inputs.items()}
         return Batch(inputs, self.label[kept], self.index[kept], self.position[kept])
+
+
+class Phase(NamedTuple):
+    """One pass over the training batches; an epoch has one, named joint, unless the method says otherwise."""
+
+    name: str = "joint"
+    lr: float = 1.0  # factor on the schedule's learning rate
 
 
 class Split(Protocol):

@@ -21,7 +21,7 @@ from pipeline_src.features import CACHE_FILE
 from pipeline_src.media.base import Extractor, extractors
 from pipeline_src.methods.base import Requirement, Setting, methods
 from pipeline_src.models.base import encoders, fusions
-from pipeline_src.reports.figures.base import figures
+from pipeline_src.reports.figures.registry import figures
 from pipeline_src.study import config, runs
 from pipeline_src.study.naming import study_name
 from pipeline_src.tasks.base import tasks

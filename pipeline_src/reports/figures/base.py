@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline_src.core.errors import UserError
-from pipeline_src.core.registry import Registry
+from pipeline_src.reports.figures.registry import figures
 from pipeline_src.reports.figures.style import Look
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from pipeline_src.reports.results import Results
 
-figures = Registry("pipeline_src.reports.figures", "figure")
 PLACES = ("answer", "curves", "views", "published", "data")  # parts of a dataset's section, in the order of the report
 
 
