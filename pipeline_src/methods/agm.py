@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from pipeline_src.methods.base import Batch, Context, MethodParams, Output, Setting
+
 FLOOR = 1e-8  # of a probability, in the released code
 
 
@@ -92,6 +94,7 @@ class AGM(Method):
 
     family = "gradients"
     Params = AGMParams
+    params: AGMParams
     quantities = (
         Quantity("score", "nats", "Cross-entropy of a modality's part of the logits."),
         Quantity("ratio", "", "Lead r of a modality in the batch; above 1 it is ahead.", reference=1.0),
@@ -100,7 +103,7 @@ class AGM(Method):
     )
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         count = len(setting.modalities)
         if count < 2:
             return f"expected two modalities or more, but got {count}"
@@ -111,20 +114,20 @@ class AGM(Method):
         return params.beyond(setting.epochs)
 
     @classmethod
-    def extension(cls, params, setting):
+    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
         return "AGM with features instead of inputs set to zero" if params.pad == "feature" else None
 
-    def __init__(self, params):
+    def __init__(self, params: MethodParams) -> None:
         super().__init__(params)
         self.running: Tensor | None = None  # S (M,)
         self.seen: Tensor | None = None  # t (), iterations so far
 
-    def on_train_start(self, ctx):
+    def on_train_start(self, ctx: Context) -> None:
         device = ctx.labels("train").device
         self.running = torch.zeros(len(ctx.model.modalities), device=device)
         self.seen = torch.zeros((), device=device)
 
-    def parts(self, ctx, output, batch) -> dict[str, Tensor]:
+    def parts(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         """phi_m (B, C) of each modality."""
         features, padded = output.features, self._padded(ctx, output, batch)
 
@@ -138,14 +141,14 @@ class AGM(Method):
 
         return shapley(list(features), value)
 
-    def _padded(self, ctx, output, batch) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    def _padded(self, ctx: Context, output: Output, batch: Batch) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Features {m: (B, D_m)} of the inputs, and of nothing, for the padded passes."""
         if self.params.pad == "feature":
             return output.features, {m: torch.zeros_like(f) for m, f in output.features.items()}
         present = ctx.encode(batch, training=False)
         return present, {m: ctx.blank(batch, m).expand_as(f) for m, f in present.items()}
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         p, phi = self.params, self.parts(ctx, output, batch)
         with torch.no_grad():
             confidence = torch.stack([ctx.task.confidence(part, batch.label) for part in phi.values()])
@@ -163,7 +166,7 @@ class AGM(Method):
         scaled = [part.detach() + k * (part - part.detach()) for part, k in zip(phi.values(), kappa, strict=True)]
         return {"loss": ctx.task.loss(torch.stack(scaled).sum(dim=0), batch.label)}
 
-    def after_backward(self, ctx, output, batch):
+    def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         p = self.params
         weights = [w.grad for w in ctx.model.fusion.parameters() if w.dim() > 1 and w.grad is not None]
         gradients = [w.grad for w in ctx.model.parameters() if w.grad is not None]
@@ -172,8 +175,8 @@ class AGM(Method):
         factor = torch.where(largest > p.limit, (p.clip / (norm + 1e-6)).clamp(max=1), 1)
         torch._foreach_mul_(gradients, factor)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Tensor]:
         return {} if self.running is None else {"running": self.running, "seen": self.seen}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.running, self.seen = state.get("running"), state.get("seen")

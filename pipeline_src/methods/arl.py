@@ -27,7 +27,12 @@ from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
+
+    from pipeline_src.methods.base import Batch, Context, Output, Setting
+    from pipeline_src.models.fusions.base import Features
 
 Weights = Literal["paper", "released"]
 RELEASED = 0.5  # what the weights of the released code stay at
@@ -73,25 +78,26 @@ class ARL(Method):
 
     family = "gradients"
     Params = ARLParams
+    params: ARLParams
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's unimodal logits, times its weight gamma."),
         Quantity("weight", "", "Weight w of a modality; its encoder's gradient is multiplied by 1 + w."),
     )
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if setting.task != "classification":
             return f"expected task classification, as it needs classes, but got {setting.task}"
         count = len(setting.modalities)
         return None if count > 1 else f"expected two modalities or more, but got {count}"
 
     @classmethod
-    def extension(cls, params, setting):
+    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
         if len(setting.modalities) > 2:
             return "ARL is defined for two modalities; here each is compared with the mean of the others"
         return None
 
-    def on_features(self, ctx, features, batch):
+    def on_features(self, ctx: Context, features: Features, batch: Batch) -> tuple[Mapping[str, Tensor], Tensor | None]:
         with torch.no_grad():
             logits = self.unimodal(ctx.model, features.replaced({m: f.float() for m, f in features.items()}))
             w = encoder_weights(torch.stack(list(logits.values())).float(), self.params.temperature, self.params.floor)
@@ -102,7 +108,7 @@ class ARL(Method):
         scaled = {m: f.detach() + (1 + v) * (f - f.detach()) for (m, f), v in zip(features.items(), w, strict=True)}
         return scaled, None
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         losses = super().loss(ctx, output, batch)
         gamma = self.params.gamma if ctx.epoch >= self.params.warmup_epochs else 1.0
         if gamma:
@@ -110,5 +116,5 @@ class ARL(Method):
             losses |= {f"unimodal_loss/{m}": gamma * ctx.task.loss(z, batch.label) for m, z in logits.items()}
         return losses
 
-    def after_backward(self, ctx, output, batch):
+    def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         torch.nn.utils.clip_grad_norm_(ctx.model.parameters(), self.params.clip)

@@ -27,6 +27,8 @@ from pipeline_src.models.base import fusion_facts
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline_src.methods.base import Batch, Context, Output, Setting
+
 
 def calibration(logits: Tensor, right: Tensor) -> Tensor:
     """mean_i sum_k mask max(0, rise of confidence) () from logits (K, B, C) of ever smaller sets, right (K, B) bool."""
@@ -45,12 +47,13 @@ class CML(Method):
 
     family = "losses"
     Params = CMLParams
+    params: CMLParams
     quantities = (
         Quantity("calibration", "", "Mean rise of confidence as modalities go, with its weight.", of="model"),
     )
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if setting.task != "classification":
             return f"expected task classification, as it needs classes, but got {setting.task}"
         count = len(setting.modalities)
@@ -60,7 +63,7 @@ class CML(Method):
             return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
         return None
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         features, model = output.features, ctx.model
         order = torch.randperm(len(features), generator=ctx.rng).tolist()
         names = [model.modalities[i] for i in order]

@@ -14,11 +14,18 @@ In metrics.jsonl, means over the steps: unimodal_loss/m, the unimodal losses bef
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, MethodParams, Output, Quantity, methods
 from pipeline_src.models.base import fusion_facts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline_src.methods.base import Batch, Context, Setting
 
 
 class DGLParams(MethodParams):
@@ -32,15 +39,16 @@ class DGL(Method):
 
     family = "gradients"
     Params = DGLParams
+    params: DGLParams
     quantities = (Quantity("unimodal_loss", "nats", "Cross-entropy of the fusion's prediction from one modality."),)
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if fusion_facts(setting.fusion).taps:
             return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
         return None
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         model = ctx.model
         features = output.features.replaced({m: f.detach() for m, f in output.features.items()})
         joint = Output(features, self.logits(model, features))
@@ -52,5 +60,5 @@ class DGL(Method):
             losses[f"unimodal_loss/{m}"] = self.params.alpha * ctx.task.loss(z, batch.label)
         return losses
 
-    def after_backward(self, ctx, output, batch):
+    def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         torch.nn.utils.clip_grad_norm_(ctx.model.parameters(), self.params.clip)

@@ -12,10 +12,17 @@ In metrics.jsonl, means over the steps: unimodal_loss/m, the unimodal losses.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from pipeline_src.methods.base import MethodParams, Quantity, methods
 from pipeline_src.methods.classifiers import Classifiers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline_src.methods.base import Batch, Context, Output
 
 
 class JointUnimodalParams(MethodParams):
@@ -30,9 +37,10 @@ class JointUnimodal(Classifiers):
 
     family = "baseline"
     Params = JointUnimodalParams
+    params: JointUnimodalParams
     quantities = (Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's own classifier."),)
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         losses = super().loss(ctx, output, batch)
         if self.params.weight:
             added = self.unimodal_losses(ctx, output, batch)

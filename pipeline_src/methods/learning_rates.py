@@ -38,6 +38,8 @@ from pipeline_src.models.base import fusion_facts
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline_src.methods.base import Batch, Output, Setting
+
 MEMORY = 5  # epochs that MSLR compares with
 SMOOTH = (0.6, 0.4)  # weights of the last and of this epoch's loss
 RATE = Quantity("rate", "", "Factor on the gradients of a modality's encoder.", reference=1.0)
@@ -61,7 +63,7 @@ class LearningRates(Method):
     quantities = (RATE,)
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         count = len(setting.modalities)
         if count < 2:
             return f"expected two modalities or more, but got {count}"
@@ -73,12 +75,12 @@ class LearningRates(Method):
         """The factor of each modality in this epoch; 0 for one that is finished."""
         raise NotImplementedError
 
-    def before_epoch(self, ctx):
+    def before_epoch(self, ctx: Context) -> list[Phase]:
         for m, rate in self.rates(ctx).items():
             ctx.log(f"rate/{m}", rate)
         return [Phase()]
 
-    def after_backward(self, ctx, output, batch):
+    def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         model, blocks = ctx.model, {}
         if fusion_facts(model.fusion.name).linear:
             blocks = model.fusion.gradients()
@@ -109,37 +111,38 @@ class MSLR(LearningRates):
 
     family = "gradients"
     Params = MSLRParams
+    params: MSLRParams
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if unknown := params.initial.keys() - set(setting.modalities):
             return f"expected rates of {', '.join(setting.modalities)}, but got {', '.join(sorted(unknown))}"
         return super().refuses(params, setting)
 
-    def __init__(self, params):
+    def __init__(self, params: MethodParams) -> None:
         super().__init__(params)
         self.accuracy: Tensor | None = None  # (epochs so far, at most MEMORY + 1; M), on the CPU
 
-    def rates(self, ctx):
+    def rates(self, ctx: Context) -> dict[str, float]:
         names = ctx.model.modalities
         rho = [1.0] * len(names) if self.accuracy is None else progress(self.accuracy).tolist()
         return {m: self.params.initial.get(m, 1.0) * r for m, r in zip(names, rho, strict=True)}
 
-    def after_epoch(self, ctx):
+    def after_epoch(self, ctx: Context) -> None:
         now = torch.tensor([[ctx.task.score(z, label) for _, z, label in self.validated(ctx)]], dtype=torch.float64)
         self.accuracy = now if self.accuracy is None else torch.cat([self.accuracy, now])[-1 - MEMORY :]
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Tensor]:
         return {} if self.accuracy is None else {"accuracy": self.accuracy}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.accuracy = state["accuracy"].cpu() if state else None
 
 
 class Stopping:
     """Which modalities are finished, from each epoch's losses on val."""
 
-    def __init__(self, names: list[str], patience: int):
+    def __init__(self, names: list[str], patience: int) -> None:
         self.names, self.patience = names, patience
         self.last = dict.fromkeys(names, math.nan)
         self.best = dict.fromkeys(names, math.inf)
@@ -172,8 +175,9 @@ class MSES(LearningRates):
 
     family = "alternation"
     Params = MSESParams
+    params: MSESParams
 
-    def __init__(self, params):
+    def __init__(self, params: MethodParams) -> None:
         super().__init__(params)
         self.stopping: Stopping | None = None
         self.saved: dict[str, dict[str, Tensor]] = {}  # {m: the state of the run at the best epoch of m}
@@ -182,10 +186,10 @@ class MSES(LearningRates):
         self.stopping = self.stopping or Stopping(names, self.params.patience)
         return self.stopping
 
-    def rates(self, ctx):
+    def rates(self, ctx: Context) -> dict[str, float]:
         return {m: float(not done) for m, done in self._stopping(ctx.model.modalities).finished.items()}
 
-    def after_epoch(self, ctx):
+    def after_epoch(self, ctx: Context) -> None:
         losses = {m: float(ctx.task.loss(z, label)) for m, z, label in self.validated(ctx)}
         better, back = self._stopping(ctx.model.modalities).update(ctx.epoch, losses)
         if better:
@@ -194,7 +198,7 @@ class MSES(LearningRates):
         if back is not None:
             ctx.go_back(self.saved.pop(back))
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Tensor]:
         if self.stopping is None:
             return {}
         s = self.stopping
@@ -204,7 +208,7 @@ class MSES(LearningRates):
         }
         return state | {f"saved/{m}/{name}": value for m, kept in self.saved.items() for name, value in kept.items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         values = {key.removeprefix("stopping/"): x.tolist() for key, x in state.items() if key.startswith("stopping/")}
         self.stopping, self.saved = Stopping(list(values), self.params.patience) if values else None, {}
         for m, (last, best, at, finished) in values.items():

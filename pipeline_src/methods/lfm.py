@@ -31,6 +31,8 @@ from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline_src.methods.base import Batch, Context, Output, Setting
+
 Alignment = Literal["released", "jensen_shannon"]
 Schedule = Literal["fitted", "heuristic"]
 FITTED = (0.204623704, 3.35472727e-3, 1.22989557e-4, -2.92947416e-6, 2.23835486e-8, -5.39717505e-11)  # of e^0, e^1 ...
@@ -74,6 +76,7 @@ class LFM(Method):
 
     family = "losses"
     Params = LFMParams
+    params: LFMParams
     quantities = (
         Quantity("alignment", "nats", "Alignment loss of the modalities' predictions, with its weight.", of="model"),
         Quantity(
@@ -82,19 +85,19 @@ class LFM(Method):
     )
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if setting.task != "classification":
             return f"expected task classification, as it needs classes, but got {setting.task}"
         count = len(setting.modalities)
         return None if count > 1 else f"expected two modalities or more, but got {count}"
 
     @classmethod
-    def extension(cls, params, setting):
+    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
         if len(setting.modalities) > 2:
             return "LFM is defined for two modalities; here the alignment is the mean over pairs"
         return None if setting.additive else "LFM is defined for a sum of unimodal logits"
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         fuse = fitted(ctx.epoch) if self.params.schedule == "fitted" else heuristic(ctx.epoch)
         logits = list(self.unimodal(ctx.model, output.features).values())
         mean = torch.stack(logits).mean(dim=0)

@@ -22,6 +22,8 @@ from pipeline_src.methods.base import Method, Quantity, methods
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline_src.methods.base import Batch, Context, MethodParams, Output, Setting
+
 
 def distillation(first: Tensor, second: Tensor, truth: Tensor, right: Tensor) -> Tensor:
     """The last term () of two modalities' logits (B, C); truth (2, B) are p_a and p_v, right (B,): either is right."""
@@ -45,17 +47,17 @@ class MBSD(Method):
     )
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if setting.task != "classification":
             return f"expected task classification, as it needs classes, but got {setting.task}"
         count = len(setting.modalities)
         return None if count > 1 else f"expected two modalities or more, but got {count}"
 
     @classmethod
-    def extension(cls, params, setting):
+    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
         return "MBSD for more than two modalities, by pairs" if len(setting.modalities) > 2 else None
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         losses, task = super().loss(ctx, output, batch), ctx.task
         logits = {m: z.float() for m, z in self.unimodal(ctx.model, output.features).items()}
         losses |= {f"unimodal_loss/{m}": task.loss(z, batch.label) for m, z in logits.items()}

@@ -24,6 +24,10 @@ from pipeline_src.models.base import fusion_facts
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline_src.methods.base import Setting
+    from pipeline_src.models.fusions.base import Features
+    from pipeline_src.models.multimodal import MultimodalModel
+
 
 def cosines(features: Tensor, weight: Tensor, scaling: float) -> Tensor:
     """s times the cosines between features (B, D) and the rows of a weight (C, D) -> (B, C)."""
@@ -41,16 +45,17 @@ class MMCosine(Method):
 
     family = "fusion weights"
     Params = MMCosineParams
+    params: MMCosineParams
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if not fusion_facts(setting.fusion).linear:
             return f"expected a fusion that is linear in each modality (concat, sum), but got {setting.fusion!r}"
         return None
 
-    def unimodal(self, model, features):
+    def unimodal(self, model: MultimodalModel, features: Features) -> dict[str, Tensor]:
         weights = model.fusion.weights()
         return {m: cosines(f, weights[m], self.params.scaling) for m, f in features.items()}
 
-    def logits(self, model, features):
+    def logits(self, model: MultimodalModel, features: Features) -> Tensor:
         return torch.stack(list(self.unimodal(model, features).values())).sum(dim=0)

@@ -36,6 +36,8 @@ from pipeline_src.models.base import fusion_facts
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline_src.methods.base import Batch, Context, Output, Setting
+
 NORM_FLOOR = 1e-12
 END = 0.001  # of the released solver: an end of the segment is not reached
 
@@ -82,6 +84,7 @@ class MMPareto(Classifiers):
 
     family = "gradients"
     Params = MMParetoParams
+    params: MMParetoParams
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's own classifier."),
         Quantity(
@@ -97,15 +100,15 @@ class MMPareto(Classifiers):
     )
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if fusion_facts(setting.fusion).writes:
             return f"expected a fusion that leaves hidden states alone, but got {setting.fusion!r}"
         return None
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         return super().loss(ctx, output, batch) | self.unimodal_losses(ctx, output, batch)
 
-    def backward(self, ctx, losses, output, batch):
+    def backward(self, ctx: Context, losses: dict[str, Tensor], output: Output, batch: Batch) -> None:
         joint = losses["loss"]
         parameters = [p for p in ctx.model.parameters() if p.requires_grad]
         gradients = dict(zip(parameters, ctx.gradients(joint, parameters), strict=True))

@@ -23,7 +23,12 @@ from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
 from pipeline_src.models.base import fusion_facts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Generator, Tensor
+
+    from pipeline_src.methods.base import Batch, Context, Setting
+    from pipeline_src.models.fusions.base import Features
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
@@ -52,10 +57,11 @@ class ModalityDrop(Method):
 
     family = "features"
     Params = ModalityDropParams
+    params: ModalityDropParams
     quantities = (Quantity("dropped", "", "Fraction of samples that are trained without a modality.", limits=(0, 1)),)
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         count = len(setting.modalities)
         if count < 2:
             return f"expected two modalities or more, but got {count}"
@@ -65,7 +71,7 @@ class ModalityDrop(Method):
             return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
         return None
 
-    def on_features(self, ctx, features, batch):
+    def on_features(self, ctx: Context, features: Features, batch: Batch) -> tuple[Mapping[str, Tensor], Tensor | None]:
         q = self.params.probability
         q = [q.get(m, 0.0) if isinstance(q, dict) else q for m in features]
         if not any(q):

@@ -118,7 +118,7 @@ class OPM(Method):
         ),
     )
 
-    def __init__(self, params: OPMParams):
+    def __init__(self, params: OPMParams) -> None:
         super().__init__(params)
         self.next_q: Tensor | None = None  # (M,), from the scores of the batch before
 
@@ -176,7 +176,7 @@ class OPMOGM(Method):
     params: OPMOGMParams
     quantities = tuple(dict.fromkeys((*OPM.quantities, *OGM.quantities)))
 
-    def __init__(self, params: OPMOGMParams):
+    def __init__(self, params: OPMOGMParams) -> None:
         super().__init__(params)
         self.opm, self.ogm = OPM(params.opm), OGM(params.ogm)
         self.ogm.name = f"{self.name}.ogm"  # where its messages point to in params.yaml

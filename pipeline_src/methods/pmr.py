@@ -242,7 +242,7 @@ class PMR(Method):
             return "PMR is defined for two modalities; here each is compared with the others"
         return None
 
-    def __init__(self, params: PMRParams):
+    def __init__(self, params: PMRParams) -> None:
         super().__init__(params)
         self.prototypes: dict[str, Tensor] = {}  # {m: (C, D_m)} float32
         self.has: Tensor | None = None  # (C,) bool: the classes that have a prototype

@@ -34,6 +34,10 @@ from pipeline_src.methods.classifiers import Classifiers
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline_src.methods.base import Batch, Context, Output
+    from pipeline_src.models.fusions.base import Features
+    from pipeline_src.models.multimodal import MultimodalModel
+
 SCALE = 10.0  # of the energy, in the released code
 
 
@@ -68,28 +72,29 @@ class QMF(Classifiers):
 
     family = "fusion weights"
     Params = QMFParams
+    params: QMFParams
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's own classifier."),
         Quantity("rank", "", "Ranking loss of a modality's confidences, with its weight."),
         Quantity("confidence", "", "Mean confidence of a modality, its weight in the fusion."),
     )
 
-    def __init__(self, params):
+    def __init__(self, params: MethodParams) -> None:
         super().__init__(params)
         self.history: dict[str, Tensor] = {}  # {m: (N,)} float32
 
-    def logits(self, model, features):
+    def logits(self, model: MultimodalModel, features: Features) -> Tensor:
         parts = self.unimodal(model, features)
         weights = {m: energy(z) for m, z in parts.items()}
         if self.params.detach:
             weights = {m: w.detach() for m, w in weights.items()}
         return torch.stack([weights[m][:, None] * z for m, z in parts.items()]).sum(dim=0)
 
-    def on_train_start(self, ctx):
+    def on_train_start(self, ctx: Context) -> None:
         label = ctx.labels("train")
         self.history = {m: torch.zeros(len(label), device=label.device) for m in ctx.model.modalities}
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         p, before = self.params, self.params.history == "before"
         losses = super().loss(ctx, output, batch)
         for m, z in self.unimodal(ctx.model, output.features).items():
@@ -108,8 +113,8 @@ class QMF(Classifiers):
     def _remember(self, m: str, index: Tensor, losses: Tensor) -> None:
         self.history[m] = self.history[m].index_add(0, index, losses.detach().float())
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Tensor]:
         return {f"history/{m}": h for m, h in self.history.items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.history = {name.removeprefix("history/"): h for name, h in state.items()}

@@ -160,7 +160,7 @@ class Relearning(Method):
     )
     params: RelearningParams
 
-    def __init__(self, params: RelearningParams):
+    def __init__(self, params: RelearningParams) -> None:
         super().__init__(params)
         self.initial: dict[str, Tensor] = {}  # {"m/name": weights before the first step}
 

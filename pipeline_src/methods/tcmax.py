@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from pipeline_src.methods.base import Batch, Context, MethodParams, Output, Setting
+
 
 def total_correlation(chosen: Tensor, everything: Tensor, batch: int, modalities: int) -> Tensor:
     """L () from F(i, i)_{y_i} (B,) and log sum_{j, k, c} exp F(j, k)_c ()."""
@@ -56,7 +58,7 @@ class TCMax(Method):
     quantities = (Quantity("total_correlation", "nats", "Negative lower bound of the total correlation.", of="model"),)
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if setting.task != "classification":
             return f"expected task classification, as it needs classes, but got {setting.task}"
         count = len(setting.modalities)
@@ -66,7 +68,7 @@ class TCMax(Method):
             return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
         return None
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         model, features = ctx.model, output.features
         if fusion_facts(model.fusion.name).additive:
             everything = factorised(torch.stack(list(self.unimodal(model, features).values())).float())

@@ -15,11 +15,18 @@ In metrics.jsonl, means over the steps: distillation/m, with its weight.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, MethodParams, Quantity, Requirement, methods
 from pipeline_src.models.base import fusion_facts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline_src.methods.base import Batch, Context, Output, Setting
 
 
 class UMTParams(MethodParams):
@@ -33,23 +40,24 @@ class UMT(Method):
     """Keeps each encoder's features near those of an encoder that was trained alone."""
 
     Params = UMTParams
+    params: UMTParams
     quantities = (Quantity("distillation", "", "Mean squared distance of features to the teacher's, with its weight."),)
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         return setting.fewer_than(2)
 
     @classmethod
-    def extension(cls, params, setting):
+    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
         if fusion_facts(setting.fusion).writes:
             return "UMT with features that have met the other modalities, while the teachers' have not"
         return None
 
     @classmethod
-    def requires(cls, params, setting):
+    def requires(cls, params: MethodParams, setting: Setting) -> dict[str, Requirement]:
         return {m: Requirement(m) for m in setting.modalities} if params.weight else {}
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         losses = super().loss(ctx, output, batch)
         if not self.params.weight:
             return losses
