@@ -36,9 +36,12 @@ class Shared(Fusion):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         return sum(self.unimodal(features).values())
 
+    def narrow(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the classifier reads of each modality, (B, D)."""
+        return {m: self.maps[m](features[m]) if m in self.maps else features[m] for m in self.dims}
+
     def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        narrow = {m: self.maps[m](features[m]) if m in self.maps else features[m] for m in self.dims}
-        return {m: self.weight * self.classifier(f) for m, f in narrow.items()}
+        return {m: self.weight * self.classifier(f) for m, f in self.narrow(features).items()}
 
 
 @fusions.register("shared_mlp", additive=True)
