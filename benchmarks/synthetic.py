@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from pipeline_src.core import files
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import fusions
+from pipeline_src.study import runs
 from pipeline_src.study.plan import NO_FUSION, Plan
 
 EPOCHS, CLIPS = 100, 500
@@ -24,16 +24,16 @@ LOGGED = {
 }
 
 
-def grid(file: Path, runs: int) -> dict[str, Any]:
+def grid(file: Path, count: int) -> dict[str, Any]:
     """The params of `file` with its first dataset under four names, four fusions, every method, and so many seeds that
-    there are about `runs` runs.
+    there are about `count` runs.
     """
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     name = values["study"]["datasets"][0]
     copies = [f"{name}-{i}" for i in range(4)]
     four, names = list(fusions)[:4], list(methods)
     values["datasets"] = {copy: {**values["datasets"][name], "split_seed": i} for i, copy in enumerate(copies)}
-    seeds = max(2, round(runs / (len(copies) * (len(four) * len(names) + len(values["model"]["encoders"])))))
+    seeds = max(2, round(count / (len(copies) * (len(four) * len(names) + len(values["model"]["encoders"])))))
     values["study"] |= {"datasets": copies, "fusions": four, "methods": names, "seeds": list(range(seeds))}
     return values
 
@@ -43,10 +43,10 @@ def write(plan: Plan) -> None:
     rng = np.random.default_rng(0)
     for run in plan.runs:
         own, level = run.cell.spec.modalities, 0.7 + 0.2 * rng.random()
-        files.write_json(run.record, _record(run))
-        files.write_json(run.metrics, {"names": run.names, "metrics": _metrics(own, level, rng)})
+        files.write_sealed(run.metrics, {"names": run.names, "metrics": _metrics(own, level, rng)})
         rows = [_epoch(run, own, i, level) for i in range(EPOCHS)]
-        files.write_text(run.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        files.write_text(run.folder / runs.HISTORY, "".join(json.dumps(row) + "\n" for row in rows))
+        runs.write_record(run.folder, _record(run))
         _predictions(run, own, level, rng)
 
 
@@ -54,6 +54,8 @@ def _record(run) -> dict[str, Any]:
     return {
         **run.names,
         "fingerprint": run.cell.fp,
+        "status": runs.COMPLETE,
+        "parameters": run.cell.spec.record(),
         "cache": {"folder": str(run.cell.data.cache), "fingerprint": run.cell.data.cache_fp, "sha256": "0" * 64},
         "machine": {"host": "none", "device": "none"},
         "versions": {"counterpoise": "0", "git": None},
@@ -100,5 +102,4 @@ def _predictions(run, own: list[str], level: float, rng) -> None:
     for m in own:
         places = pa.array(rng.normal(size=2 * CLIPS).astype(np.float32))
         columns[f"{m}/pca"] = pa.FixedSizeListArray.from_arrays(places, 2)
-    with files.whole(run.evaluation / "predictions.parquet") as temporary:
-        pq.write_table(pa.table(columns), temporary)
+    files.write_table(run.evaluation / runs.PREDICTIONS, pa.table(columns))

@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     command("aggregate", _aggregate, "?")
     command("plan", _plan)
     command("status", _status)
+    command("verify", _verify)
     explain = command("explain", _explain)
     explain.add_argument("method", nargs="?", help="its name; without one, every method in a line, by family")
     estimate = command("estimate", _estimate)
@@ -261,6 +262,14 @@ def _status(options: argparse.Namespace) -> None:
     from pipeline_src.study.status import status
 
     print(status(Plan(options.params)))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    """Read every file of a study and its caches whole, and name the damaged ones; says how long it took."""
+    from pipeline_src.study.plan import Plan
+    from pipeline_src.study.verify import verify
+
+    print(verify(Plan(options.params)))
 
 
 def _explain(options: argparse.Namespace) -> None:

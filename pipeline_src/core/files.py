@@ -11,14 +11,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pipeline_src.core import checksums
 from pipeline_src.core.errors import UserError
 
 log = logging.getLogger(__name__)
 
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+CHECKSUM = "checksum"  # key of a JSON object, and of a table's metadata
 FULL = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
@@ -164,6 +170,44 @@ def read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def write_sealed(target: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object with its checksum."""
+    with whole(target) as temporary:
+        temporary.write_text(json.dumps({**value, CHECKSUM: checksums.SEAL}, indent=2) + "\n", encoding="utf-8")
+        checksums.seal(temporary)
+
+
+def read_sealed(file: Path, fix: str, fresh: bool = False) -> dict[str, Any]:
+    """A JSON object without its checksum, which is verified. Raises UserError, with `fix`, if it is damaged."""
+    checksums.verify(file, fix, fresh)
+    value = read_json(file)
+    if not isinstance(value, dict) or value.pop(CHECKSUM, None) is None:
+        raise checksums.damaged(file, fix, "it is no object with a checksum")
+    return value
+
+
+def write_table(target: Path, table: "pa.Table | pd.DataFrame", index: bool | None = None) -> None:
+    """Write a Parquet file with its checksum."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not isinstance(table, pa.Table):
+        table = pa.Table.from_pandas(table, preserve_index=index)
+    with whole(target) as temporary:
+        with pq.ParquetWriter(temporary, table.schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({CHECKSUM: checksums.SEAL})
+        checksums.seal(temporary)
+
+
+def read_table(file: Path, fix: str) -> "pd.DataFrame":
+    """A Parquet file whose checksum is verified. Raises UserError, with `fix`, if it is damaged."""
+    import pandas as pd
+
+    checksums.verify(awaited(file), fix)
+    return pd.read_parquet(file)
+
+
 def sha256(file: Path) -> str:
     """Hash of a file's content, hex."""
     with file.open("rb") as opened:
@@ -204,7 +248,7 @@ def scan(folder: Path, seen: Path, follow: bool = False, skip: Callable[[str], b
     `seen` keeps {path: [bytes, mtime in ns, sha256]} from one look to the next, so that a second one is a stat per
     file. It holds for this copy of the folder only, and may be lost: file times are no part of what was found.
     """
-    known = read_json(seen) if seen.exists() else {}
+    known = remembered(seen)
     now, unknown = {}, []
     for name, entry in below(folder, follow):
         if name == FILES or (skip and skip(name)):
@@ -223,7 +267,8 @@ def scan(folder: Path, seen: Path, follow: bool = False, skip: Callable[[str], b
             now[name] = [*now[name], digest]
     readable = {name: entry for name, entry in now.items() if entry[2] != UNREADABLE}  # looked at again the next time
     if readable != known:
-        write_json(seen, readable)
+        with suppress(UserError):  # a disk that cannot be written: hashed again next time
+            write_sealed(seen, readable)
     return {name: entry[2] for name, entry in now.items()}
 
 
@@ -235,6 +280,14 @@ def _digest(file: Path) -> str:
         return UNREADABLE
 
 
+def remembered(seen: Path) -> dict[str, list]:
+    """What `scan` keeps in `seen`; nothing where it is lost or damaged."""
+    try:
+        return read_sealed(seen, "")
+    except UserError:
+        return {}
+
+
 def digest(file: Path, entry: list | None) -> str:
     """Hash of a file's content; that of its `entry` in what `scan` keeps, if size and time are still the same."""
     stat = file.stat()
@@ -243,7 +296,8 @@ def digest(file: Path, entry: list | None) -> str:
 
 def changes(folder: Path, seen: Path) -> dict[str, str | None]:
     """{path: sha256, or None if it is gone} of the files of a fetched folder that are not as they were fetched."""
-    recorded, now = read_json(folder / FILES), scan(folder, seen)
+    recorded = read_sealed(folder / FILES, f"delete {folder} and run snakemake again")
+    now = scan(folder, seen)
     changed = {name: digest for name, digest in now.items() if recorded.get(name) != digest}
     return changed | {name: None for name in recorded if name not in now}
 

@@ -28,6 +28,8 @@ NEUTRAL = {
     "pipeline_src.core.params",
     "pipeline_src.evaluation.params",
     "pipeline_src.training.params",
+    "pipeline_src.features",
+    "pipeline_src.core.checksums",
     "pipeline_src.core.errors",
     "pipeline_src.core.files",
     "pipeline_src.core.progress",

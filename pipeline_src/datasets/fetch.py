@@ -33,7 +33,7 @@ def fetch(data: Data) -> None:
     with files.whole(data.raw) as folder:
         folder.mkdir(parents=True)
         data.dataset.fetch(folder)
-        files.write_json(folder / files.FILES, files.scan(folder, data.seen))
+        files.write_sealed(folder / files.FILES, files.scan(folder, data.seen))
 
 
 def obtain(data: Data) -> None:

@@ -19,6 +19,7 @@ from pipeline_src.core.errors import UserError, listed
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets import quarantine
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, no_folder
+from pipeline_src.features import unseen_in_val
 from pipeline_src.media.base import Extractor, MediaError
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def make(data: Data, threads: int = 1) -> None:
     clips = listed_clips(data)
     log.info(f"manifest {data.name}  reading {len(clips)} clips")
     rows, bad = look(data, clips, threads, hashed=True)
-    with files.whole(data.manifest / "quarantine.parquet") as table:
-        bad.to_parquet(table)
+    files.write_table(data.manifest / "quarantine.parquet", bad)
     quarantine.check_fraction(data, bad, len(clips))
     manifest = with_val(pd.DataFrame(rows), data.dataset.params)
-    with files.whole(data.manifest / "manifest.parquet") as table:
-        manifest.to_parquet(table)
+    files.write_table(data.manifest / "manifest.parquet", manifest)
+    if missing := unseen_in_val(manifest.label, manifest.split):
+        log.warning(f"manifest {data.name}  val has no sample of {listed(missing)}, which train has")
     counts = manifest.split.value_counts()
     log.info(f"manifest {data.name}  {', '.join(f'{n} {s}' for s, n in counts.items())}, {len(bad)} quarantined")
 
@@ -67,7 +68,7 @@ def look(data: Data, clips: list[Clip], threads: int, hashed: bool) -> tuple[lis
     """Rows of the manifest, and the quarantine table. Every file is opened; it is read whole only if `hashed`, and
     not if the plan has just hashed it.
     """
-    hashes = files.read_json(data.seen) if hashed and data.seen.exists() else {}
+    hashes = files.remembered(data.seen) if hashed else {}
 
     def checksum(name: str) -> str:
         return files.digest(data.raw / name, hashes.get(name)) if hashed else ""
@@ -174,7 +175,33 @@ def cut_val(manifest: pd.DataFrame, fraction: float, seed: int) -> pd.Series:
                 f"expected at least {folds} {what}, but got {most}; raise val_fraction or add clips"
             )
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(train, train.label, train.group)
-    held_out = min((fold for _, fold in cut), key=lambda fold: abs(len(fold) / len(train) - fraction))
+    labels = train.label.to_numpy()
+
+    def cost(fold: np.ndarray) -> tuple[int, float]:
+        """Classes without a sample in val or in the rest, then the distance from the fraction that was asked for."""
+        lacks = len(set(labels) - set(labels[fold])) + len(set(labels) - set(np.delete(labels, fold)))
+        return lacks, abs(len(fold) / len(train) - fraction)
+
+    held_out = _with_every_class(train, min((fold for _, fold in cut), key=cost))
     splits = manifest.split.to_numpy(copy=True).astype(object)
     splits[np.flatnonzero(manifest.split == "train")[held_out]] = "val"
     return pd.Series(splits, index=manifest.index, dtype="str")
+
+
+def _with_every_class(train: pd.DataFrame, held_out: np.ndarray) -> np.ndarray:
+    """The rows to hold out: without the groups that leave train without a class, and with the smallest group of each
+    class that they lack, where train keeps every class.
+    """
+    held = np.zeros(len(train), bool)
+    held[held_out] = True
+    label, group = train.label.to_numpy(), train.group.to_numpy()
+    for whole in sorted(set(label) - set(label[~held])):
+        held &= ~np.isin(group, group[label == whole])
+    for missing in sorted(set(label) - set(label[held])):
+        groups = pd.Series(group[label == missing]).unique()
+        for name in sorted(groups, key=lambda name: (int((group == name).sum()), str(name))):
+            rest = label[~held & (group != name)]
+            if set(rest) == set(label):
+                held |= group == name
+                break
+    return np.flatnonzero(held)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from pipeline_src.core import files
@@ -23,7 +23,7 @@ from pipeline_src.evaluation import FUSED
 from pipeline_src.evaluation.metrics import contributions
 from pipeline_src.features.read import Cache
 from pipeline_src.models.fusions.base import Features, only
-from pipeline_src.study.runs import PREDICTIONS, RunFiles
+from pipeline_src.study.runs import ATTEMPT, PREDICTIONS, RunFiles, told
 from pipeline_src.tasks.base import Task
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
@@ -51,10 +51,21 @@ def evaluate(runs: list[Run], params: Settings) -> None:
     cache = Cache(cell.data.cache)
     modalities = cell.spec.modalities
     loaders = {s: Loader(cache, s, modalities, device, resident=False) for s in ("train", "val", "test")}
+    failed: list[Exception] = []
     for run in runs:
-        with devices.memory_explained(f"evaluate {run.label}", device, "evaluation", run.cell.evaluation):
-            shown = _evaluate(run, cache, loaders, device)
-        log.info(f"evaluate {run.label}  test {shown}")
+        try:
+            with devices.memory_explained(f"evaluate {run.label}", device, "evaluation", run.cell.evaluation):
+                shown = _evaluate(run, cache, loaders, device)
+        except Exception as error:  # the other seeds are evaluated all the same
+            log.error(f"evaluate {run.label}  failed: {error!r}")
+            with suppress(UserError):
+                files.write_json(run.evaluation / ATTEMPT, {"error": " ".join(repr(error).split())})
+            failed.append(error)
+            continue
+        (run.evaluation / ATTEMPT).unlink(missing_ok=True)
+        log.info(f"evaluate {run.label}  {shown}")
+    if failed:
+        raise failed[0]
 
 
 def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.device) -> str:
@@ -62,7 +73,10 @@ def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.
     modalities = spec.modalities
     built = assemble(spec, cache.modalities, len(cache.classes), run.seed)
     model, task = built.model, built.task
-    weights = RunFiles(run).weights()
+    reader = RunFiles(run)
+    if (diverged := reader.diverged()) is not None:
+        return _write_diverged(run, task, diverged)
+    weights = reader.weights()
     try:
         model.load_state_dict(checkpoint.load(weights)[0])
     except checkpoint.DamagedError as error:
@@ -78,6 +92,12 @@ def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.
 
     features = {split: _joined(encoded(split)) for split in loaders}
     labels = {split: loader.label.cpu().numpy() for split, loader in loaders.items()}
+    for split in features:
+        for m, values in features[split].items():
+            if not bool(torch.isfinite(values).all()):
+                return _write_diverged(
+                    run, task, _at_selected(reader, f"the features of {m} on {split} are not finite")
+                )
     scored = ("val", "test")
     probes = {}
     for m in modalities:
@@ -93,17 +113,32 @@ def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.
         logits, worth = _views(built, predict, loaders[split].label)
         for m in modalities:
             logits[f"{m}/probe"] = probes[m][split]
+        if not all(np.isfinite(z).all() for name, z in logits.items() if not name.endswith("/probe")):
+            return _write_diverged(run, task, _at_selected(reader, f"the logits on {split} are not finite"))
         rows += _rows(split, task, modalities, logits, labels[split], worth)
         places = {f"{m}/pca": planes[m](features[split][m].cpu().numpy()) for m in modalities}
         tables.append(_table(split, task, cache, loaders[split], logits, places))
     rows += _history(run, task)
 
-    with files.whole(run.evaluation / PREDICTIONS) as temporary:
-        pq.write_table(pa.concat_tables(tables), temporary)
-    files.write_json(run.metrics, {"names": run.names, "metrics": rows})
+    files.write_table(run.evaluation / PREDICTIONS, pa.concat_tables(tables))
+    files.write_sealed(run.metrics, {"names": run.names, "metrics": rows})
     wanted = "test", FUSED, task.primary.name
     value = next(r["value"] for r in rows if (r["split"], r["modality"], r["metric"]) == wanted)
-    return f"{task.primary.label} {task.primary.shown(value)}"
+    return f"test {task.primary.label} {task.primary.shown(value)}"
+
+
+def _at_selected(reader: RunFiles, reason: str) -> dict[str, Any]:
+    """`RunFiles.diverged` of a run whose selected weights are finite."""
+    return {"epoch": reader.record()["selected"]["epoch"] + 1, "reason": reason}
+
+
+def _write_diverged(run: Run, task: Task, diverged: dict[str, Any]) -> str:
+    """The evaluation of a run whose values are not finite: what it cost, and no predictions."""
+    columns = {"id": pa.string(), "split": pa.string(), "label": pa.int32(), "predicted": pa.int32()}
+    files.write_table(run.evaluation / PREDICTIONS, pa.schema(columns).empty_table())
+    costs = [row for row in _history(run, task) if row["split"] == "train"]
+    files.write_sealed(run.metrics, {"names": run.names, "diverged": diverged, "metrics": costs})
+    return f"diverged in {told(diverged)}"
 
 
 @torch.no_grad()

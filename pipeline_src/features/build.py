@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline_src.core import files
+from pipeline_src.core import checksums, files
 from pipeline_src.datasets import quarantine
-from pipeline_src.features import CACHE_FILE
 from pipeline_src.features.read import tensors
 from pipeline_src.media.base import Extractor, MediaError
 
@@ -36,7 +35,7 @@ def extract(data: Data, index: int) -> None:
 
     `data` is the plan's entry of the dataset. Writes the shard and its quarantine table.
     """
-    manifest = pd.read_parquet(files.awaited(data.manifest / "manifest.parquet"))
+    manifest = _table(data.manifest / "manifest.parquet", data.manifest)
     stem, count = data.shards[index], len(data.shards)
     rows = manifest.iloc[len(manifest) * index // count : len(manifest) * (index + 1) // count]
     labels = {label: i for i, label in enumerate(data.dataset.classes)}
@@ -47,6 +46,7 @@ def extract(data: Data, index: int) -> None:
         metadata={
             "recipe": json.dumps({m: x.params.model_dump() for m, x in data.extractors.items()}),
             "fingerprint": data.cache_fp,
+            files.CHECKSUM: checksums.SEAL,
         },
     )
     row_bytes = sum(x.row_bytes for x in data.extractors.values())
@@ -66,8 +66,13 @@ def extract(data: Data, index: int) -> None:
                     writer.write_batch(pa.record_batch(batch, schema=schema))
                 done += len(part)
                 log.info(f"{job}  {start + min(size, len(rows) - start)} of {len(rows)} clips, {len(bad)} quarantined")
-        with files.whole(stem.with_suffix(".quarantine.parquet")) as table:
-            quarantine.table(bad, "extract").to_parquet(table)
+        checksums.seal(temporary)
+        files.write_table(stem.with_suffix(".quarantine.parquet"), quarantine.table(bad, "extract"))
+
+
+def _table(file: Path, remove: Path) -> pd.DataFrame:
+    """A table of an earlier job; `remove` is what to delete if it is damaged, so that this job runs again."""
+    return files.read_table(file, f"delete {remove} and run snakemake again")
 
 
 def _tensors(arrays: list[np.ndarray], type_: pa.DataType) -> pa.ExtensionArray:
@@ -85,7 +90,7 @@ def _decode(
         clip = {}
         for m, extractor in extractors.items():
             try:
-                clip[m] = extractor.extract(folder / row[m])
+                clip[m] = finite(extractor.extract(folder / row[m]))
             except MediaError as error:
                 bad.append((row["id"], m, row[m], str(error)))
                 break
@@ -96,20 +101,28 @@ def _decode(
     return arrays, kept
 
 
+def finite(values: np.ndarray) -> np.ndarray:
+    """`values`. Raises MediaError if some are infinite or no numbers: no statistics, loss or metric survives them."""
+    if values.dtype.kind == "f":
+        bad = values.size - int(np.isfinite(values).sum())
+        if bad:
+            raise MediaError(f"{bad} of {values.size} values are not finite")
+    return values
+
+
 def pack(data: Data) -> None:
     """Close the cache: check the quarantined fraction, gather the statistics of the training split, write cache.json.
 
     Statistics are the mean and deviation per channel (frames), per feature over steps that are not padding (sequence)
     or of all values (spectrograms), over `train` alone; tokens have none.
     """
-    manifest = pd.read_parquet(files.awaited(data.manifest / "manifest.parquet"))
+    manifest = _table(data.manifest / "manifest.parquet", data.manifest)
     bad = pd.concat(
-        [pd.read_parquet(files.awaited(data.manifest / "quarantine.parquet"))]
-        + [pd.read_parquet(files.awaited(stem.with_suffix(".quarantine.parquet"))) for stem in data.shards],
+        [_table(data.manifest / "quarantine.parquet", data.manifest)]
+        + [_table(stem.with_suffix(".quarantine.parquet"), stem.with_suffix(".arrow")) for stem in data.shards],
         ignore_index=True,
     )
-    with files.whole(data.cache / "quarantine.parquet") as table:
-        bad.to_parquet(table)
+    files.write_table(data.cache / "quarantine.parquet", bad)
     quarantine.check_fraction(data, bad, len(manifest) + int((bad.stage == "manifest").sum()))
 
     # A hash per column, so that it does not depend on how the rows are cut into shards and batches.
@@ -117,7 +130,7 @@ def pack(data: Data) -> None:
     moments = {m: _Moments(x.layout) for m, x in data.extractors.items()}
     splits = pd.Series(dtype=int)
     for stem in data.shards:
-        for batch in tensors(files.awaited(stem.with_suffix(".arrow"))):
+        for batch in tensors(stem.with_suffix(".arrow")):
             split = batch["split"]
             splits = splits.add(split.value_counts(), fill_value=0)
             for name, digest in digests.items():
@@ -126,8 +139,8 @@ def pack(data: Data) -> None:
                 digest.update(values.data if tensor else "".join(f"{value}\n" for value in values).encode())
             for m in data.extractors:
                 moments[m].add(batch[m][(split == "train").to_numpy()])
-    files.write_json(
-        data.cache / CACHE_FILE,
+    files.write_sealed(
+        data.cache_file,
         {
             "dataset": data.name,
             "recipe": data.recipe,

@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline_src.core import files
-from pipeline_src.core.errors import UserError
-from pipeline_src.features import CACHE_FILE
+from pipeline_src.core import checksums, files
+from pipeline_src.features import fix, read_info
 
 
 def tensors(shard: Path) -> Iterator[dict[str, Any]]:
     """Record batches of a shard: pandas series for the plain columns, views (N, *shape) on the mapped file for
-    tensors.
+    tensors. Raises UserError if it is damaged.
     """
+    checksums.verify(files.awaited(shard), fix(shard))
     reader = pa.ipc.open_file(pa.memory_map(str(shard)))
     for i in range(reader.num_record_batches):
         batch = reader.get_batch(i)
@@ -35,16 +35,13 @@ class Cache:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        try:
-            self.info = files.read_json(files.awaited(folder / CACHE_FILE))
-        except FileNotFoundError as error:
-            raise UserError(f"{folder / CACHE_FILE}: expected a finished cache, but got none; run snakemake") from error
+        self.info = read_info(folder)
         self.classes: list[str] = self.info["classes"]
         self.modalities: dict[str, dict] = self.info["modalities"]
 
     @cached_property
     def _batches(self) -> list[dict[str, Any]]:
-        return [batch for shard in self.info["shards"] for batch in tensors(files.awaited(self.folder / shard))]
+        return [batch for shard in self.info["shards"] for batch in tensors(self.folder / shard)]
 
     @cached_property
     def clips(self) -> pd.DataFrame:

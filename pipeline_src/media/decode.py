@@ -113,7 +113,8 @@ def decode(container: Any, stream: Any, take: Callable[[Any], bool]) -> None:
 def mono(file: Path, sample_rate: int, samples: int) -> np.ndarray:
     """First samples of the sound at `sample_rate` Hz, channels averaged: float32 (n,), n <= `samples`.
 
-    Raises MediaError if the file cannot be opened or decoded, ends before its stated duration or holds no sound.
+    Raises MediaError if the file cannot be opened or decoded, ends before its stated duration, holds no sound or
+    samples that are not finite.
     """
     import av
 
@@ -130,7 +131,11 @@ def mono(file: Path, sample_rate: int, samples: int) -> np.ndarray:
         if not pieces:
             raise MediaError("cannot be decoded: no samples")
         take(None)  # what the resampler still holds
-    return np.concatenate(pieces)[:samples]
+    wave = np.concatenate(pieces)[:samples]
+    bad = len(wave) - int(np.isfinite(wave).sum())
+    if bad:  # clipping, or the floor under a logarithm, would hide them
+        raise MediaError(f"{bad} of {len(wave)} samples are not finite")
+    return wave
 
 
 def _check_riff(file: Path) -> None:

@@ -12,6 +12,7 @@ Writes, below the plan's results folder,
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -19,6 +20,7 @@ import pandas as pd
 from pipeline_src.core import files
 from pipeline_src.core.errors import listed
 from pipeline_src.datasets import quarantine
+from pipeline_src.features import QUARANTINE_FILE, fix, read_info
 from pipeline_src.reports import formats, summaries
 from pipeline_src.reports.report import render, sections
 from pipeline_src.reports.results import add_clips, collect
@@ -47,8 +49,9 @@ def aggregate(plan: Plan) -> None:
     for run in plan.runs:
         read = RunFiles(run)
         complete = read.evaluated()
-        index.append({**run.names, "run": str(run.folder), "evaluation": str(run.evaluation), "complete": complete})
-        if complete:
+        entry = {**run.names, "run": str(run.folder), "evaluation": str(run.evaluation), "complete": complete}
+        index.append(entry | {"files": read.hashes() if complete else {}})
+        if complete and read.diverged() is None:
             records[tuple(run.names.values())] = read.record()
             rows += [{**run.names, **row} for row in read.metrics()]
             finished.append(run)
@@ -56,8 +59,9 @@ def aggregate(plan: Plan) -> None:
             ended[tuple(run.names.values())] = Ended(state.state, state.error)
     for data in plan.data.values():  # the allowed share may have been lowered since the cache was made
         if data.cache_file.exists():
-            bad = pd.read_parquet(data.cache / "quarantine.parquet")
-            clips = sum(files.read_json(data.cache_file)["splits"].values()) + len(bad)
+            quarantined = data.cache / QUARANTINE_FILE
+            bad = files.read_table(quarantined, fix(quarantined))
+            clips = sum(read_info(data.cache)["splits"].values()) + len(bad)
             quarantine.check_fraction(data, bad, clips)
     metrics = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "int64", "value": "float64"})
     metrics = metrics.astype({name: "str" for name in COLUMNS if name not in ("seed", "value")})
@@ -91,11 +95,19 @@ def aggregate(plan: Plan) -> None:
     missing = [run.label for run, entry in zip(plan.runs, index, strict=True) if not entry["complete"]]
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.
     target = plan.index.with_name(UNFINISHED) if missing else plan.index
-    figures = [f"figures/{one.drawing.name}.svg" for section in made for one in section.figures]
-    files.write_json(target, {"params": str(plan.file), "complete": not missing, "runs": index, "files": figures})
+    written = {path.relative_to(results).as_posix(): files.sha256(path) for path in outputs(results)}
+    about = {"params": str(plan.file), "complete": not missing, "runs": index, "files": written}
+    files.write_sealed(target, about)
     log.info(f"aggregate  {len(records)} of {len(index)} runs in {results / 'report.html'}")
     if missing:
         log.warning(f"aggregate  incomplete, not there yet: {listed(missing)}")
+
+
+def outputs(results: Path) -> list[Path]:
+    """What `aggregate` writes below a results folder, but for the index."""
+    places = [results.glob("*"), *((results / name).rglob("*") for name in ("tables", "metrics", "figures"))]
+    kept = {path for place in places for path in place if path.is_file() and not path.name.startswith(("index-", "."))}
+    return sorted(kept)
 
 
 def extensions(cells: Iterable[Cell]) -> dict[tuple[str, str], str]:

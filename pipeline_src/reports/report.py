@@ -13,6 +13,7 @@ import pandas as pd
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
+from pipeline_src.features import QUARANTINE_FILE, fix, read_info
 from pipeline_src.reports import declared, provenance, wording
 from pipeline_src.reports.answer import answers, comparisons
 from pipeline_src.reports.figures import base, drawing
@@ -140,9 +141,9 @@ def command(params: Path) -> str:
 
 def _data(data: Data) -> dict[str, Any]:
     """A dataset's samples by split and its quarantine; empty where its cache is not there."""
-    cache, table = data.cache_file, data.cache / "quarantine.parquet"
-    info = files.read_json(cache) if cache.exists() else {}
-    bad = pd.read_parquet(table) if table.exists() else None
+    cache, table = data.cache_file, data.cache / QUARANTINE_FILE
+    info = read_info(data.cache) if cache.exists() else {}
+    bad = files.read_table(table, fix(table)) if table.exists() else None
     order = {split: i for i, split in enumerate(("train", "val", "test"))}
     return {
         "name": data.name,

@@ -174,8 +174,6 @@ def predictions(runs: list[Run], classes: int) -> Outcome | None:
     outcome, right, read = None, None, 0
     for run in runs:
         file = RunFiles(run).predictions()
-        if file is None:
-            continue
         schema = pq.read_schema(file)
         places = [name for name in schema.names if name.endswith("/pca")] if outcome is None else []
         columns = ["id", "split", "label", "predicted", *places]

@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline_src.core import files
+
 if TYPE_CHECKING:
     from pipeline_src.media.base import Extractor
     from pipeline_src.models.base import EncoderParams
@@ -125,9 +127,7 @@ def _clips(data: Data) -> tuple[dict[str, int], bool]:
     """Clips by split, and whether they are counted rather than published."""
     manifest = data.manifest / "manifest.parquet"
     if manifest.exists():
-        import pandas as pd
-
-        counts = pd.read_parquet(manifest, columns=["split"]).split.value_counts()
+        counts = files.read_table(manifest, f"delete {data.manifest} and run snakemake again").split.value_counts()
         return {split: int(counts.get(split, 0)) for split in ("train", "val", "test")}, True
     sizes = dict(data.dataset.sizes)
     if not sizes:

@@ -6,7 +6,9 @@
     attempt.json, checkpoint.safetensors    until the record is there: who trains it, and how far that is
     evaluation-<fp>/metrics.json, predictions.parquet; attempt.json if evaluating it failed
 
-It needs no PyTorch. Everything that it raises is a UserError of one line, which names the file and what to do.
+The record holds its own checksum and those of metrics.jsonl and the weights; metrics.json and the predictions hold
+their own. Each is verified when the file is read. All errors are UserErrors of one line, which name the file and what
+to do. It needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline_src.core import files
+from pipeline_src.core import checksums, files
 from pipeline_src.core.errors import UserError, listed
 from pipeline_src.core.progress import clock
 from pipeline_src.evaluation import FUSED
@@ -37,7 +40,7 @@ EVALUATED, TRAINED, DIVERGED, RUNNING, STOPPED, FAILED, MISSING = STATES
 COMPLETE = "complete"  # status in a record; the other one is DIVERGED
 INTERRUPTED = "interrupted"  # status in an attempt, besides RUNNING and FAILED
 
-NEEDED = ("status", "fingerprint", "parameters", "cache", "machine", "versions", "seconds")  # of a record
+NEEDED = ("status", "fingerprint", "parameters", "cache", "machine", "versions", "seconds", "files")  # of a record
 ROW = {"split": str, "modality": str, "metric": str}  # of metrics.json, besides the value
 QUIET = 600.0  # seconds; see `alive`
 EPOCHS, SAVES = 5, 3  # see `alive`
@@ -61,11 +64,18 @@ class State:
     last: float = 0.0
 
 
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write the record of a run, whose other files are there."""
+    siblings = {name: files.sha256(folder / name) for name in (HISTORY, WEIGHTS) if (folder / name).exists()}
+    files.write_sealed(folder / RECORD, {**record, "files": siblings})
+
+
 class RunFiles:
     """The files of a run (of a Plan). Each is read when it is asked for."""
 
     def __init__(self, run: Run):
         self.run, self.folder, self.evaluation = run, run.folder, run.evaluation
+        self._record: dict[str, Any] | None = None
         self._fix = f"delete {self.folder} and run snakemake again"
         self._fix_evaluation = f"delete {self.evaluation} and run snakemake again"
 
@@ -77,21 +87,27 @@ class RunFiles:
 
     def record(self) -> dict[str, Any]:
         """The record, of this run and with all that is NEEDED."""
-        file = self.folder / RECORD
-        record = _object(file, self._fix)
+        if self._record is not None:
+            return self._record
+        file = files.awaited(self.folder / RECORD)
+        record = files.read_sealed(file, self._fix)
         if missing := [key for key in NEEDED if key not in record]:
             raise UserError(f"{file}: expected {listed(missing)}, but got none; {self._fix}")
         expected = {**self.run.names, "fingerprint": self.run.cell.fp}
         got = {key: record.get(key) for key in expected}
         if got != expected:
             raise UserError(f"{file}: expected the record of {expected}, but got {got}; {self._fix}")
+        self._record = record
         return record
 
     def rows(self) -> list[dict[str, Any]]:
         """A row per epoch: all of a trained run; else those that its checkpoint covers, as later ones are trained
         again when the run goes on.
         """
-        return self._lines() if self.trained() else self._lines()[: self._covered()]
+        if not self.trained():
+            return self._lines()[: self._covered()]
+        self._verified(HISTORY)
+        return self._lines()
 
     def _lines(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a line that is being written does not count."""
@@ -110,12 +126,12 @@ class RunFiles:
 
     def weights(self) -> Path:
         """The selected epoch's weights, a file of `training.checkpoint`."""
-        return self._there(WEIGHTS)
+        return self._verified(WEIGHTS)
 
-    def _there(self, name: str) -> Path:
+    def _verified(self, name: str, fresh: bool = False) -> Path:
+        """A file whose hash the record names."""
         file = files.awaited(self.folder / name)
-        if not file.exists():
-            raise UserError(f"{file}: expected the run's {name}, but got none; {self._fix}")
+        checksums.match(file, self.record()["files"].get(name, ""), self._fix, fresh)
         return file
 
     def attempt(self) -> dict[str, Any] | None:
@@ -140,10 +156,21 @@ class RunFiles:
     def evaluated(self) -> bool:
         return self.trained() and (self.evaluation / METRICS).exists()
 
+    def _metrics(self) -> dict[str, Any]:
+        return files.read_sealed(files.awaited(self.evaluation / METRICS), self._fix_evaluation)
+
+    def diverged(self) -> dict[str, Any] | None:
+        """{epoch, step, reason} of a run whose loss, weights or features are not finite; else None."""
+        record = self.record()
+        about = record.get("diverged") if record["status"] == DIVERGED else None
+        return about if about is not None or not self.evaluated() else self._metrics().get("diverged")
+
     def metrics(self) -> list[dict[str, Any]]:
-        """Rows {split, modality, metric, value} of metrics.json, each once, with the fused test accuracy."""
-        file = self.evaluation / METRICS
-        value = _object(file, self._fix_evaluation)
+        """Rows {split, modality, metric, value} of metrics.json, each once, with test metrics of the fused model.
+
+        Of a run that has diverged, only the rows of its costs.
+        """
+        file, value = self.evaluation / METRICS, self._metrics()
 
         def wrong(where: str, what: str) -> UserError:
             return UserError(f"{file}: {where}: {what}; {self._fix_evaluation}")
@@ -166,14 +193,29 @@ class RunFiles:
             if key in seen:
                 raise wrong(where, f"expected {'/'.join(key)} once, but got it twice")
             seen.add(key)
-        if ("test", FUSED, "accuracy") not in seen:
-            raise wrong("metrics", "expected the fused test accuracy, but got none")
+        if "diverged" not in value and not any(key[:2] == ("test", FUSED) for key in seen):
+            raise wrong("metrics", "expected test metrics of the fused model, but got none")
         return rows
 
-    def predictions(self) -> Path | None:
-        """The Parquet file of predictions; None if there is none."""
-        file = self.evaluation / PREDICTIONS
-        return file if file.exists() else None
+    def predictions(self) -> Path:
+        """The Parquet file of predictions."""
+        file = files.awaited(self.evaluation / PREDICTIONS)
+        checksums.verify(file, self._fix_evaluation)
+        return file
+
+    def hashes(self) -> dict[str, str]:
+        """Hashes of the record and the metrics: with what these name, of all that the run is."""
+        return {path.name: checksums.sha256(path, self._fix) for path in (self.run.record, self.run.metrics)}
+
+    def checks(self) -> Iterator[tuple[Path, Callable[[], object], bool]]:
+        """Every file: what raises a UserError if it is damaged, read whole, and whether the file is due."""
+        trained, evaluated = self.trained(), self.evaluated()
+        yield self.folder / RECORD, lambda: checksums.verify(self.folder / RECORD, self._fix, fresh=True), False
+        for name in (HISTORY, WEIGHTS) if trained else ():
+            yield self.folder / name, lambda name=name: self._verified(name, fresh=True), True
+        for name, due in ((METRICS, False), (PREDICTIONS, evaluated)):
+            file = self.evaluation / name
+            yield file, lambda file=file: checksums.verify(file, self._fix_evaluation, fresh=True), due
 
     # What both show.
 
@@ -183,9 +225,13 @@ class RunFiles:
         if self.trained():
             try:
                 record = self.record()
+                diverged = self.diverged()
             except UserError as error:
                 return State(run, FAILED, str(error), error=str(error))
             seconds, complete = record["seconds"], self.evaluated()
+            if diverged is not None:
+                said = told(diverged)
+                return State(run, DIVERGED, said, 1.0, seconds, complete, error=said)
             if complete:
                 return State(run, EVALUATED, fraction=1.0, seconds=seconds, complete=True)
             if (failed := _attempt(self.evaluation / ATTEMPT)) is not None:
@@ -221,6 +267,12 @@ class RunFiles:
         with contextlib.suppress(OSError):
             times += [entry.stat().st_mtime for entry in os.scandir(self.folder)]
         return max(times)
+
+
+def told(diverged: dict[str, Any]) -> str:
+    """`epoch 3, step 17: the loss is not finite`."""
+    step = f", step {diverged['step']}" if diverged.get("step") is not None else ""
+    return f"epoch {diverged['epoch']}{step}: {diverged['reason']}"
 
 
 def dead(attempt: dict[str, Any], rows: list[dict[str, Any]], last: float) -> str | None:
@@ -260,19 +312,10 @@ def _attempt(file: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _object(file: Path, fix: str) -> dict[str, Any]:
-    """A JSON object from a file."""
-    try:
-        value = json.loads(_text(file, fix))
-    except ValueError as error:
-        raise UserError(f"{file}: expected valid JSON, but got {error}; {fix}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: expected an object, but got {type(value).__name__}; {fix}")
-    return value
-
-
 def _text(file: Path, fix: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: expected a file that can be read, but got {error}; {fix}") from error
+    except OSError as error:
+        raise checksums.unreadable(file, fix, error) from error
+    except UnicodeDecodeError as error:
+        raise checksums.damaged(file, fix, "it is no text") from error

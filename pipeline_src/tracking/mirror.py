@@ -186,6 +186,8 @@ class Mirror:
     def _artifacts(self, view: View, run: mlflow.entities.Run) -> None:
         for file in view.artifacts:
             self.store.upload(run, file)
+        if not view.rows:  # it diverged in its first epoch
+            return
         try:
             from pipeline_src.reports.figures.run import history
         except ImportError:  # Matplotlib is an extra

@@ -17,10 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline_src.core import files
-from pipeline_src.core.errors import UserError
 from pipeline_src.core.fingerprint import fingerprint
 from pipeline_src.evaluation import FUSED
+from pipeline_src.features import read_info
 from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import declared
 from pipeline_src.study import runs as states
@@ -92,7 +91,7 @@ def _read(run: Run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> 
     if evaluated:
         final = {_final_name(row): row["value"] for row in reader.metrics()}
         final_time = int(run.metrics.stat().st_mtime * 1000)
-        artifacts = [run.record, run.metrics, *filter(None, [reader.predictions()])]
+        artifacts = [run.record, run.metrics, reader.predictions()]
     cell = run.cell
     epochs, clock = [], 0.0
     for row in rows:
@@ -133,26 +132,19 @@ def _read(run: Run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> 
         artifacts=artifacts,
         rows=rows,
         quantities=quantities,
-        dataset=_json(cell.data.cache_file) | {"folder": cell.data.cache.as_posix()}
+        dataset=read_info(cell.data.cache) | {"folder": cell.data.cache.as_posix()}
         if cell.data.cache_file.exists()
         else {},
         digest=_digest(run.record, run.metrics) if evaluated else None,
     )
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return files.read_json(file)
-    except ValueError as error:
-        raise UserError(
-            f"{file}: expected valid JSON, but got {error}; delete {file.parent} and run snakemake again"
-        ) from error
-
-
 def _status(state: State, about: dict) -> tuple[str, int | None]:
     """Status, and the end as Unix time in ms."""
     if "ended" in about:
-        status = FINISHED if about["status"] == COMPLETE else KILLED if state.state == STOPPED else FAILED
+        status = (
+            FINISHED if about["status"] in (COMPLETE, states.DIVERGED) else KILLED if state.state == STOPPED else FAILED
+        )
         return status, _ms(about["ended"])
     return (RUNNING, None) if state.state == states.RUNNING else (KILLED, int(state.last * 1000))
 

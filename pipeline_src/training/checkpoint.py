@@ -57,10 +57,10 @@ def load(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise DamagedError(f"expected a whole safetensors file, found: {error}") from error
+        raise DamagedError(f"expected a whole safetensors file, but got: {error}") from error
     if header.get("format") != str(FORMAT):
         raise DamagedError(f"expected format {FORMAT}, but got {header.get('format')}")
-    if header["sha256"] != _hash(tensors, header["about"]):
+    if header.get("sha256") != _hash(tensors, header.get("about", "")):
         raise DamagedError("expected the hash in its header, but got another: its content has changed")
     return tensors, json.loads(header["about"])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline_src.core import files
 from pipeline_src.study.runs import CHECKPOINT, HISTORY, WEIGHTS
-from pipeline_src.training import checkpoint
+from pipeline_src.training import checkpoint, divergence
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.loop import Trainer
 
@@ -60,7 +60,8 @@ class Keeper:
             return None
 
     def pulse(self) -> None:
-        """Between two steps: save if it is time to, and stop if that was asked."""
+        """Between two steps: end if the run has diverged, save if it is time to, and stop if that was asked."""
+        divergence.check_loss(self.trainer)
         if self.stop.asked or time.monotonic() - self._saved >= 60 * self.minutes:
             self.save()
         if self.stop.asked:
@@ -97,6 +98,12 @@ class Keeper:
         weights = self._weights(self.best["epoch"])
         if weights.exists():  # else a run that was killed after this has done it
             weights.replace(self.folder / WEIGHTS)
+
+    def finish_diverged(self) -> None:
+        """Keep the weights as they were when the run diverged."""
+        checkpoint.save(self.folder / WEIGHTS, self.trainer.model.state_dict(), {})
+        for file in self.folder.glob("weights-*.safetensors"):
+            file.unlink()
 
     def _weights(self, epoch: int) -> Path:
         return self.folder / f"weights-{epoch}.safetensors"

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline_src.core import files
-from pipeline_src.core.errors import UserError
+from pipeline_src.core.errors import UserError, listed
 from pipeline_src.core.progress import clock
+from pipeline_src.features import unseen_in_val
 from pipeline_src.features.read import Cache
 from pipeline_src.study import runs as states
 from pipeline_src.study.runs import ATTEMPT, CHECKPOINT, RunFiles
@@ -29,6 +30,7 @@ from pipeline_src.tasks.base import Metric
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
 from pipeline_src.training.assemble import assemble
+from pipeline_src.training.divergence import DivergedError, check_epoch
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.keeper import Keeper
 from pipeline_src.training.loader import Loader
@@ -62,12 +64,24 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
     devices.deterministic(device, params.resources.train.threads)
     cache = Cache(cell.data.cache)
     loaders = make_loaders(cache, cell.spec.modalities, device, params)
+    if missing := unseen_in_val(cache.clips.label, cache.clips.split):
+        names = listed([cache.classes[label] for label in missing])
+        log.warning(f"train {cell.data.name}  val has no sample of {names}, which train has: they do not select")
+    failed: list[Exception] = []
     with Stop() as stop:
         for run in runs:
-            _train(run, cache, loaders, device, params, process_started, stop)
+            try:
+                _train(run, cache, loaders, device, params, process_started, stop)
+            except StoppedError:
+                raise
+            except Exception as error:  # the other seeds are trained all the same
+                log.error(f"train {run.label}  failed: {error!r}")
+                failed.append(error)
             process_started = None
             if stop.asked and run is not runs[-1]:
                 raise StoppedError(stop.asked, f"between two seeds, {run.label} done")
+    if failed:
+        raise failed[0]
 
 
 def make_loaders(cache: Cache, modalities: Sequence[str], device: torch.device, params: Settings) -> dict[str, Loader]:
@@ -116,16 +130,22 @@ def _train(
         raise
     except BaseException as error:
         with suppress(UserError):  # a full disk would hide what is wrong
-            note(states.FAILED, error=repr(error), ended=_now())
+            note(states.FAILED, error=" ".join(repr(error).split()), ended=_now())
         raise
-    files.write_json(run.record, {**attempt, "status": states.COMPLETE, **result, "ended": _now()})
+    states.write_record(run.folder, {**attempt, **result, "ended": _now()})
     _tidy(run)
 
 
 def _finished(run: Run, cache: Cache, device: torch.device) -> MultimodalModel:
     """The model of another run, with its selected weights, on the device. Raises UserError if they cannot be read."""
     model = assemble(run.cell.spec, cache.modalities, len(cache.classes), run.seed)[0]
-    weights = RunFiles(run).weights()
+    reader = RunFiles(run)
+    if (diverged := reader.diverged()) is not None:
+        raise UserError(
+            f"{run.label}: expected a run whose weights another one can use, but got one that diverged in "
+            f"{states.told(diverged)}; change its parameters, or leave out the method that requires it"
+        )
+    weights = reader.weights()
     try:
         model.load_state_dict(checkpoint.load(weights)[0])
     except checkpoint.DamagedError as error:
@@ -158,7 +178,6 @@ def _epochs(
     process_started: float | None,
     stop: Stop,
 ) -> dict[str, Any]:
-    schedule = run.cell.spec.training
     with devices.weights_explained(f"train {run.label}", device):
         trainer = Trainer(
             run.cell.spec, run.seed, cache, loaders, device, lambda name: _finished(run.requires[name], cache, device)
@@ -167,20 +186,30 @@ def _epochs(
     if not keeper.resume():
         trainer.method.on_train_start(trainer.context)
     fixed = time.time() - process_started if process_started else 0.0
-    for epoch in range(len(keeper.rows), schedule.epochs):
-        row = trainer.epoch(epoch, keeper.pulse)
-        row |= trainer.score("val", keeper.pulse)
-        if schedule.track_test:
-            row |= trainer.score("test", keeper.pulse)
-        keeper.epoch_done(row, schedule.select)
-        left = (schedule.epochs - epoch - 1) * keeper.seconds / (epoch + 1)
-        log.info(
-            f"train {run.label}  "
-            f"epoch {epoch + 1:{len(str(schedule.epochs))}} of {schedule.epochs}  loss {row['loss']:.3f}  "
-            f"{_scores(row, trainer.task.primary)}  {clock(left)} left",
-        )
-    keeper.finish()
+    diverged: DivergedError | None = None
+    try:
+        _train_epochs(run, trainer, keeper)
+    except DivergedError as error:
+        diverged = error
+    except (UserError, StoppedError):
+        raise
+    except Exception as error:
+        if devices.is_out_of_memory(error):
+            raise
+        try:
+            check_epoch(trainer)
+        except DivergedError as cause:  # a method met the values before the loop did
+            diverged = cause
+        else:
+            raise
+    if diverged is None:
+        keeper.finish()
+    else:
+        keeper.finish_diverged()
+        log.warning(f"train {run.label}  {diverged}")
     return {
+        "status": states.COMPLETE if diverged is None else states.DIVERGED,
+        **({} if diverged is None else {"diverged": diverged.about}),
         "selected": keeper.best,
         "seconds": keeper.seconds,
         "fixed_seconds": fixed,  # process start to first epoch: imports, cache, model
@@ -199,6 +228,24 @@ def _scores(row: dict[str, float], metric: Metric) -> str:
     key = f"val_{metric.name}"
     parts = [f"{k.removeprefix(key + '/')} {metric.shown(v)}" for k, v in row.items() if k.startswith(key + "/")]
     return f"val {metric.shown(row[key])}" + (f"  ({', '.join(parts)})" if parts else "")
+
+
+def _train_epochs(run: Run, trainer: Trainer, keeper: Keeper) -> None:
+    """The epochs that are left. Raises DivergedError at the first value that is not finite."""
+    schedule = run.cell.spec.training
+    for epoch in range(len(keeper.rows), schedule.epochs):
+        row = trainer.epoch(epoch, keeper.pulse)
+        check_epoch(trainer)
+        row |= trainer.score("val", keeper.pulse)
+        if schedule.track_test:
+            row |= trainer.score("test", keeper.pulse)
+        keeper.epoch_done(row, schedule.select)
+        left = (schedule.epochs - epoch - 1) * keeper.seconds / (epoch + 1)
+        log.info(
+            f"train {run.label}  "
+            f"epoch {epoch + 1:{len(str(schedule.epochs))}} of {schedule.epochs}  loss {row['loss']:.3f}  "
+            f"{_scores(row, trainer.task.primary)}  {clock(left)} left",
+        )
 
 
 def _now() -> str:

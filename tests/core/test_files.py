@@ -30,7 +30,7 @@ def raw(tmp_path):
     (folder / "media").mkdir(parents=True)
     for name in ("media/a.mp4", "media/b.mp4", "list.csv"):
         (folder / name).write_text(name)
-    files.write_json(folder / files.FILES, files.scan(folder, tmp_path / "seen.json"))
+    files.write_sealed(folder / files.FILES, files.scan(folder, tmp_path / "seen.json"))
     return folder
 
 

@@ -200,9 +200,9 @@ def test_val_cut_is_a_matter_of_its_seed_alone():
 def test_what_the_plan_has_hashed_is_not_read_again(data):
     data = data(many())
     digests = files.scan(data.raw, data.seen)
-    entries = files.read_json(data.seen)
+    entries = files.remembered(data.seen)
     entries["sound/c0"][2], entries["sound/c1"][2], entries["sound/c1"][1] = "remembered", "stale", 0
-    files.write_json(data.seen, entries)
+    files.write_sealed(data.seen, entries)
     manifest.make(data)
     table = pd.read_parquet(data.manifest / "manifest.parquet").set_index("id")
     assert table.checksum["c0"].split()[0] == "remembered"

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import quarantine
 from pipeline_src.datasets.base import Dataset, DatasetParams
@@ -73,8 +74,8 @@ def data(tmp_path, arrays) -> Data:
     labels = [Fake.classes[i % 3] for i in range(CLIPS)]
     splits = [SPLITS[i % 4] for i in range(CLIPS)]
     table = pd.DataFrame({"id": ids, **columns, "label": labels, "split": splits, "group": [f"g{i}" for i in ids]})
-    table.to_parquet(data.manifest / "manifest.parquet")
-    quarantine.table([], "manifest").to_parquet(data.manifest / "quarantine.parquet")
+    files.write_table(data.manifest / "manifest.parquet", table)
+    files.write_table(data.manifest / "quarantine.parquet", quarantine.table([], "manifest"))
     return data
 
 
@@ -155,7 +156,7 @@ def test_hash_is_of_all_that_training_sees(data, change):
     else:
         table = pd.read_parquet(data.manifest / "manifest.parquet")
         table.loc[7, change] = {"label": "cat", "split": "train", "id": "other"}[change]
-        table.to_parquet(data.manifest / "manifest.parquet")
+        files.write_table(data.manifest / "manifest.parquet", table)
     assert built(cut(data, 3, "changed")).info["sha256"] != before
 
 
@@ -231,7 +232,7 @@ def test_clip_that_fails_in_one_modality_is_quarantined_whole(data, arrays, monk
 def test_too_many_undecodable_clips_stop_the_run_and_leave_their_list(data):
     """Those that the manifest has quarantined count as well."""
     rows = [("x1", "sound", "sound/x1", "empty"), ("x2", "sound", "sound/x2", "empty")]
-    quarantine.table(rows, "manifest").to_parquet(data.manifest / "quarantine.parquet")
+    files.write_table(data.manifest / "quarantine.parquet", quarantine.table(rows, "manifest"))
     for i in range(4):
         (data.raw / "picture" / f"c{i:02}").write_bytes(b"")
     with pytest.raises(UserError, match=r"6 of 25 clips \(24\.0%\) .* 4 x cannot be decoded: 0 bytes, 2 x empty"):
@@ -270,7 +271,7 @@ def test_interrupted_extraction_leaves_no_shard_and_the_next_makes_it(data, monk
 
 
 def test_unfinished_cache_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"cache\.json: expected a finished cache, but got none; run snakemake"):
+    with pytest.raises(UserError, match=r"cache\.json: expected a file, but got none; run snakemake"):
         Cache(tmp_path)
 
 

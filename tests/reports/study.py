@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline_src.core import files
+from pipeline_src.core import checksums, files
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.methods.base import MethodParams, methods
 from pipeline_src.study import params
 from pipeline_src.study.plan import NO_FUSION, Cell, Data, Run
+from pipeline_src.study.runs import write_record
 from pipeline_src.training.params import Training
 from pipeline_src.training.spec import RunSpec
 
@@ -93,9 +93,9 @@ class Study:
 
     def write(self, run, accuracy, **modalities):
         """A complete run: the fused test accuracy, and of each modality the accuracy of all three views."""
-        files.write_json(run.record, record(run))
-        files.write_json(run.metrics, {"names": run.names, "metrics": metrics(accuracy, **modalities)})
+        files.write_sealed(run.metrics, {"names": run.names, "metrics": metrics(accuracy, **modalities)})
         files.write_text(run.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in epochs(run)))
+        write_record(run.folder, record(run))
         self.write_predictions(run, accuracy)
 
     def write_predictions(self, run, accuracy):
@@ -112,8 +112,7 @@ class Study:
         for m in run.cell.spec.modalities:
             values = pa.array(rng.normal(size=604).astype(np.float32))
             columns[f"{m}/pca"] = pa.FixedSizeListArray.from_arrays(values, 2)
-        run.evaluation.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns), run.evaluation / "predictions.parquet")
+        files.write_table(run.evaluation / "predictions.parquet", pa.table(columns))
 
     def write_all(self):
         """Every run, with figures that differ by seed and of which the visual gap is clear and the audio gap is not."""
@@ -136,7 +135,7 @@ class Study:
             for m in data.extractors
         }
         info = {"splits": splits, "classes": data.dataset.classes, "modalities": modalities, "shards": ["shard.arrow"]}
-        files.write_json(data.cache / "cache.json", {**info, "quarantined": len(quarantined)})
+        files.write_sealed(data.cache_file, {**info, "quarantined": len(quarantined)})
         columns = {
             "id": pa.array(["a", "b", "c"]),
             "label": pa.array([1, 0, 2], pa.int32()),
@@ -147,10 +146,12 @@ class Study:
             values = np.arange(3 * np.prod(about["shape"])).reshape(3, *about["shape"]).astype(about["dtype"])
             columns[m] = pa.FixedShapeTensorArray.from_numpy_ndarray(values)
         batch = pa.record_batch(columns)
-        with pa.ipc.new_file(str(data.cache / "shard.arrow"), batch.schema) as writer:
+        schema = batch.schema.with_metadata({files.CHECKSUM: checksums.SEAL})
+        with pa.ipc.new_file(str(data.cache / "shard.arrow"), schema) as writer:
             writer.write_batch(batch)
+        checksums.seal(data.cache / "shard.arrow")
         columns = ["id", "modality", "file", "reason", "stage"]
-        pd.DataFrame(quarantined, columns=columns, dtype="str").to_parquet(data.cache / "quarantine.parquet")
+        files.write_table(data.cache / "quarantine.parquet", pd.DataFrame(quarantined, columns=columns, dtype="str"))
 
 
 def epochs(run):

@@ -12,7 +12,7 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.reports import declared, formats, provenance, scores, wording
 from pipeline_src.reports.aggregate import UNFINISHED, aggregate
-from tests.reports.study import Study, metrics
+from tests.reports.study import Study
 
 REPORT = Path("results/report.html")
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -59,8 +59,11 @@ def test_index_is_last_and_lists_every_run(study):
     assert index["complete"] is True
     assert [run["run"] for run in index["runs"]] == [str(run.folder) for run in study.runs]
     entry = index["runs"][0]
-    assert list(entry) == ["dataset", "recipe", "fusion", "method", "seed", "run", "evaluation", "complete"]
-    assert Path(entry["evaluation"], "metrics.json").exists()
+    assert list(entry) == ["dataset", "recipe", "fusion", "method", "seed", "run", "evaluation", "complete", "files"]
+    assert entry["files"]["metrics.json"] == files.sha256(Path(entry["evaluation"], "metrics.json"))
+    assert entry["files"]["record.json"] == files.sha256(Path(entry["run"], "record.json"))
+    assert {"report.html", "metrics.parquet", "tables/accuracy.csv"} <= index["files"].keys()
+    assert all(files.sha256(study.results / name) == digest for name, digest in index["files"].items())
 
 
 def test_killed_between_the_tables_leaves_no_index(study, monkeypatch):
@@ -127,14 +130,11 @@ def test_one_seed(tmp_path, monkeypatch):
     assert f"[{wording.NONE}]" in text()
 
 
-FIRST_TEST = next(i for i, row in enumerate(metrics(0.9, audio=0.9, visual=0.7)) if row["split"] == "test")
-
-
 def mangle(change):
     def apply(file):
         value = json.loads(file.read_text())
         change(value)
-        file.write_text(json.dumps(value))
+        files.write_sealed(file, value)
 
     return apply
 
@@ -142,9 +142,9 @@ def mangle(change):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda file: file.write_text("{"), "expected valid JSON"),
-        (lambda file: file.write_bytes(b"\xff"), "expected a file that can be read"),
-        (lambda file: file.write_text("[]"), "expected an object"),
+        (lambda file: file.write_text("{"), "a damaged file"),
+        (lambda file: file.write_bytes(b"\xff"), "a damaged file"),
+        (lambda file: file.write_bytes(file.read_bytes().replace(b"0.4", b"0.5", 1)), "a damaged file"),
         (mangle(lambda v: v["names"].update(seed=7)), "names"),
         (mangle(lambda v: v.pop("metrics")), "expected a list of metrics"),
         (mangle(lambda v: v["metrics"][3].pop("split")), r"metrics\[3\]: expected the keys split"),
@@ -152,7 +152,10 @@ def mangle(change):
         (mangle(lambda v: v["metrics"][3].update(value=True)), "expected a number"),
         (mangle(lambda v: v["metrics"][3].update(split=1)), "expected names"),
         (mangle(lambda v: v["metrics"].append(v["metrics"][0])), "expected val/fused/accuracy once"),
-        (mangle(lambda v: v["metrics"].pop(FIRST_TEST)), "expected the fused test accuracy"),
+        (
+            mangle(lambda v: v.update(metrics=[row for row in v["metrics"] if row["split"] != "test"])),
+            "expected test metrics of the fused model",
+        ),
     ],
 )
 def test_invalid_metrics_name_the_file_and_the_mend(study, spoil, said):
@@ -167,7 +170,7 @@ def test_invalid_metrics_name_the_file_and_the_mend(study, spoil, said):
 
 def test_invalid_record(study):
     file = study.run("joint", 1).record
-    file.write_text("{}")
+    files.write_sealed(file, {})
     with pytest.raises(UserError, match="expected status, fingerprint, parameters, cache") as error:
         aggregate(study)
     assert str(file) in str(error.value)

@@ -8,7 +8,8 @@ import pytest
 from pipeline_src.core import files
 from pipeline_src.reports import summaries
 from pipeline_src.reports.aggregate import aggregate
-from tests.reports.study import Study
+from pipeline_src.study.runs import write_record
+from tests.reports.study import Study, record
 
 
 @pytest.fixture
@@ -53,7 +54,9 @@ def test_an_incomplete_cell_has_none_and_what_was_there_goes(study):
 def test_history_is_the_mean_over_the_seeds(study):
     for seed in (0, 1):
         row = {"epoch": 0, "ratio/audio": 1.0 + seed, "loss": 4, "lr": 0.1, "seconds": 3.0}
-        files.write_text(study.run("ogm", seed).folder / "metrics.jsonl", json.dumps(row) + "\n")
+        run = study.run("ogm", seed)
+        files.write_text(run.folder / "metrics.jsonl", json.dumps(row) + "\n")
+        write_record(run.folder, record(run))
     found = history(study)
     assert list(found) == summaries.HISTORY
     ogm = found[found.method == "ogm"].set_index(["modality", "metric", "epoch"])

@@ -244,7 +244,9 @@ EXPECTED = {
     "pipeline_src.datasets.quarantine": "manifest",
     "pipeline_src.evaluation": "evaluate",
     "pipeline_src.evaluation.params": None,
-    "pipeline_src.features": "extract",
+    "pipeline_src.features": None,  # names and checks of files
+    "pipeline_src.features.build": "extract",
+    "pipeline_src.features.read": "extract",
     "pipeline_src.media.base": "manifest",
     "pipeline_src.media.decode": "manifest",
     "pipeline_src.media.display": "manifest",

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from pipeline_src import cli
+from pipeline_src.core import files
 from pipeline_src.datasets.base import datasets
 from pipeline_src.models.base import encoders
 from pipeline_src.study import estimate
@@ -64,8 +65,8 @@ def test_small_networks_take_the_time_of_their_steps(plan):
 def test_a_manifest_counts_more_than_the_published_lists(plan):
     one = plan()
     folder = one.data["av_digits"].manifest
-    folder.mkdir(parents=True)
-    pd.DataFrame({"split": ["train"] * 30 + ["val"] * 5 + ["test"] * 7}).to_parquet(folder / "manifest.parquet")
+    table = pd.DataFrame({"split": ["train"] * 30 + ["val"] * 5 + ["test"] * 7})
+    files.write_table(folder / "manifest.parquet", table)
     (cost,) = estimate.estimate(one)
     assert cost.clips == {"train": 30, "val": 5, "test": 7} and cost.counted
 

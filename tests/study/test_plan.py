@@ -158,7 +158,7 @@ def fetched(plan):
     (raw / "media").mkdir(parents=True)
     for name in ("a", "b"):
         (raw / "media" / name).write_text(name)
-    files.write_json(raw / files.FILES, files.scan(raw, Path("data/seen/fetch.json")))
+    files.write_sealed(raw / files.FILES, files.scan(raw, Path("data/seen/fetch.json")))
     return raw
 
 

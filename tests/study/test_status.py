@@ -12,6 +12,7 @@ import yaml
 from benchmarks import synthetic
 from pipeline_src.core import files
 from pipeline_src.study.plan import Plan
+from pipeline_src.study.runs import write_record
 from pipeline_src.study.status import look, status, time_left
 from tests.workflow.small import write_params
 
@@ -36,11 +37,11 @@ def attempt(run, epochs, state="running", age=0.0, **more):
 
 def done(run, seconds=100.0, evaluated=True):
     about = {key: {} for key in ("parameters", "cache", "machine", "versions")}
-    files.write_json(
-        run.record, {**run.names, **about, "fingerprint": run.cell.fp, "status": "complete", "seconds": seconds}
+    write_record(
+        run.folder, {**run.names, **about, "fingerprint": run.cell.fp, "status": "complete", "seconds": seconds}
     )
     if evaluated:
-        files.write_json(run.metrics, {})
+        files.write_sealed(run.metrics, {})
 
 
 def test_an_empty_folder(plan):
@@ -107,9 +108,11 @@ def test_a_damaged_record_is_a_failure_and_says_what_to_do(plan):
     run = plan.runs[0]
     files.write_text(run.record, "[]")
     assert look(run).state == "failed"
-    assert f"{run.label}: {run.record}: expected an object, but got list; delete {run.folder}" in status(plan)
+    said = status(plan)
+    assert f"{run.label}: {run.record}: expected it as it was written, but got a damaged file" in said
+    assert f"delete {run.folder} and run snakemake again" in said
     done(run)
-    files.write_json(run.record, files.read_json(run.record) | {"seed": 7})
+    write_record(run.folder, files.read_json(run.record) | {"seed": 7})
     assert look(run).state == "failed" and "expected the record of" in look(run).error
 
 

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from pipeline_src.core import files
 from pipeline_src.study.plan import Plan
+from pipeline_src.study.runs import write_record
 from tests.workflow.small import ROOT, write_params
 
 PATIENCE = 300.0  # seconds, on a machine that does much else
@@ -33,8 +34,8 @@ def planned(*changes: dict) -> Plan:
         "visual": {"layout": "frames", "shape": [2, 3, 32, 32], "dtype": "uint8"},
     }
     about = {"dataset": data.name, "recipe": data.recipe, "classes": ["no", "yes"], "quarantined": 0}
-    files.write_json(
-        data.cache / "cache.json",
+    files.write_sealed(
+        data.cache_file,
         about | {"splits": {"train": 48, "val": 12, "test": 24}, "modalities": modalities, "sha256": "ab" * 32},
     )
     return plan
@@ -62,12 +63,11 @@ def finish(run, rows: list[dict]) -> None:
     """A run that is trained and evaluated."""
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    files.write_json(run.record, record(run) | {"status": "complete", "ended": "2025-01-01T10:05:00+00:00"})
+    write_record(run.folder, record(run) | {"status": "complete", "ended": "2025-01-01T10:05:00+00:00"})
     for left in ("attempt.json", "checkpoint.safetensors"):
         (run.folder / left).unlink(missing_ok=True)
-    run.evaluation.mkdir(parents=True, exist_ok=True)
-    (run.evaluation / "predictions.parquet").write_bytes(b"predictions of " + run.label.encode())
-    files.write_json(run.metrics, {"names": run.names, "metrics": metrics(run)})
+    files.write_table(run.evaluation / "predictions.parquet", pd.DataFrame({"run": [run.label]}))
+    files.write_sealed(run.metrics, {"names": run.names, "metrics": metrics(run)})
 
 
 def metrics(run) -> list[dict]:

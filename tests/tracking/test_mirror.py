@@ -191,7 +191,7 @@ def test_evaluated_anew_the_new_value_is_the_latest(kept):
     mirror.push(view.read(run))
     values = files.read_json(run.metrics)
     values["metrics"][0]["value"] = 0.123
-    files.write_json(run.metrics, values)
+    files.write_sealed(run.metrics, values)
     assert mirror.push(view.read(run)) == UPDATED and mirror.push(view.read(run)) == SAME
     assert stored(uri, plan.params.tracking.experiment)[0].data.metrics["test/accuracy"] == 0.123
 

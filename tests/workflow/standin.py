@@ -136,7 +136,7 @@ def fetch(data) -> None:
     event("fetch", data.raw)
     with files.whole(data.raw) as folder:
         folder.mkdir(parents=True)
-        files.write_json(folder / files.FILES, {})
+        files.write_sealed(folder / files.FILES, {})
     event("fetched", data.raw)
 
 

@@ -25,7 +25,14 @@ rule extract:
 
 rule cache:
     input:
-        lambda w: inputs.of(w, CACHE, [f"{shard}.arrow" for shard in plan.data[w.dataset].shards]),
+        lambda w: inputs.of(
+            w,
+            CACHE,
+            [
+                *[f"{shard}.arrow" for shard in plan.data[w.dataset].shards],
+                plan.data[w.dataset].manifest / "manifest.parquet",
+            ],
+        ),
     output:
         cache=CACHE[0],
         quarantine=CACHE[1],
