@@ -14,7 +14,9 @@ from pipeline_src.study.plan import Plan
 def main() -> int:
     """Run a benchmark; 2, with one line on standard error, if it cannot be measured here."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["loader", "methods", "extract", "scale", "start", "first_step", "report"])
+    parser.add_argument(
+        "what", choices=["loader", "methods", "cards", "extract", "scale", "start", "first_step", "report"]
+    )
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=2400, help="of scale, generated; default: %(default)s")
     options = parser.parse_args()
@@ -36,6 +38,15 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import extraction
 
         return extraction.extract()
+    if options.what == "cards":
+        from benchmarks import cards
+
+        print(cards.cards(), end="")
+        return None
+    if options.what == "methods":
+        from benchmarks import methods
+
+        return methods.methods(Plan(options.params))
     from benchmarks import training
 
     getattr(training, options.what)(Plan(options.params))

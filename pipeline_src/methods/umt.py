@@ -39,6 +39,7 @@ class UMTParams(MethodParams):
 class UMT(Method):
     """Keeps each encoder's features near those of an encoder that was trained alone."""
 
+    family = "teachers"
     Params = UMTParams
     params: UMTParams
     quantities = (Quantity("distillation", "", "Mean squared distance of features to the teacher's, with its weight."),)
