@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.workflow import repository
 from tests.workflow.small import merged
 
 HERE = Path(__file__).parent
@@ -167,3 +168,33 @@ class Sequence:
         """A dry run of a study that is done says so."""
         status, trace = self.snakemake("-n")
         assert (status, trace) == (0, []) and "Nothing to be done" in self.output(), self.output()
+
+
+class Repository(Sequence):
+    """The same in a repository, by `dvc repro`."""
+
+    def __init__(self, server: Server, base: dict):
+        super().__init__(server, base)
+        repository.make(self.folder)
+
+    def snakemake(self, *arguments: str, **faults) -> tuple[int, list[list[str]]]:
+        if arguments:
+            return super().snakemake(*arguments, **faults)
+        self.calls += 1
+        self.call = self.folder / ".calls" / str(self.calls)
+        self.call.mkdir(parents=True)
+        (self.call / "faults.json").write_text(json.dumps(faults))
+        environment = repository.environment(self.folder)
+        environment |= {"STANDIN_CALL": str(self.call)}
+        environment["PATH"] = os.pathsep.join([str(self.server.folder / "stub"), environment["PATH"]])
+        with (self.call / "output").open("a") as output:
+            status = subprocess.run(
+                [sys.executable, "-m", "dvc", "repro"],
+                cwd=self.folder,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            ).returncode
+        trace = (self.call / "trace").read_text() if (self.call / "trace").exists() else ""
+        return status, [line.split() for line in trace.splitlines()]

@@ -2,7 +2,7 @@
 
 A server that has imported them forks for every call and every job, so that a call costs a fraction of a second.
 
-    python tests/workflow/standin.py FOLDER PARAMS     prints its port; FOLDER gets the `python` that jobs run
+    python tests/workflow/standin.py FOLDER PARAMS     prints its port; FOLDER gets its clients `python` and `snakemake`
 
 A job appends what it does to the call's `trace`, an event a line. Before the event whose number is `kill` in the call's
 `faults.json`, the call and its jobs are killed; the training of a run in a folder of `crash` fails.
@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +22,7 @@ from types import ModuleType
 
 CLIENT = """#!/bin/bash
 exec 3<>/dev/tcp/127.0.0.1/{port} || exit 97
-printf '%s\\0' "$PWD" "$STANDIN_CALL" "$@" >&3
+printf '%s\\0' "$PWD" "$STANDIN_CALL" {first}"$@" >&3
 printf '\\4' >&3
 IFS= read -r status <&3
 cat <&3
@@ -263,7 +264,8 @@ def serve(connection: socket.socket, stub: Path) -> None:
     os.environ["STANDIN_CALL"] = call_folder
     pid = os.fork()
     if not pid:
-        os.setpgid(0, int((place / "group").read_text()))
+        with suppress(OSError):  # a command of DVC's, beside Snakemake
+            os.setpgid(0, int((place / "group").read_text()))
         output = os.open(place / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1), os.dup2(output, 2)
         os.chdir(folder)
@@ -288,9 +290,9 @@ def main() -> None:
             setattr(module, function.__name__, function)
     assert Plan(sys.argv[2]).index  # digests of code are computed once
     server = socket.create_server(("127.0.0.1", 0), backlog=64)
-    client = stub / "python"
-    client.write_text(CLIENT.format(port=server.getsockname()[1]))
-    client.chmod(0o755)
+    for name, first in {"python": "", "snakemake": "snakemake "}.items():
+        (stub / name).write_text(CLIENT.format(port=server.getsockname()[1], first=first))
+        (stub / name).chmod(0o755)
     print(server.getsockname()[1], flush=True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     parent = os.getppid()

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.workflow.sequences import DAMAGES, Sequence, Server
+from tests.workflow.sequences import DAMAGES, Repository, Sequence, Server
 from tests.workflow.small import ROOT, merged
 
 SEQUENCES = int(os.environ.get("COUNTERPOISE_SEQUENCES", 200))
@@ -71,19 +71,41 @@ def test_a_call_that_ends_well_has_made_the_study(server, part):
     )
     @given(STUDIES, st.lists(STEPS, min_size=1, max_size=4))
     def follow(study, steps):
-        folder = Sequence(server, base)
-        folder.write(study)
-        for what, *how in [*steps, ("end",)]:
-            if what == "kill":
-                status, _ = folder.snakemake(kill=how[0])
-                assert status in (0, -9), folder.output()
-                continue
-            folder.check(how[0] if what == "crash" else ())
-            if what == "study":
-                folder.write(*how)
-            elif what == "damage":
-                for damage in how[0]:
-                    folder.damage(*damage)
-        folder.idle()
+        through(Sequence(server, base), study, steps)
 
     follow()
+
+
+def through(folder: Sequence, study: dict, steps: list[tuple]) -> None:
+    """Take a folder through a sequence; every call but those that are killed is checked."""
+    folder.write(study)
+    for what, *how in [*steps, ("end",)]:
+        if what == "kill":
+            folder.snakemake(kill=how[0])
+            continue
+        folder.check(how[0] if what == "crash" else ())
+        if what == "study":
+            folder.write(*how)
+        elif what == "damage":
+            for damage in how[0]:
+                folder.damage(*damage)
+    folder.idle()
+
+
+def grid(*seeds: int, **change) -> dict:
+    return {"study": {"seeds": list(seeds), "methods": ["joint", "ogm"], "fusions": ["concat"]}, **change}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("study", grid(0)), ("study", grid(2, 0, 1))],
+        [("study", grid(0, 1, methods={"ogm": {"alpha": 0.9}})), ("study", grid(0, 1))],
+        [("kill", 13), ("kill", 9), ("damage", [("mark record", 1), ("mark metrics", 0), ("tables", 0)])],
+        [("damage", [("weights", 1), ("figure", 0)]), ("damage", [("run", 0), ("memory", 0)]), ("kill", 6)],
+    ],
+    ids=["seeds", "parameter", "killed", "deleted"],
+)
+def test_the_same_through_dvc(server, steps):
+    base = merged(yaml.safe_load((ROOT / "params.yaml").read_text()), SMALL)
+    through(Repository(server, base), grid(0, 1), steps)
