@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -135,20 +135,21 @@ class Method:
     name: ClassVar[str]  # that it is registered under
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: Any, setting: Setting) -> str | None:
         """Why the method cannot work in this setting, or None.
 
-        Asked before any run starts; one line, "expected ..., but got ...", reported at the method's block.
+        Asked before any run starts; one line, "expected ..., but got ...", reported at the method's block. `params`,
+        here and in the next two, is of type `Params`.
         """
         return None
 
     @classmethod
-    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
+    def extension(cls, params: Any, setting: Setting) -> str | None:
         """What no paper gives about the method in this setting, for the tables; None where a paper does."""
         return None
 
     @classmethod
-    def requires(cls, params: MethodParams, setting: Setting) -> dict[str, Requirement]:
+    def requires(cls, params: Any, setting: Setting) -> dict[str, Requirement]:
         """Runs that must be there first, by the name under which `ctx.run(name)` gives them.
 
         Only baselines and joint training can be required, so that the plan has no circle.
