@@ -23,7 +23,7 @@ SEAL = f"{MARK.decode()}{'0' * DIGITS}"  # what a writer puts where the checksum
 EDGE = 1 << 20  # bytes
 BLOCK = 1 << 22  # bytes
 REMEMBERED = 1 << 20  # bytes; a smaller file is hashed sooner than looked up
-MEMORY = Path("data/seen/checksums")  # no output: it may be lost
+MEMORY = Path("data/seen/checksums")  # no output: it may be lost; only where there is a folder data/
 
 
 def seal(file: Path) -> None:
@@ -153,7 +153,7 @@ def _memory(file: Path, stat: os.stat_result) -> str | None:
 
 
 def _remember(file: Path, stat: os.stat_result, what: str) -> None:
-    if stat.st_size < REMEMBERED:
+    if stat.st_size < REMEMBERED or not Path(MEMORY.parts[0]).is_dir():
         return
     note = _note(file)
     with suppress(OSError):  # a read-only or full disk: it is read again next time

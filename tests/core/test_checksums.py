@@ -1,6 +1,7 @@
 """No bit of a sealed file is left out, and what was verified is read once per machine."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +71,7 @@ def test_a_file_that_is_not_there_or_has_no_checksum(tmp_path):
 
 def test_a_large_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
     files.write_sealed(tmp_path / "large.json", {"text": "x" * checksums.REMEMBERED})
     digests = []
     monkeypatch.setattr(
