@@ -73,6 +73,7 @@ class CGGM(Classifiers):
     """Scales each encoder's gradient by how little its own classifier gained since the last batch."""
 
     Params = CGGMParams
+    family = "gradients"
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's own classifier."),
         Quantity("accuracy", "", "Accuracy of a modality's own classifier on the batch.", limits=(0.0, 1.0)),

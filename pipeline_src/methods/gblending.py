@@ -89,6 +89,7 @@ class GBlending(Classifiers):
     """Weighs joint and unimodal losses by how much each training generalises for how much it overfits."""
 
     Params = GBlendingParams
+    family = "losses"
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's own classifier, with its weight."),
         Quantity("weight", "", "Weight of a modality's loss.", limits=(0.0, 1.0)),

@@ -84,6 +84,7 @@ class InfoReg(Method):
     """Holds the encoder that is ahead near its earlier weights while it takes in information fastest."""
 
     Params = InfoRegParams
+    family = "gradients"
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's unimodal logits, with its weight."),
         Quantity("score", "", "Mean confidence of the truth of a modality's unimodal logits.", limits=(0.0, 1.0)),
