@@ -66,6 +66,20 @@ def sparse(file: Path) -> None:
         handle.truncate(30 << 20)
 
 
+def floats(value: float):
+    """A WAV of float32 samples of which one is `value`."""
+
+    def write(file: Path) -> None:
+        wave = np.zeros(16_000, "<f4")
+        wave[7] = value
+        data = wave.tobytes()
+        head = b"RIFF" + (36 + len(data)).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
+        form = b"".join(n.to_bytes(k, "little") for n, k in ((3, 2), (1, 2), (16_000, 4), (64_000, 4), (4, 2), (32, 2)))
+        file.write_bytes(head + form + b"data" + len(data).to_bytes(4, "little") + data)
+
+    return write
+
+
 def closed(file: Path) -> None:
     file.chmod(0)
 
@@ -92,6 +106,8 @@ SPOILT = {
     "30 MB of nothing": (AUDIO, sparse, "cannot be opened|truncated"),
     "pictures without sound": (AUDIO, lambda f: f.write_bytes(VISUAL.read_bytes()), "no audio stream"),
     "sound without pictures": (VISUAL, lambda f: f.write_bytes(AUDIO.read_bytes()), "no video stream"),
+    "a sample that is no number": (AUDIO, floats(float("nan")), "finite"),
+    "a sample that is infinite": (AUDIO, floats(float("inf")), "finite"),
     "a pipe": (AUDIO, lambda f: (f.unlink(), os.mkfifo(f)), "missing file"),
     "a pipe of pictures": (VISUAL, lambda f: (f.unlink(), os.mkfifo(f)), "missing file"),
     "a socket": (AUDIO, bound, "missing file"),
