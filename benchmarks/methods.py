@@ -82,6 +82,7 @@ def methods(plan: Plan) -> None:
              freed
     """
     import numpy as np
+    import sklearn.cluster  # noqa: F401  what a method imports at its first use is no cost of its epochs
     import torch
 
     from pipeline_src.training import device as devices

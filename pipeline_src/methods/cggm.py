@@ -72,6 +72,7 @@ class CGGMParams(MethodParams):
 class CGGM(Classifiers):
     """Scales each encoder's gradient by how little its own classifier gained since the last batch."""
 
+    family = "gradients"
     Params = CGGMParams
     family = "gradients"
     quantities = (

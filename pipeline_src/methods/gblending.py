@@ -88,6 +88,7 @@ class GBlendingParams(MethodParams):
 class GBlending(Classifiers):
     """Weighs joint and unimodal losses by how much each training generalises for how much it overfits."""
 
+    family = "losses"
     Params = GBlendingParams
     family = "losses"
     quantities = (

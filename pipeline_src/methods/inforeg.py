@@ -83,6 +83,7 @@ class InfoRegParams(MethodParams):
 class InfoReg(Method):
     """Holds the encoder that is ahead near its earlier weights while it takes in information fastest."""
 
+    family = "gradients"
     Params = InfoRegParams
     family = "gradients"
     quantities = (

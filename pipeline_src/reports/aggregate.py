@@ -21,7 +21,7 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import listed
 from pipeline_src.datasets import quarantine
 from pipeline_src.features import QUARANTINE_FILE, fix, read_info
-from pipeline_src.reports import formats, summaries
+from pipeline_src.reports import ensemble, formats, summaries
 from pipeline_src.reports.report import render, sections
 from pipeline_src.reports.results import add_clips, collect
 from pipeline_src.reports.scores import COLUMNS, Ended, accuracy_table
@@ -63,10 +63,12 @@ def aggregate(plan: Plan) -> None:
             bad = files.read_table(quarantined, fix(quarantined))
             clips = sum(read_info(data.cache)["splits"].values()) + len(bad)
             quarantine.check_fraction(data, bad, clips)
+    alone = ensemble.ensembles(plan, finished)
+    rows += ensemble.rows(plan, alone)
     metrics = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "int64", "value": "float64"})
     metrics = metrics.astype({name: "str" for name in COLUMNS if name not in ("seed", "value")})
-    table = accuracy_table(metrics, [cell.names for cell in plan.cells], study.seeds, confidence, ended)
-    every = collect(plan, table, metrics, records)
+    table = accuracy_table(metrics, ensemble.with_ensembles(plan, alone), study.seeds, confidence, ended)
+    every = collect(plan, table, metrics, records, alone)
     table = add_clips(table, every)
     made = sections(plan, every, table, extensions(plan.cells), ended)
     shown = [each for section in made for each in section.tables]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pipeline_src.core.errors import listed
+from pipeline_src.reports.ensemble import ENSEMBLE
 from pipeline_src.reports.scores import (
     BASELINE,
     CELL,
@@ -42,9 +43,10 @@ def answers(table: pd.DataFrame, seeds: int, confidence: float) -> list[Answer]:
 
 def _answer(name: str, table: pd.DataFrame, seeds: int, confidence: float) -> Answer:
     tested = table[table[f"{GAIN}_mean"].notna()]
-    lacking = int((~table.complete & ~_ended(table, seeds)).sum())
+    trained = table[table.method != ENSEMBLE]  # the others are a reference
+    lacking = int((~trained.complete & ~_ended(trained, seeds)).sum())
     if lacking:
-        headline = f"No answer yet: runs of {lacking} of {len(table)} configurations are missing."
+        headline = f"No answer yet: runs of {lacking} of {len(trained)} configurations are missing."
     elif tested.empty and not table.complete.all():
         headline = "No answer: too many runs diverged to compare any method."
     elif tested.empty:
@@ -52,7 +54,7 @@ def _answer(name: str, table: pd.DataFrame, seeds: int, confidence: float) -> An
     elif seeds == 1:
         headline = "No conclusion about any method: the study has one seed."
     else:
-        headline = _headline(tested, confidence)
+        headline = _headline(tested[tested.method != ENSEMBLE], confidence)
     points = [
         *_diverged(table),
         *_gains(tested, seeds, confidence),

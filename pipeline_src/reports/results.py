@@ -19,6 +19,7 @@ import pandas as pd
 from pipeline_src.features import CACHE_FILE
 from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import declared
+from pipeline_src.reports.ensemble import ENSEMBLE, Ensemble
 from pipeline_src.reports.published import Published, published
 from pipeline_src.reports.scores import BASELINE, CELL, GAIN
 from pipeline_src.reports.statistics import over_clips
@@ -110,8 +111,12 @@ def _modalities(quantity: str, history: History) -> list[str | None]:
     return [modality or None for name, _, modality in keys if name == quantity]
 
 
-def collect(plan: Plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dict) -> list[Results]:
-    """The Results of each dataset of `plan`. `table`, `metrics` and `records` as the report has them."""
+def collect(
+    plan: Plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dict, ensembles: dict[str, Ensemble]
+) -> list[Results]:
+    """The Results of each dataset of `plan`. `table`, `metrics` and `records` as the report has them; an ensemble is
+    one more method of each fusion.
+    """
     every = []
     for data in plan.data.values():
         cells = [cell for cell in plan.cells if cell.data is data]
@@ -124,6 +129,15 @@ def collect(plan: Plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dic
             histories[key] = history(runs)
             if (outcome := predictions(runs, len(data.dataset.classes))) is not None:
                 outcomes[key] = outcome
+        methods = list(dict.fromkeys(cell.method for cell in whole))
+        quantities = {(cell.fusion, cell.method): declared.quantities(cell) for cell in cells}
+        if (ensemble := ensembles.get(data.name)) is not None:
+            methods.append(ENSEMBLE)
+            right = sum(ensemble.right[1:], ensemble.right[0]) / len(ensemble.right)
+            for cell in whole:
+                key = cell.fusion, ENSEMBLE
+                histories[key], quantities[key] = {}, {}
+                outcomes[key] = Outcome(ensemble.confusion, right)
         every.append(
             Results(
                 name=data.name,
@@ -131,7 +145,7 @@ def collect(plan: Plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dic
                 classes=list(data.dataset.classes),
                 modalities=list(data.extractors),
                 fusions=list(dict.fromkeys(cell.fusion for cell in whole)),
-                methods=list(dict.fromkeys(cell.method for cell in whole)),
+                methods=methods,
                 alone={c.spec.modalities[0]: (c.fusion, c.method) for c in cells if len(c.spec.modalities) == 1},
                 seeds=list(plan.params.study.seeds),
                 confidence=plan.params.reporting.confidence,
@@ -140,7 +154,7 @@ def collect(plan: Plan, table: pd.DataFrame, metrics: pd.DataFrame, records: dic
                 metrics=metrics[(metrics.dataset == data.name) & (metrics.split == "test")],
                 histories=histories,
                 outcomes=outcomes,
-                quantities={(cell.fusion, cell.method): declared.quantities(cell) for cell in cells},
+                quantities=quantities,
                 published=published(data.name, data.dataset.name, data.recipe, list(rows.method)),
             )
         )

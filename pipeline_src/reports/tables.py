@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from pipeline_src.reports.declared import VIEWS
+from pipeline_src.reports.ensemble import CAPTION, ENSEMBLE
 from pipeline_src.reports.scores import (
     BASELINE,
     BEST,
@@ -162,6 +163,8 @@ def _whole(table: pd.DataFrame, where: str, common: str, seeds: int, confidence:
         )
     columns += [f"{m} probe" for m in modalities_of(table)]
     columns += [*(["best test epoch"] if best_test else []), "training, s", f"passes / {BASELINE}"]
+    if (table.method == ENSEMBLE).any():
+        caption += f" {CAPTION}"
     caption += " Probe: accuracy of a linear classifier on the features of the modality's frozen encoder."
     if best_test:
         caption += " Best test epoch: accuracy by the papers' rule, which selects the epoch on test data."

@@ -89,6 +89,10 @@ class Task:
         """The metrics of a split's predictions by name; of the whole model all, of a modality those without `whole`."""
         raise NotImplementedError
 
+    def ensemble(self, logits: list[np.ndarray]) -> np.ndarray:
+        """Logits (N, ...) of the mean of what several models predict by `logits`: of their probabilities, if any."""
+        raise NotImplementedError
+
     def probe(
         self, train: np.ndarray, target: np.ndarray, others: list[np.ndarray], c: float, iterations: int
     ) -> list[np.ndarray]:

@@ -45,6 +45,12 @@ class Classification(Task):
     def evaluate(self, logits: np.ndarray, target: np.ndarray, whole: bool) -> dict[str, float]:
         return ranking(logits, target) | (calibration(logits, target) if whole else {})
 
+    def ensemble(self, logits: list[np.ndarray]) -> np.ndarray:
+        from scipy.special import log_softmax, logsumexp
+
+        each = [log_softmax(z.astype(np.float64), axis=1) for z in logits]
+        return logsumexp(each, axis=0) - np.log(len(each))
+
     def probe(
         self, train: np.ndarray, target: np.ndarray, others: list[np.ndarray], c: float, iterations: int
     ) -> list[np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from pipeline_src.reports.ensemble import CAPTION, ENSEMBLE
 from pipeline_src.reports.figures.base import Drawing, figures
 from pipeline_src.reports.figures.style import INK, PAPER, looks, method_rows, styled
 from pipeline_src.reports.results import Results
@@ -42,4 +43,6 @@ def gains(results: Results) -> Iterator[Drawing]:
         if len(results.seeds) > 1
         else "One seed gives points without intervals; they support no conclusion."
     )
+    if ENSEMBLE in results.methods:
+        caption += f" {CAPTION}"
     yield Drawing(f"gains-{results.name}", "Gain over joint training", caption, figure)

@@ -1,0 +1,147 @@
+"""The ensemble of the models trained alone: a reference that needs no training of its own.
+
+The mean of the probabilities that the models of each modality predict, of the same seed (UME: Du et al., "On uni-modal
+feature learning in supervised multi-modal learning", ICML 2023, arXiv:2305.01233). A fused model that is worse than it
+gains nothing by being trained jointly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline_src.core.errors import UserError
+from pipeline_src.evaluation import FUSED
+from pipeline_src.study.runs import RunFiles
+from pipeline_src.tasks.base import tasks
+
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Cell, Data, Plan, Run
+
+ENSEMBLE = "ensemble"  # the name of its row, beside the methods of each fusion
+CAPTION = (
+    f"Reference without training of its own: {ENSEMBLE}, the mean of the probabilities of the models trained alone"
+    " (Du et al., ICML 2023, arXiv:2305.01233)."
+)
+COSTS = ("seconds", "forwards", "backwards")
+
+
+@dataclass
+class Ensemble:
+    """The ensembles of one dataset: rows of metrics in long form without names, and test predictions, by seed."""
+
+    data: Data
+    modalities: list[str]
+    metrics: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    right: list[pd.Series] = field(default_factory=list)  # (N,) by sample id, of each seed
+    confusion: np.ndarray | None = None  # (C, C) samples by label and prediction, summed over seeds
+
+
+def ensembles(plan: Plan, finished: Sequence[Run]) -> dict[str, Ensemble]:
+    """The Ensemble of every dataset of which the study trains each of several modalities alone and a model of all of
+    them, from the `finished` runs; datasets of which no seed is complete are left out.
+    """
+    made = {}
+    for data in plan.data.values():
+        modalities = list(data.extractors)
+        alone = {cell.spec.modalities[0]: cell for cell in cells(plan, data) if len(cell.spec.modalities) == 1}
+        if len(modalities) < 2 or set(alone) != set(modalities):
+            continue
+        one = Ensemble(data, modalities)
+        for seed in plan.params.study.seeds:
+            runs = [run for m in modalities for run in finished if run.cell is alone[m] and run.seed == seed]
+            if len(runs) == len(modalities):
+                _add(one, runs)
+        if one.metrics:
+            made[data.name] = one
+    return made
+
+
+def cells(plan: Plan, data: Data) -> list[Cell]:
+    """The cells of a dataset."""
+    return [cell for cell in plan.cells if cell.data is data]
+
+
+def rows(plan: Plan, every: dict[str, Ensemble]) -> list[dict[str, Any]]:
+    """The ensembles' metrics in long form, once for each fusion that they stand beside."""
+    return [
+        {**names, "seed": seed, **row}
+        for one in every.values()
+        for names in named(plan, one)
+        for seed, metrics in one.metrics.items()
+        for row in metrics
+    ]
+
+
+def named(plan: Plan, one: Ensemble) -> list[dict[str, str]]:
+    """{dataset, recipe, fusion, method} of the ensemble beside each fusion of all modalities."""
+    whole = [cell for cell in cells(plan, one.data) if len(cell.spec.modalities) == len(one.modalities)]
+    fusions = dict.fromkeys(cell.fusion for cell in whole)
+    names = {"dataset": one.data.name, "recipe": one.data.recipe}
+    return [{**names, "fusion": fusion, "method": ENSEMBLE} for fusion in fusions]
+
+
+def with_ensembles(plan: Plan, every: dict[str, Ensemble]) -> list[dict[str, str]]:
+    """The names of the plan's cells in order, each fusion's followed by its ensemble."""
+    order: list[dict[str, str]] = []
+    added = {(n["dataset"], n["fusion"]): n for one in every.values() for n in named(plan, one)}
+    last = {(cell.data.name, cell.fusion): i for i, cell in enumerate(plan.cells)}
+    for i, cell in enumerate(plan.cells):
+        order.append(cell.names)
+        key = cell.data.name, cell.fusion
+        if last[key] == i and key in added:
+            order.append(added[key])
+    return order
+
+
+def _add(one: Ensemble, runs: list[Run]) -> None:
+    """One seed's ensemble of its unimodal runs, in the order of the modalities."""
+    task = tasks[one.data.dataset.task](len(one.data.dataset.classes))
+    read = [_predictions(run) for run in runs]
+    if any(table is None for table in read):
+        return
+    first, costs = read[0], _costs(runs)
+    for run, table in zip(runs, read, strict=True):
+        if not (first.id.equals(table.id) and first.split.equals(table.split)):
+            raise UserError(
+                f"{run.evaluation}: expected predictions of the samples of {runs[0].evaluation}, but got others; "
+                "delete both folders and run snakemake again"
+            )
+    metrics: list[dict[str, Any]] = []
+    for split in ("val", "test"):
+        at = (first.split == split).to_numpy()
+        if not at.any():
+            continue
+        mean = task.ensemble([np.stack(table[FUSED].to_numpy()[at]) for table in read])
+        label = np.asarray(first.label[at].tolist())
+        values = task.evaluate(mean, label, whole=True)
+        metrics += [{"split": split, "modality": FUSED, "metric": k, "value": v} for k, v in values.items()]
+        if split == "test":
+            predicted = task.predicted(mean)
+            one.right.append(pd.Series((predicted == label).astype(float), index=first.id[at]))
+            if one.confusion is None:
+                one.confusion = np.zeros((task.classes, task.classes), dtype=np.int64)
+            np.add.at(one.confusion, (label, predicted), 1)
+    metrics += [{"split": "train", "modality": FUSED, "metric": k, "value": v} for k, v in costs.items()]
+    one.metrics[runs[0].seed] = metrics
+
+
+def _predictions(run: Run) -> pd.DataFrame | None:
+    """id, split, label and the fused logits of a run's samples; None if the file has no logits."""
+    import pyarrow.parquet as pq
+
+    file = RunFiles(run).predictions()
+    if FUSED not in pq.read_schema(file).names:
+        return None
+    return pq.read_table(file, columns=["id", "split", "label", FUSED]).to_pandas()
+
+
+def _costs(runs: list[Run]) -> dict[str, float]:
+    """What the unimodal runs cost together; a sample through one of M encoders is 1 / M of a pass."""
+    records = [RunFiles(run).record() for run in runs]
+    share = {"seconds": 1.0, "forwards": 1 / len(runs), "backwards": 1 / len(runs)}
+    return {name: sum(record[name] for record in records) * share[name] for name in COSTS}
