@@ -37,7 +37,7 @@ from pipeline_src.methods.classifiers import Classifiers
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline_src.methods.base import Batch, Context
+    from pipeline_src.methods.base import Batch, Context, Setting
 
 TINY = 1e-8  # of the released code
 
@@ -83,27 +83,27 @@ class CGGM(Classifiers):
     )
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if setting.task != "classification":
             return f"expected task classification, as it needs accuracies, but got {setting.task}"
         return setting.fewer_than(2)
 
     @classmethod
-    def extension(cls, params, setting):
+    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
         if params.direction == "paper":
             return "CGGM with classifiers in the model's optimiser and a direction loss that is differentiated our way"
         return "CGGM with classifiers in the model's optimiser"
 
-    def __init__(self, params):
+    def __init__(self, params: MethodParams) -> None:
         super().__init__(params)
         self.accuracy: Tensor | None = None  # a of the last batch (M,)
         self.coefficient: Tensor | None = None  # k of the last batch (M,)
 
-    def on_train_start(self, ctx):
+    def on_train_start(self, ctx: Context) -> None:
         count, device = len(ctx.model.modalities), ctx.labels("train").device
         self.accuracy, self.coefficient = torch.zeros(count, device=device), torch.zeros(count, device=device)
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         p, losses = self.params, super().loss(ctx, output, batch)
         held = output.features.replaced({m: f.detach() for m, f in output.features.items()})
         logits = self.unimodal(ctx.model, held)
@@ -132,15 +132,15 @@ class CGGM(Classifiers):
                 cosines.append(torch.cosine_similarity((alone.T @ f).flatten(), (error.T @ f).flatten(), dim=0))
         return torch.stack(cosines)
 
-    def after_backward(self, ctx, output, batch):
+    def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         factors = self.params.rho * self.coefficient
         for encoder, factor in zip(ctx.model.encoders.values(), factors.unbind(), strict=True):
             torch._foreach_mul_([w.grad for w in encoder.parameters() if w.grad is not None], factor)
         modulated = [*ctx.model.encoders.parameters(), *ctx.model.fusion.parameters()]
         torch.nn.utils.clip_grad_norm_(modulated, self.params.clip)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Tensor]:
         return {} if self.accuracy is None else {"accuracy": self.accuracy, "coefficient": self.coefficient}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.accuracy, self.coefficient = state.get("accuracy"), state.get("coefficient")

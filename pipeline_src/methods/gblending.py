@@ -44,10 +44,12 @@ from pipeline_src.methods.classifiers import Classifiers
 from pipeline_src.models.base import fusion_facts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from torch import Tensor
 
-    from pipeline_src.methods.base import Context
-    from pipeline_src.models.fusions.base import Fusion
+    from pipeline_src.methods.base import Batch, Context, Output, Setting
+    from pipeline_src.models.fusions.base import Features, Fusion
 
 JOINT = "joint"  # the name of the fusion's output
 BLEND = "blend"  # the pass that trains with the weights
@@ -106,7 +108,7 @@ class GBlending(Classifiers):
     )
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if why := setting.fewer_than(2):
             return why
         if JOINT in setting.modalities:
@@ -124,18 +126,18 @@ class GBlending(Classifiers):
         return None
 
     @classmethod
-    def extension(cls, params, setting):
+    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
         if params.weights is None and params.mode == "offline":
             return "G-Blending with the required runs at the epoch selected on val, not at their last"
         return None
 
     @classmethod
-    def requires(cls, params, setting):
+    def requires(cls, params: MethodParams, setting: Setting) -> dict[str, Requirement]:
         if params.weights is not None or params.mode == "online":
             return {}
         return {m: Requirement(m) for m in setting.modalities} | {JOINT: Requirement(None)}
 
-    def __init__(self, params):
+    def __init__(self, params: MethodParams) -> None:
         super().__init__(params)
         self.weights: Tensor | None = None  # w (K,), modalities in their order, then joint
         self.measured: Tensor | None = None  # G and O (2, K), if they were estimated
@@ -148,7 +150,7 @@ class GBlending(Classifiers):
     def _online(self) -> bool:
         return self.params.weights is None and self.params.mode == "online"
 
-    def on_train_start(self, ctx):
+    def on_train_start(self, ctx: Context) -> None:
         if self._online:
             return
         outputs = [*ctx.model.modalities, JOINT]
@@ -166,7 +168,7 @@ class GBlending(Classifiers):
         self.measured = torch.stack(gains(start, end))
         self.weights = blend(*self.measured)
 
-    def before_epoch(self, ctx):
+    def before_epoch(self, ctx: Context) -> list[Phase]:
         n = self.params.super_epoch
         if not self._online or ctx.epoch % n:
             return [Phase(BLEND)]
@@ -177,11 +179,11 @@ class GBlending(Classifiers):
         outputs = [*ctx.model.modalities, JOINT]
         return [Phase(f"estimate {k}") for k in outputs for _ in range(passes)] + [Phase(BLEND)]
 
-    def _all(self, ctx: Context):
+    def _all(self, ctx: Context) -> Callable[[Features], Mapping[str, Tensor]]:
         """What reads the logits {k: (B, C)} of all outputs from features."""
         return lambda f: {**self.unimodal(ctx.model, f), JOINT: self.logits(ctx.model, f)}
 
-    def step(self, ctx, batch):
+    def step(self, ctx: Context, batch: Batch) -> None:
         if self.saved:
             self._measure(ctx)
         if not self.saved:
@@ -212,13 +214,13 @@ class GBlending(Classifiers):
             self._settle(self.start, self.end)
             self.saved, self.start, self.end, self.current = {}, None, None, None
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         *weights, last = self.weights.unbind()
         losses = {"loss": last * ctx.task.loss(output.logits, batch.label)}
         added = self.unimodal_losses(ctx, output, batch)
         return losses | {name: w * value for (name, value), w in zip(added.items(), weights, strict=True)}
 
-    def after_epoch(self, ctx):
+    def after_epoch(self, ctx: Context) -> None:
         for i, k in enumerate([*ctx.model.modalities, JOINT]):
             values = {"weight": self.weights[i]}
             if self.measured is not None:
@@ -226,12 +228,12 @@ class GBlending(Classifiers):
             for name, value in values.items():
                 ctx.log(f"joint_{name}" if k == JOINT else f"{name}/{k}", value)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Tensor]:
         parts = {"weights": self.weights, "measured": self.measured, "start": self.start, "end": self.end}
         parts |= {"current": self.current}
         return {k: v for k, v in parts.items() if v is not None} | {f"saved/{k}": v for k, v in self.saved.items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name in ("weights", "measured", "start", "end", "current"):
             setattr(self, name, state.get(name))
         if self.current is not None:
@@ -247,7 +249,9 @@ def _untrained(fusion: Fusion, ctx: Context) -> Fusion:
         return type(fusion)(*parts).to(ctx.labels("train").device).eval()
 
 
-def _losses(ctx: Context, read, model=None) -> Tensor:
+def _losses(
+    ctx: Context, read: Callable[[Features], Mapping[str, Tensor]], model: MultimodalModel | None = None
+) -> Tensor:
     """Mean losses (2, K), on train and val, of the logits {k: (B, C)} that `read` makes of features."""
     rows = []
     for split in ("train", "val"):

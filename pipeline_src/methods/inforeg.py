@@ -39,7 +39,7 @@ from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline_src.methods.base import Context
+    from pipeline_src.methods.base import Batch, Context, Output, Phase, Setting
 
 Form = Literal["released", "paper"]
 Beta = Annotated[float, Field(ge=0, le=80)]
@@ -94,7 +94,7 @@ class InfoReg(Method):
     )
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if why := setting.fewer_than(2):
             return why
         if isinstance(params.beta, dict) and (unknown := params.beta.keys() - set(setting.modalities)):
@@ -102,14 +102,14 @@ class InfoReg(Method):
         return None
 
     @classmethod
-    def extension(cls, params, setting):
+    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
         if len(setting.modalities) > 2:
             return "InfoReg is defined for two modalities; here the best is compared with the mean of the others"
         if params.form == "released" and "audio" not in setting.modalities:
             return "InfoReg, released form, without a modality named audio: the first one's trace opens the window"
         return None
 
-    def __init__(self, params):
+    def __init__(self, params: MethodParams) -> None:
         super().__init__(params)
         self.first: dict[str, Tensor] = {}  # the encoders' weights before the epoch, by their names in the model
         self.traces: Tensor | None = None  # (T, M) of the epochs before
@@ -132,7 +132,7 @@ class InfoReg(Method):
         chosen = opened(self.traces, window, threshold)
         return chosen[names.index("audio") if "audio" in names else 0].expand_as(chosen) if released else chosen
 
-    def before_epoch(self, ctx):
+    def before_epoch(self, ctx: Context) -> list[Phase]:
         device, count = ctx.labels("train").device, len(ctx.model.modalities)
         if self.traces is None:
             self.traces = torch.zeros(0, count, device=device)
@@ -140,7 +140,7 @@ class InfoReg(Method):
         self.first = {name: p.detach().clone() for name, p in ctx.model.encoders.named_parameters()}
         return super().before_epoch(ctx)
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         losses = super().loss(ctx, output, batch)
         logits = self.unimodal(ctx.model, output.features)
         with torch.no_grad():
@@ -152,7 +152,7 @@ class InfoReg(Method):
             losses |= {f"unimodal_loss/{m}": weight * ctx.task.loss(z, batch.label) for m, z in logits.items()}
         return losses
 
-    def after_backward(self, ctx, output, batch):
+    def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         released = self.params.form == "released"
         names, score = ctx.model.modalities, self.score if released else self.score / len(batch.label)
         if self.strength is None:
@@ -179,15 +179,15 @@ class InfoReg(Method):
             sums.append(torch.stack(squares).sum())
         return torch.stack(sums)
 
-    def after_epoch(self, ctx):
+    def after_epoch(self, ctx: Context) -> None:
         self.traces = torch.cat([self.traces, self.trace[None]])
         for m, value in zip(ctx.model.modalities, self.trace.unbind(), strict=True):
             ctx.log(f"trace/{m}", value)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Tensor]:
         kept = {"traces": self.traces, "trace": self.trace}
         return {k: v for k, v in kept.items() if v is not None} | {f"first/{k}": v for k, v in self.first.items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.traces, self.trace = state.get("traces"), state.get("trace")
         self.first = {k.removeprefix("first/"): v for k, v in state.items() if k.startswith("first/")}

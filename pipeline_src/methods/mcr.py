@@ -39,7 +39,9 @@ from pipeline_src.models.base import fusion_facts
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from pipeline_src.methods.base import Batch, Context, Output, Setting
 
 Game = Literal["greedy", "independent", "collaborative"]
 TEMPERATURE = 0.1  # released
@@ -118,7 +120,7 @@ class MCR(Method):
     )
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         if setting.task != "classification":
             return f"expected task classification, as it needs classes, but got {setting.task}"
         if why := setting.fewer_than(2):
@@ -131,7 +133,7 @@ class MCR(Method):
         return None
 
     @classmethod
-    def extension(cls, params, setting):
+    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
         if len(setting.modalities) > 2:
             return "MCR for more than two modalities, by ordered pairs"
         if params.contrastive_weight or params.reconstruction_weight:
@@ -139,22 +141,22 @@ class MCR(Method):
         return None
 
     @classmethod
-    def requires(cls, params, setting):
+    def requires(cls, params: MethodParams, setting: Setting) -> dict[str, Requirement]:
         return {m: Requirement(m) for m in setting.modalities} if params.initial == "unimodal" else {}
 
-    def modules(self, dims, classes):
+    def modules(self, dims: dict[str, int], classes: int) -> dict[str, nn.Module]:
         from pipeline_src.models.fusions.base import linear
 
         narrow = min(dims.values())
         maps = {m: torch.nn.Linear(d, narrow, bias=False) for m, d in dims.items() if d > narrow}
         return {"decoder": linear(classes, sum(dims.values())), "maps": torch.nn.ModuleDict(maps)}
 
-    def on_train_start(self, ctx):
+    def on_train_start(self, ctx: Context) -> None:
         if self.params.initial == "unimodal":
             for m, encoder in ctx.model.encoders.items():
                 encoder.load_state_dict(ctx.run(m).encoders[m].state_dict())
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         p, losses, features = self.params, super().loss(ctx, output, batch), output.features
         if p.unimodal_weight:
             logits = self.unimodal(ctx.model, features)
@@ -174,7 +176,7 @@ class MCR(Method):
             losses["reconstruction"] = p.reconstruction_weight * error
         return losses
 
-    def _game(self, ctx, output) -> Tensor:
+    def _game(self, ctx: Context, output: Output) -> Tensor:
         """R ()."""
         features, names = output.features, ctx.model.modalities
         shape = (self.params.permutations, len(output.logits))
