@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from pipeline_src.methods.base import Batch, Context, Output, Setting
     from pipeline_src.models.fusions.base import Features, Fusion
+    from pipeline_src.models.multimodal import MultimodalModel
 
 JOINT = "joint"  # the name of the fusion's output
 BLEND = "blend"  # the pass that trains with the weights
