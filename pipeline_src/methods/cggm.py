@@ -9,7 +9,7 @@ Each modality has a linear classifier of its own on features without their gradi
     L   = CE(z, y) + lambda R + sum_m CE(z_m, y)      prediction: the fusion's z
 
 Read in the authors' code (CGGM, msatrain.py, foodtrain.py). `direction` says what R does:
-- released (default: it made the published figures): cos_m is of the classifier's and the fusion's output weights and
+- released (default, as checked against the code): cos_m is of the classifier's and the fusion's output weights and
   has no gradient, so R changes nothing in training; it is left out here.
 - paper: cos_m of their gradients, g_m = E_m^T f_m and E^T f_m, with E = dCE/dz. For a linear fusion these are the
   gradients of its weights W_m. How the paper differentiates it was not read; here R reaches fusion and encoders by E
@@ -61,7 +61,7 @@ class CGGMParams(MethodParams):
     direction: Literal["released", "paper"] = Field(
         "released", description="R: as released it has no gradient and changes nothing; paper: cosines of gradients"
     )
-    weight: float = Field(0.2, ge=0, le=1e6, description="lambda; released MOSI 0.2, Food-101 0.05")
+    weight: float = Field(0.2, ge=0, le=1e6, description="lambda; released 0.2 (sentiment), 0.05 (Food)")
     clip: float = Field(0.8, gt=0, le=1e30, description="largest norm of the gradients; released 0.8")
     floor: float | None = Field(
         None, gt=0, le=1, description="least |D| that is divided by [extension]; null: D + 1e-8, as released"

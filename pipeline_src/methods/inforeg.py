@@ -9,7 +9,7 @@ information acquisition", CVPR 2025, arXiv:2503.18595).
 
 `form` chooses between the paper and what the authors' code (InfoReg_CVPR2025, main.py) does otherwise:
 
-               paper                                        released (default: it made the published figures)
+               paper                                        released (default: checked against the code)
     c_m        exp(beta tanh(s_m - s_j))                    beta_m exp(tanh(s_m - s_j))
     s_m        mean probability of the truth                sum over the batch: tanh is +-1 nearly always
     beta       0.9                                          audio 0.95, visual 0.1
