@@ -66,6 +66,7 @@ class Context:
     step              optimiser steps so far
     task              what a label is: loss, confidence of the truth, whether a prediction is right
     classes           number C of classes
+    batch_size        samples of a training batch; the last of a pass has what is left
     seed              of the run
     rng, device_rng   the method's own generators, on the CPU and on the model's device: new in each epoch, so that no
                       method shifts the order of batches
@@ -91,7 +92,7 @@ class Context:
         self.model, self.optimizer, self.autocast = model, optimizer, autocast
         self.seed, self.epochs, self.task, self.classes = seed, epochs, task, task.classes
         self._splits, self._transform = {name: splits[name] for name in ("train", "val")}, transform
-        self._batch_size, self._runs = batch_size, runs
+        self.batch_size, self._runs = batch_size, runs
         self._required: dict[str, MultimodalModel] = {}
         self.epoch = self.step = self.batch = self.batches = 0
         self.encoded = self.reached = 0  # samples x modalities, forward and backward
@@ -195,7 +196,7 @@ class Context:
         parts: dict[str, list[Tensor]] = {}
         labels = []
         with torch.no_grad():
-            for batch in loader.batches(2 * self._batch_size, rows):
+            for batch in loader.batches(2 * self.batch_size, rows):
                 with self.autocast():
                     features = model.encode(self._transform(batch.inputs))
                     values = read(features)
