@@ -22,7 +22,7 @@ are its own; the general c is the paper's (recalled). It draws the part of the s
 No script of it runs as released, so that no figure of it can be traced to it. Ours for more than two modalities
 [extension]: the copies by the rule above, and that the strongest modality alone is dropped.
 
-Where the copies would leave a last batch of one sample, which batch normalisation cannot train on, the last is left out.
+Where copies would leave a last batch of one sample, which batch normalisation cannot train on, the last is left out.
 Epochs get longer: the number of samples of the next one is in metrics.jsonl as `samples`, beside contribution/m, the
 mean of c_m,i.
 """
