@@ -6,6 +6,7 @@ confusions and the fraction of seeds that had a sample right.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ class Results:
     @cached_property
     def offers(self) -> set[str]:
         """What a figure can need: the test metrics and table columns that have values, by name, and
+        fused         scores of a model of several modalities
         gains         a difference in accuracy from the baseline
         histories     a curve over epochs
         quantities    a curve of a quantity that a method declares
@@ -76,6 +78,7 @@ class Results:
         """
         values = self.table.filter(regex="_mean$").dropna(axis="columns", how="all")
         present = {
+            "fused": bool(self.grid(lambda cell: not math.isnan(self.table.accuracy_mean[cell]))),
             "gains": self.table[f"{GAIN}_mean"].notna().any(),
             "histories": any(self.histories.values()),
             "quantities": any(self.logged(cell) for cell in self.quantities),

@@ -112,6 +112,15 @@ def test_incomplete_grid_shows_as_incomplete(study, gone, caplog):
     assert "joint seed 2" in caplog.text + text()
 
 
+def test_only_modalities_alone_so_far(study):
+    """The report of a study that has just begun: no figure of fused models has anything to draw."""
+    for run in study.runs:
+        if len(run.cell.spec.modalities) > 1:
+            run.metrics.unlink()
+    aggregate(study)
+    assert "No answer yet" in text()
+
+
 def test_no_run_at_all(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     aggregate(Study())

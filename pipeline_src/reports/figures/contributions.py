@@ -9,7 +9,7 @@ from pipeline_src.reports.figures.style import INK, method_rows, modality_looks,
 from pipeline_src.reports.results import Results
 
 
-@figures.register("contributions", place="views", order=10, needs=("contribution",))
+@figures.register("contributions", place="views", order=10, needs=("contribution", "fused"))
 def contributions(results: Results) -> Iterator[Drawing]:
     """A panel per fusion, a stacked bar per method."""
     worth = results.metrics[results.metrics.metric == "contribution"]

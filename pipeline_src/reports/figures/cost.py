@@ -12,7 +12,7 @@ from pipeline_src.reports.scores import BASELINE
 from pipeline_src.reports.wording import level
 
 
-@figures.register("cost", place="views", order=40, needs=("seconds",))
+@figures.register("cost", place="views", order=40, needs=("seconds", "fused"))
 def cost(results: Results) -> Iterator[Drawing]:
     """A panel per fusion, a point per method."""
     rows = results.grid(lambda cell: not math.isnan(results.table.seconds_mean[cell]))
