@@ -14,6 +14,7 @@ FIRST = (  # by how long they take
     "tests/tracking/test_follow.py",
     "tests/workflow/test_dvc.py",
     "tests/workflow/test_slurm.py",
+    "tests/workflow/test_sequences",
     "tests/workflow/",
     "tests/attacks/test_environment.py",
     "tests/reports/test_aggregate.py",

@@ -198,3 +198,19 @@ class Repository(Sequence):
             ).returncode
         trace = (self.call / "trace").read_text() if (self.call / "trace").exists() else ""
         return status, [line.split() for line in trace.splitlines()]
+
+
+def through(folder: Sequence, study: dict, steps: list[tuple]) -> None:
+    """Take a folder through a sequence; every call but those that are killed is checked."""
+    folder.write(study)
+    for what, *how in [*steps, ("end",)]:
+        if what == "kill":
+            folder.snakemake(kill=how[0])
+            continue
+        folder.check(how[0] if what == "crash" else ())
+        if what == "study":
+            folder.write(*how)
+        elif what == "damage":
+            for damage in how[0]:
+                folder.damage(*damage)
+    folder.idle()

@@ -3,11 +3,9 @@
 import shutil
 
 import pytest
-import yaml
 
-from tests.workflow.sequences import Sequence, Server
-from tests.workflow.small import ROOT, merged
-from tests.workflow.test_sequences import SMALL
+from tests.workflow.sequences import Sequence
+from tests.workflow.small import merged
 
 NAMES = [
     "$(touch pwned).yaml",
@@ -31,16 +29,8 @@ NAMES = [
 FOLDERS = ["a b", "q'uote", "$(touch pwned)", "x; touch pwned", "{x}", "[x]*", "ümlaut"]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("shell"), ROOT)
-    yield server
-    server.end()
-
-
 @pytest.fixture
-def sequence(server):
-    base = merged(yaml.safe_load((ROOT / "params.yaml").read_text()), SMALL)
+def sequence(server, base):
     return Sequence(server, merged(base, {"study": {"fusions": ["concat"], "methods": ["joint"], "seeds": [0]}}))
 
 
