@@ -91,7 +91,7 @@ def test_what_is_no_database_is_said(plan):
 def test_a_broken_file_is_named_and_the_other_runs_are_mirrored(plan):
     plan.runs[0].record.write_text("{")
     done = track()
-    assert done.returncode == 2 and f"error: {plan.runs[0].record}: expected valid JSON" in done.stderr
+    assert done.returncode == 2 and f"error: {plan.runs[0].record}: expected it as it was written" in done.stderr
     assert [run.info.run_name for run in stored(LOCAL)] == [plan.runs[1].label]
 
 
