@@ -9,7 +9,7 @@ import pyarrow as pa
 import yaml
 
 from pipeline_src.core import files
-from pipeline_src.methods.base import methods
+from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import fusions
 from pipeline_src.study import runs
 from pipeline_src.study.plan import NO_FUSION, Plan
@@ -25,13 +25,15 @@ LOGGED = {
 
 
 def grid(file: Path, count: int) -> dict[str, Any]:
-    """The params of `file` with its first dataset under four names, four fusions, every method, and so many seeds that
-    there are about `count` runs.
+    """The params of `file` with its first dataset under four names, four fusions, every method that takes them all,
+    and so many seeds that there are about `count` runs.
     """
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     name = values["study"]["datasets"][0]
     copies = [f"{name}-{i}" for i in range(4)]
-    four, names = list(fusions)[:4], list(methods)
+    four = list(fusions)[:4]
+    where = [Setting(tuple(values["model"]["encoders"]), fusion, values["training"]["epochs"]) for fusion in four]
+    names = [n for n in methods if all(methods[n].refuses(methods[n].Params(), one) is None for one in where)]
     values["datasets"] = {copy: {**values["datasets"][name], "split_seed": i} for i, copy in enumerate(copies)}
     seeds = max(2, round(count / (len(copies) * (len(four) * len(names) + len(values["model"]["encoders"])))))
     values["study"] |= {"datasets": copies, "fusions": four, "methods": names, "seeds": list(range(seeds))}

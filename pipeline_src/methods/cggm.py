@@ -21,7 +21,7 @@ training on CREMA-D (50.2 against 61.6, five seeds).
 
 Ours: the released classifiers have an optimiser of their own (5e-4); here they share the model's [extension].
 
-In metrics.jsonl, means over the steps: unimodal_loss/m, accuracy/m, coefficient/m = rho k_m, and direction, lambda R.
+In metrics.jsonl, means over the steps: unimodal_loss/m, batch_accuracy/m, coefficient/m = rho k_m, and direction, lambda R.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class CGGM(Classifiers):
     family = "gradients"
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's own classifier."),
-        Quantity("accuracy", "", "Accuracy of a modality's own classifier on the batch.", limits=(0.0, 1.0)),
+        Quantity("batch_accuracy", "", "Accuracy of a modality's own classifier on the batch.", limits=(0.0, 1.0)),
         Quantity("coefficient", "", "Factor on an encoder's gradient.", reference=1.0, detail=True),
         Quantity("direction", "", "Direction loss R, with its weight.", of="model", detail=True),
     )
@@ -116,7 +116,7 @@ class CGGM(Classifiers):
             self.coefficient = coefficients(accuracy - self.accuracy, p.floor)
             self.accuracy = accuracy
         for i, m in enumerate(logits):
-            ctx.log(f"accuracy/{m}", accuracy[i])
+            ctx.log(f"batch_accuracy/{m}", accuracy[i])
             ctx.log(f"coefficient/{m}", p.rho * self.coefficient[i])
         return losses
 

@@ -23,7 +23,7 @@ No script of it runs as released, so that no figure of it can be traced to it. O
 [extension]: the copies by the rule above, and that the strongest modality alone is dropped.
 
 Where copies would leave a last batch of one sample, which batch normalisation cannot train on, the last is left out.
-Epochs get longer: the number of samples of the next one is in metrics.jsonl as `samples`, beside contribution/m, the
+Epochs get longer: the number of samples of the next one is in metrics.jsonl as `visits`, next to shapley/m, the
 mean of c_m,i.
 """
 
@@ -101,8 +101,8 @@ class Valuation(Method):
     Params = ValuationParams
     params: ValuationParams
     quantities = (
-        Quantity("contribution", "", "Mean Shapley value of a modality; a fair share is 1.", reference=1.0),
-        Quantity("samples", "samples", "Samples that the next epoch visits, copies included.", of="model"),
+        Quantity("shapley", "", "Mean Shapley value of a modality; a fair share is 1.", reference=1.0),
+        Quantity("visits", "samples", "Samples that the next epoch visits, copies included.", of="model"),
     )
 
     @classmethod
@@ -147,8 +147,8 @@ class Valuation(Method):
         if count < len(self.rows) and len(self.rows) % ctx.batch_size == 1:
             self.rows, self.kept = self.rows[:-1], self.kept[:-1]
         for m, value in zip(ctx.model.modalities, mean, strict=True):
-            ctx.log(f"contribution/{m}", value)
-        ctx.log("samples", len(self.rows))
+            ctx.log(f"shapley/{m}", value)
+        ctx.log("visits", len(self.rows))
 
     def contribution(self, ctx: Context, rows: Tensor | None = None) -> Tensor:
         """c (N, M) of rows (N,) of train, by default all."""

@@ -109,7 +109,7 @@ def test_resumed_in_a_resampled_epoch_it_goes_on_exactly(level, modalities, fusi
         }
     ours, theirs = resumed.state_dict(), whole.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert "samples" in rows[0] and "samples" not in rows[3]  # nothing follows the last
+    assert "visits" in rows[0] and "visits" not in rows[3]  # nothing follows the last
 
 
 def test_an_epoch_visits_what_was_listed_with_these_features_zero():
@@ -126,7 +126,7 @@ def test_an_epoch_visits_what_was_listed_with_these_features_zero():
     run.method.on_features = noted
     listed = sorted(zip(run.method.rows.tolist(), *run.method.kept.T.tolist(), strict=True))
     run.epoch(1)
-    assert sorted(seen) == listed and len(seen) == logged["samples"] > 26
+    assert sorted(seen) == listed and len(seen) == logged["visits"] > 26
 
 
 def test_copies_leave_no_batch_of_one_sample(monkeypatch):
@@ -136,7 +136,7 @@ def test_copies_leave_no_batch_of_one_sample(monkeypatch):
     contribution[3:10, 0] = 0.5
     monkeypatch.setattr(run.method, "contribution", lambda ctx, rows: contribution)
     run.epoch(0)
-    assert len(run.method.rows) == len(run.method.kept) == run.context.logged()["samples"] == 32
+    assert len(run.method.rows) == len(run.method.kept) == run.context.logged()["visits"] == 32
     assert run.method.rows.tolist() == [*range(26), *range(3, 9)]
     run.epoch(1)
 

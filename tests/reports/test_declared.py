@@ -14,9 +14,10 @@ from pipeline_src.methods.base import Quantity, methods
 from pipeline_src.reports import declared
 from pipeline_src.reports.aggregate import aggregate
 from pipeline_src.reports.figures.base import PLACES, figures
+from pipeline_src.study.runs import write_record
 from pipeline_src.tracking import ui, view
 from tests.reports import plugged
-from tests.reports.study import Study, epochs
+from tests.reports.study import Study, epochs, record
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,7 @@ def written(*others, key="gentleness/{m}"):
             rows = [row | {key.format(m=m): 3.0 + run.seed for m in ("audio", "visual")} for row in epochs(run)]
             rows = [row | {"secret/audio": 1.0, "undeclared/audio": 1.0} for row in rows]
             files.write_text(run.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+            write_record(run.folder, record(run))  # which holds the checksum
     return study
 
 
