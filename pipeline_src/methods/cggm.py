@@ -21,7 +21,8 @@ training on CREMA-D (50.2 against 61.6, five seeds).
 
 Ours: the released classifiers have an optimiser of their own (5e-4); here they share the model's [extension].
 
-In metrics.jsonl, means over the steps: unimodal_loss/m, batch_accuracy/m, coefficient/m = rho k_m, and direction, lambda R.
+In metrics.jsonl, means over the steps: unimodal_loss/m, batch_accuracy/m, coefficient/m = rho k_m, and direction,
+lambda R.
 """
 
 from __future__ import annotations
