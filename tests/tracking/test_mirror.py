@@ -211,7 +211,7 @@ def test_thousands_of_points_in_few_calls(kept):
 def test_a_deleted_experiment_is_said(kept):
     plan, uri, mirror = kept
     mirror.client.delete_experiment(mirror.store.experiment)
-    with pytest.raises(UserError, match="but got it deleted; restore it"):
+    with pytest.raises(UserError, match="but it is deleted; restore it"):
         store.Store(uri, plan.params.tracking.experiment)
 
 

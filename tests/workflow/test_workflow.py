@@ -45,7 +45,7 @@ def test_results(finished):
     assert list(metrics.columns) == columns
     assert not metrics.duplicated(columns[:-1]).any()
     test = metrics[(metrics.split == "test") & (metrics.metric == "accuracy")]
-    assert len(test) == 6  # two unimodal models and one joint, two seeds
+    assert len(test) == 8  # two unimodal models, one joint and the ensemble, two seeds
     for kind in ("csv", "md", "tex"):
         assert (finished / f"results/studies/params/tables/accuracy.{kind}").stat().st_size > 100
     assert "audio-only" in (finished / "results/studies/params/report.html").read_text()
