@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from pipeline_src.methods.base import Context
+    from pipeline_src.methods.base import Batch, Context, Output, Setting
 
 FUSIONS = ("mmtm", "mmtm_last")
 
@@ -77,7 +77,7 @@ class Greedy(Method):
     )
 
     @classmethod
-    def refuses(cls, params, setting):
+    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
         count = len(setting.modalities)
         if count != 2:
             return f"expected two modalities, but got {count}"
@@ -88,10 +88,10 @@ class Greedy(Method):
         return None
 
     @classmethod
-    def extension(cls, params, setting):
+    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
         return "Greedy with an exchange at the last tap only" if setting.fusion == "mmtm_last" else None
 
-    def __init__(self, params):
+    def __init__(self, params: MethodParams) -> None:
         super().__init__(params)
         self.sums: Tensor | None = None  # A and R (2, 2)
         self.left: Tensor | None = None  # () int64, curated steps to come
@@ -99,12 +99,12 @@ class Greedy(Method):
         self.calls: Tensor | None = None  # (), forward passes that the running means are of
         self.means: dict[str, Tensor] = {}  # running means of the factors (C,), by "tap/modality"
 
-    def on_train_start(self, ctx):
+    def on_train_start(self, ctx: Context) -> None:
         device = ctx.labels("train").device
         self.sums, self.calls = torch.zeros(2, 2, device=device), torch.zeros((), device=device)
         self.left, self.faster = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
 
-    def step(self, ctx, batch):
+    def step(self, ctx: Context, batch: Batch) -> None:
         exchanges, names = ctx.model.fusion.exchanges, ctx.model.modalities
         hooks = [
             exchange.register_forward_hook(partial(self._replace, i, names)) for i, exchange in enumerate(exchanges)
@@ -115,7 +115,9 @@ class Greedy(Method):
             for hook in hooks:
                 hook.remove()
 
-    def _replace(self, tap: int, names: list[str], module, means, factors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _replace(
+        self, tap: int, names: list[str], module: nn.Module, means: list[Tensor], factors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """The factors {m: (B, C_m)} that scale the states, after they entered the running means."""
         shown = {}
         for i, m in enumerate(names):
@@ -131,13 +133,13 @@ class Greedy(Method):
             shown[m] = torch.where(curated, mean.to(factors[m].dtype).expand_as(factors[m]), factors[m])
         return shown
 
-    def loss(self, ctx, output, batch):
+    def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         parts = {m: ctx.task.loss(z, batch.label) for m, z in self.unimodal(ctx.model, output.features).items()}
         for m, value in parts.items():
             ctx.log(f"unimodal_loss/{m}", value)
         return {"loss": sum(parts.values())}
 
-    def after_backward(self, ctx, output, batch):
+    def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         self._decide(ctx)
         for m, s in zip(ctx.model.modalities, speed(*self.sums).unbind(), strict=True):
             ctx.log(f"speed/{m}", s)
@@ -158,11 +160,11 @@ class Greedy(Method):
         self.faster = torch.where(begins, s.argmax(), self.faster)
         self.left = torch.where(begins, self.params.window, (self.left - 1).clamp(min=0))
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Tensor]:
         kept = {"sums": self.sums, "left": self.left, "faster": self.faster, "calls": self.calls}
         return {k: v for k, v in kept.items() if v is not None} | {f"mean/{k}": v for k, v in self.means.items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name in ("sums", "left", "faster", "calls"):
             setattr(self, name, state.get(name))
         self.means = {k.removeprefix("mean/"): v for k, v in state.items() if k.startswith("mean/")}
