@@ -21,7 +21,6 @@ with (ROOT / "pipeline_src/reports/published.csv").open() as opened:
 OTHER_DATASETS = {"balanced_av"}  # in the table of a paper whose other datasets are here
 # No figure of the paper itself was found, or its recipe is not known; their files say so.
 WITHOUT_FIGURES = {
-    "inforeg-2025-cremad-greedy",
     "inforeg-2025-ks",
     "inforeg-2025-ks-greedy",
     "ogm-ge-2022-ks",
