@@ -19,7 +19,7 @@ from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
 from pipeline_src.study import resources as requests
-from pipeline_src.study import yaml
+from pipeline_src.study import tuning, yaml
 from pipeline_src.study.params import Network, Params, Recipe, Settings
 from pipeline_src.study.yaml import Mistakes, shown
 from pipeline_src.training.params import LAYOUTS, Augmentation
@@ -42,6 +42,7 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
         model = Network.model_construct(encoders=blocks.pop("encoders"))
         params = params.model_copy(update={**blocks, "model": model})
         _check_references(params, mistakes)
+        tuning.check(params, mistakes)
     mistakes.raise_if_any()
     params = params.model_copy(update={"training": params.training.resolved()})
     return Settings.model_construct(**dict(params), resources=requests.load(resources))

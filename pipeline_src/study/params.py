@@ -13,6 +13,7 @@ from pipeline_src.media.base import ExtractorParams
 from pipeline_src.methods.base import MethodParams
 from pipeline_src.models.base import EncoderParams
 from pipeline_src.study.resources import Resources
+from pipeline_src.study.tuning import Tuning
 from pipeline_src.training.params import Training
 
 
@@ -91,6 +92,7 @@ class Params(Section):
     evaluation: Evaluation
     reporting: Reporting
     tracking: Tracking = Tracking()
+    tuning: Tuning | None = Field(default=None, description="equal tuning: absent, nothing is tuned")
     plugins: Annotated[list[str], AfterValidator(unique)] = Field(
         default=[],
         description="folders of your own with files that register methods, datasets, encoders, ...",

@@ -10,6 +10,7 @@ from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, fusions
 from pipeline_src.study.params import Params, Recipe
 from pipeline_src.study.resources import Resources
+from pipeline_src.study.tuning import ALL, UNIMODAL
 
 FOLDER = Path(__file__).parents[2] / "workflow" / "schemas"
 SCHEMAS = {name: FOLDER / f"{name}.schema.json" for name in ("params", "resources", "recipe")}
@@ -32,6 +33,7 @@ def params_schema() -> dict:
     }
     definitions["Study"]["properties"]["methods"]["items"] = {"enum": list(methods)}
     definitions["Study"]["properties"]["fusions"]["items"] = {"enum": list(fusions)}
+    definitions["Tuning"]["properties"]["spaces"]["propertyNames"] = {"enum": [ALL, UNIMODAL, *methods]}
     return schema
 
 

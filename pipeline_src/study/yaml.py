@@ -185,7 +185,9 @@ class Mistakes:
         node, line = self.root, 1
         for part in place:
             node, line = _child(node, part, line)
-        self.lines.append((line, f"{self.file}:{line}: {'.'.join(map(plain, place)) or 'file'}: {what}"))
+        entry = line, f"{self.file}:{line}: {'.'.join(map(plain, place)) or 'file'}: {what}"
+        if entry not in self.lines:  # one that holds for several methods is said once
+            self.lines.append(entry)
 
     def checked(self, model: type[BaseModel], values: Any, place: tuple) -> Any:
         """The values as `model`, or None after noting what is wrong with them."""
