@@ -45,7 +45,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "RECIPES", tmp_path / "recipes")
     (tmp_path / "recipes").mkdir()
     values = yaml.safe_load(PARAMS.read_text())
-    own = values.pop("recipes")["av-digits-1"]
+    own = values.pop("recipes")["av-digits-2"]
 
     def write(recipe="shared-1", blocks=None, **changes):
         made = {**values, **({"recipes": blocks} if blocks else {})}

@@ -164,14 +164,14 @@ print("louder" in methods, plan.params.methods["louder"].gain)
 print(*sorted({run.cell.fusion for run in plan.runs if run.cell.method == "louder"} - {"none"}))
 print(all(plan.at("train", str(run.record)) is run for run in plan.runs))
 """)
-    assert out.splitlines() == ["True 2.0", "concat sum", "True"]
+    assert out.splitlines() == ["True 2.0", "concat", "True"]
 
 
 def test_new_data_set_is_one_new_file_and_its_block(copy):
     folder, run = copy
     (folder / "pipeline_src" / "datasets" / "toy.py").write_text(DATASET)
     params = (folder / "params.yaml").read_text()
-    block = "toy: {recipe: av-digits-1, val_fraction: 0.2, split_seed: 0, max_quarantine: 0.0, shards: 3}"
+    block = "toy: {recipe: av-digits-2, val_fraction: 0.2, split_seed: 0, max_quarantine: 0.0, shards: 3}"
     params = params.replace("datasets: [av_digits]", "datasets: [av_digits, toy]")
     params = params.replace("\ndatasets:\n", f"\ndatasets:\n  {block}\n")
     (folder / "params.yaml").write_text(params)
@@ -182,5 +182,5 @@ plan = Plan()
 print("toy" in list(datasets), plan.data["toy"].recipe, len(plan.data["toy"].shards))
 print(*sorted({run.cell.method for run in plan.runs if run.cell.data.name == "toy"}))
 """)
-    assert out.splitlines()[0] == "True av-digits-1 3"
+    assert out.splitlines()[0] == "True av-digits-2 3"
     assert {"audio-only", "joint", "visual-only"} <= set(out.splitlines()[1].split())

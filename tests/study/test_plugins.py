@@ -92,7 +92,7 @@ def mine(tmp_path, monkeypatch):
 
 def plan(folders=("mine",), **study) -> Plan:
     values = yaml.load(SHIPPED.read_text(), Loader)
-    block = {"kind": "pairs", "recipe": "av-digits-1", "val_fraction": 0.2, "split_seed": 0, "max_quarantine": 0.01}
+    block = {"kind": "pairs", "recipe": "av-digits-2", "val_fraction": 0.2, "split_seed": 0, "max_quarantine": 0.01}
     values["datasets"]["pairs"] = {**block, "shards": 1, "folder": "media"}
     values["study"] |= {"methods": ["joint", "halved"], "fusions": ["twice"], "unimodal": False, "seeds": [0], **study}
     values["plugins"] = list(folders)

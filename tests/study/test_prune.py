@@ -100,7 +100,7 @@ def test_studies_beside_in_experiments_and_of_finished_tables_are_considered(pla
 
 def test_nothing_is_removed_while_a_study_cannot_be_read(plan):
     (outdated,) = make("data/raw/av_digits-0123456789")
-    Path("broken.yaml").write_text(SHIPPED.read_text().replace("epochs: 10", "epoch: 10"))
+    Path("broken.yaml").write_text(SHIPPED.read_text().replace("epochs: 20", "epoch: 20"))
     with pytest.raises(
         UserError, match=r"broken.yaml: not pruned, as what this study names is not known; fix or move it"
     ):

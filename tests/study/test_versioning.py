@@ -38,9 +38,9 @@ def test_whole_stages_pass(plan, stage):
         ("data", "data/manifest/*/quarantine.parquet"),
         ("features", "data/cache/*/*/shard-0001-of-0002.arrow"),
         ("features", "data/cache/*/*/shard-0000-of-0002.quarantine.parquet"),
-        ("runs", "results/runs/*/*/sum/pmr-*/seed2/weights.safetensors"),
-        ("runs", "results/runs/*/*/sum/pmr-*/seed2/metrics.jsonl"),
-        ("runs", "results/runs/*/*/sum/pmr-*/seed2/evaluation-*/predictions.parquet"),
+        ("runs", "results/runs/*/*/concat/pmr-*/seed12/weights.safetensors"),
+        ("runs", "results/runs/*/*/concat/pmr-*/seed12/metrics.jsonl"),
+        ("runs", "results/runs/*/*/concat/pmr-*/seed12/evaluation-*/predictions.parquet"),
     ],
 )
 def test_a_lost_file_is_named(plan, stage, pattern):

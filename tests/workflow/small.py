@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[2]
 SMALL = {
     "study": {"fusions": ["concat"], "methods": ["joint"], "seeds": [0, 1]},
     "datasets": {"av_digits": {"clips": 84, "pixels": 32, "fps": 6}},
-    "recipes": {"av-digits-1": {"visual": {"size": 32, "count": 2}}},
+    "recipes": {"av-digits-2": {"visual": {"size": 32, "count": 2}}},
     "model": {"encoders": {m: {"width": 4, "depth": [1, 1]} for m in ("audio", "visual")}},
-    "training": {"epochs": 2},
+    "training": {"epochs": 2, "batch_size": 32, "track_test": True},
     "methods": {"relearning": {"every": 20}},  # not in this study
     "tracking": {"enabled": False},  # but in its own tests
 }

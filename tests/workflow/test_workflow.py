@@ -101,7 +101,7 @@ def test_nothing_to_do_whatever_the_file_times_and_without_snakemakes_memory(stu
         ({"model": {"encoders": {"visual": {"width": 5}}}}, {"train": 4, "evaluate": 4, "aggregate": 1}),
         ({"study": {"fusions": ["concat", "sum"]}}, {"train": 2, "evaluate": 2, "aggregate": 1}),
         (
-            {"recipes": {"av-digits-1": {"audio": {"hop": 400}}}},
+            {"recipes": {"av-digits-2": {"audio": {"bins": 32}}}},
             {"extract": 2, "cache": 1, "train": 6, "evaluate": 6, "aggregate": 1},
         ),
     ],
