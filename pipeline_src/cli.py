@@ -25,19 +25,20 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     for number in SIGNALS:  # the shell around us ignores them, so that its log is complete
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(number, _interrupt if number == signal.SIGINT else signal.SIG_DFL)
     try:
         progress.show()
         options.call(options)
         sys.stdout.flush()  # a full disk is to be said here, not by the interpreter as it ends
     except StoppedError as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         log.warning(f"{options.stage}  {error}")
         return error.status
     except KeyboardInterrupt:
         print("stopped by SIGINT", file=sys.stderr)
         return 128 + signal.SIGINT
     except UserError as error:
-        print(f"error: {concealed(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         _discard_output()
@@ -50,6 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {concealed(said)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """The first Ctrl-C ends the process; another one on its way out has nothing to add."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _discard_output() -> None:

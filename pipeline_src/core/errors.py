@@ -7,8 +7,12 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Something the user can fix: the message names the place, what was expected, what was found and the fix.
 
-    The command line prints the message alone, without a traceback, and exits with 2.
+    The command line prints the message alone, without a traceback, and exits with 2. Whoever prints it, the passwords
+    of addresses are not in it.
     """
+
+    def __str__(self) -> str:
+        return concealed(super().__str__())
 
 
 def listed(items: Iterable[object], limit: int = 5) -> str:
@@ -19,7 +23,7 @@ def listed(items: Iterable[object], limit: int = 5) -> str:
 
 
 SECRETS = (  # forms in which a password or token is part of an address
-    (re.compile(r"(?<=://)[^\s/@'\"]+@"), "***@"),
+    (re.compile(r"(?<=://)\S+@"), "***@"),  # up to the last @: what is inside of a password is anybody's guess
     (re.compile(r"(?<![\w/.-])[^\s/:@'\"]+:[^\s/:@'\"]+@"), "***@"),
     (re.compile(r"(?i)([?&;](?:password|passwd|pwd|token|secret|key|auth)\w*=)[^\s&;'\"]+"), r"\1***"),
 )

@@ -10,8 +10,10 @@ The settings are made when Snakemake executes, so they hold for every profile an
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +54,8 @@ def steer(workflow: Any, plan: Plan) -> Inputs:
     again = set(map(str, outputs))
 
     def steered(*arguments: Any, **options: Any) -> Any:
+        if workflow.is_main_process and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, _stop_once)
         _decide_by_files(workflow)
         asked = _asked(workflow)
         if asked & {"all", "runs"}:
@@ -71,6 +75,16 @@ def steer(workflow: Any, plan: Plan) -> Inputs:
 
     workflow.execute = steered
     return Inputs(again)
+
+
+def _stop_once(number: int, frame: object) -> None:
+    """Ctrl-C: the jobs were told, too, and Snakemake waits for them. Another one must not break that."""
+    signal.signal(number, _still_stopping)
+    raise KeyboardInterrupt
+
+
+def _still_stopping(number: int, frame: object) -> None:
+    print("still stopping: the jobs save what they have done; the next call goes on there", file=sys.stderr)
 
 
 def _decide_by_files(workflow: Any) -> None:

@@ -18,7 +18,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline_src.core.errors import UserError
+from pipeline_src.core.errors import UserError, concealed
 from pipeline_src.reports import declared
 from pipeline_src.tracking import follow, store
 
@@ -101,12 +101,13 @@ def serve(plan: Plan, port: int | None) -> None:
         _print(uri.rstrip("/"), view)
         return
     port = _port(port)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     if uri.startswith(store.SQLITE):
         folder = Path(uri.removeprefix(store.SQLITE)).parent
         command += ["--artifacts-destination", str(folder / store.ARTIFACTS)]
-    environment = {**store.settings(), **os.environ}
+    # Not among the arguments, which everybody on this machine can list: the address may hold a password.
+    environment = {**store.settings(), **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -121,8 +122,8 @@ def serve(plan: Plan, port: int | None) -> None:
 
 
 def _print(server: str, view: str) -> None:
-    print(f"table:  {server}/{view}")
-    print(f"charts: {server}/{view}&compareRunsMode=CHART", flush=True)
+    print(f"table:  {concealed(server)}/{view}")
+    print(f"charts: {concealed(server)}/{view}&compareRunsMode=CHART", flush=True)
 
 
 def _port(wanted: int | None) -> int:

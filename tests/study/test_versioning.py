@@ -75,3 +75,30 @@ def test_a_folder_of_published_files_is_watched_also_where_fetch_reads_it(plan, 
         check(plan, "data")
     Path("dvc.yaml").write_text(Path("dvc.yaml").read_text().replace("    deps:", "    deps:\n      - media", 1))
     check(plan, "data")
+
+
+REMOTES = {
+    "an address with a password": "url = https://me:hunter2@example.org/store",
+    "a password": "url = https://example.org/store\n    password = hunter2",
+    "a key": "url = s3://bucket/store\n    secret_access_key = hunter2",
+    "a token": "url = azure://store\n    sas_token = hunter2",
+    "words with a key in them": "url = azure://store\n    connection_string = AccountKey=hunter2",
+}
+
+
+@pytest.mark.parametrize("name", REMOTES)
+def test_a_password_in_the_file_of_remotes_that_git_records_is_refused_and_not_shown(plan, name):
+    Path(".dvc").mkdir()
+    Path(".dvc/config").write_text(f"[core]\n    remote = storage\n['remote \"storage\"']\n    {REMOTES[name]}\n")
+    with pytest.raises(
+        UserError, match=r"^\.dvc/config: expected no password.* of storage; .*--local storage"
+    ) as error:
+        check(plan, "data")
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["/mnt/store", "s3://bucket/store", "ssh://me@host:22/store", "../store"])
+def test_a_remote_without_a_password_is_none_of_our_business(plan, url):
+    Path(".dvc").mkdir()
+    Path(".dvc/config").write_text(f"['remote \"storage\"']\n    url = {url}\n    ask_password = true\n")
+    check(plan, "data")

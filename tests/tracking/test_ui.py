@@ -121,6 +121,31 @@ def test_the_server_ends_with_the_command(study):
     until(lambda: _free(port), "the server outlived `ui`")
 
 
+@pytest.mark.parametrize("uri", ["http://me:hunter2@127.0.0.1:9", "postgresql://me:hunter2@127.0.0.1:9/runs"])
+def test_the_password_of_a_store_is_neither_printed_nor_among_the_arguments_of_the_server(monkeypatch, capsys, uri):
+    started = []
+
+    class Server:
+        pid = 2**22 + 1  # no process
+
+        def __init__(self, command, env, **_):
+            started.append((command, env["MLFLOW_BACKEND_STORE_URI"]))
+
+        def wait(self):
+            pass
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(ui, "prepare", lambda plan: "#/experiments/1")
+    monkeypatch.setattr(ui, "_wait", lambda server, port: None)
+    monkeypatch.setattr(ui.subprocess, "Popen", Server)
+    monkeypatch.setattr(ui.signal, "signal", lambda *_: None)
+    ui.serve(None, None)
+    shown = capsys.readouterr()
+    assert "/#/experiments/1" in shown.out and "hunter2" not in shown.out + shown.err
+    assert [given for _, given in started] == [uri] * uri.startswith("postgresql")
+    assert all("hunter2" not in " ".join(command) for command, _ in started)
+
+
 def _free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
