@@ -22,7 +22,8 @@ from pipeline_src.core.errors import listed
 from pipeline_src.datasets import quarantine
 from pipeline_src.features import QUARANTINE_FILE, fix, read_info
 from pipeline_src.reports import ensemble, formats, summaries
-from pipeline_src.reports.report import render, sections
+from pipeline_src.reports.grids import grids
+from pipeline_src.reports.report import GridSection, Section, grid_sections, render, sections
 from pipeline_src.reports.results import add_clips, collect
 from pipeline_src.reports.scores import COLUMNS, Ended, accuracy_table
 from pipeline_src.study.runs import DIVERGED, FAILED, RunFiles
@@ -71,7 +72,9 @@ def aggregate(plan: Plan) -> None:
     every = collect(plan, table, metrics, records, alone)
     table = add_clips(table, every)
     made = sections(plan, every, table, extensions(plan.cells), ended)
-    shown = [each for section in made for each in section.tables]
+    of_grids = grid_sections(grids(plan, every))
+    every_section: list[GridSection | Section] = [*of_grids, *made]
+    shown = [each for section in every_section for each in section.tables]
 
     # The tables have the same names whatever the parameters, so only the index that they were made with may remain.
     # When the parameters change back, its index is missing and Snakemake makes the tables again. Indexes are removed
@@ -90,9 +93,9 @@ def aggregate(plan: Plan) -> None:
             files.write_json(temporary / place, numbers)
     with files.whole(results / "figures") as temporary:
         temporary.mkdir()
-        for figure in (figure for section in made for figure in section.figures):
+        for figure in (figure for section in every_section for figure in section.figures):
             (temporary / f"{figure.drawing.name}.svg").write_text(figure.svg, encoding="utf-8")
-    files.write_text(results / "report.html", render(plan, table, made, records, ended))
+    files.write_text(results / "report.html", render(plan, table, made, of_grids, records, ended))
 
     missing = [run.label for run, entry in zip(plan.runs, index, strict=True) if not entry["complete"]]
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.

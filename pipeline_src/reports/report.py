@@ -14,9 +14,10 @@ import pandas as pd
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
 from pipeline_src.features import QUARANTINE_FILE, fix, read_info
-from pipeline_src.reports import declared, provenance, wording
+from pipeline_src.reports import declared, headroom, provenance, wording
 from pipeline_src.reports.answer import answers, comparisons
 from pipeline_src.reports.figures import base, drawing
+from pipeline_src.reports.grids import GridResults
 from pipeline_src.reports.published import side_by_side
 from pipeline_src.reports.results import Results
 from pipeline_src.reports.scores import Ended
@@ -45,6 +46,29 @@ class Section:
         return [shown for place in self.drawings.values() for shown in place]
 
 
+@dataclass(frozen=True)
+class GridSection:
+    """What the report has of one grid of datasets."""
+
+    name: str
+    headline: str
+    tables: list[Table]
+    figures: list[drawing.Shown]
+    undrawn: list[str]  # why a figure is left out
+
+
+def grid_sections(grids: list[GridResults]) -> list[GridSection]:
+    """Tables and figures of every grid of the study."""
+    made = []
+    for grid in grids:
+        found = headroom.associations(grid)
+        drawings, undrawn = _drawn(grid, (base.GRID,))
+        shown = [headroom.table(grid, found)] if found else []
+        headline = headroom.headline(found, grid.confidence)
+        made.append(GridSection(grid.name, headline, shown, drawings[base.GRID], undrawn))
+    return made
+
+
 def sections(
     plan: Plan, every: list[Results], table: pd.DataFrame, extensions: dict, ended: Mapping[tuple, Ended]
 ) -> list[Section]:
@@ -60,11 +84,13 @@ def sections(
     return made
 
 
-def _drawn(results: Results) -> tuple[dict[str, list[drawing.Shown]], list[str]]:
-    """Every registered figure whose needs are met, by place, and why the others are left out."""
+def _drawn(
+    results: Results | GridResults, places: tuple[str, ...] = base.PLACES
+) -> tuple[dict[str, list[drawing.Shown]], list[str]]:
+    """Every registered figure of the places whose needs are met, by place, and why the others are left out."""
     drawings: dict[str, list[drawing.Shown]] = {}
     undrawn, names = [], set()
-    for place in base.PLACES:
+    for place in places:
         drawings[place] = []
         for name, draw, needs in base.registered(place):
             if lacking := [need for need in needs if need not in results.offers]:
@@ -81,10 +107,18 @@ def _drawn(results: Results) -> tuple[dict[str, list[drawing.Shown]], list[str]]
     return drawings, undrawn
 
 
-def render(plan: Plan, table: pd.DataFrame, made: list[Section], records: dict, ended: Mapping[tuple, Ended]) -> str:
+def render(
+    plan: Plan,
+    table: pd.DataFrame,
+    made: list[Section],
+    grids: list[GridSection],
+    records: dict,
+    ended: Mapping[tuple, Ended],
+) -> str:
     """The report as one HTML text.
 
-    `plan` is the plan, `table` its accuracy table, `made` the sections made from it, `records` the record.json (a dict)
+    `plan` is the plan, `table` its accuracy table, `made` the sections made from it, `grids` those of its grids,
+    `records` the record.json (a dict)
     of every complete run by (dataset, recipe, fusion, method, seed), `ended` the runs that ended without scores, by
     the same. The same inputs give the same text: it has no date of its own.
     """
@@ -115,6 +149,7 @@ def render(plan: Plan, table: pd.DataFrame, made: list[Section], records: dict, 
         complete=bool(table.complete.all()),
         done=len(records),
         data=data,
+        grids=grids,
         ends=_ends(ended),
         stages=provenance.stages_table(provenance.benchmarks(provenance.addresses(plan))),
         costs=provenance.cost_table(plan.cells, records),

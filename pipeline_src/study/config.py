@@ -18,8 +18,8 @@ from pipeline_src.datasets.base import Dataset, datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
+from pipeline_src.study import grids, tuning, yaml
 from pipeline_src.study import resources as requests
-from pipeline_src.study import tuning, yaml
 from pipeline_src.study.params import Network, Params, Recipe, Settings
 from pipeline_src.study.yaml import Mistakes, shown
 from pipeline_src.training.params import LAYOUTS, Augmentation
@@ -43,9 +43,10 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
         params = params.model_copy(update={**blocks, "model": model})
         _check_references(params, mistakes)
         tuning.check(params, mistakes)
+        params, studied_grids = grids.expanded(params, mistakes)
     mistakes.raise_if_any()
     params = params.model_copy(update={"training": params.training.resolved()})
-    return Settings.model_construct(**dict(params), resources=requests.load(resources))
+    return Settings.model_construct(**dict(params), resources=requests.load(resources), studied_grids=studied_grids)
 
 
 def _add_plugins(values: dict, mistakes: Mistakes) -> None:
@@ -87,6 +88,10 @@ def _check_plugins(values: dict, mistakes: Mistakes) -> dict[str, dict]:
 
     _check_names(section("datasets"), mistakes, ("datasets",))
     _check_names(section("recipes"), mistakes, ("recipes",))
+    for name in section("grids"):
+        _check_names(section("grids", name), mistakes, ("grids", name))
+        for axis in section("grids", name):
+            _check_names(section("grids", name, axis), mistakes, ("grids", name, axis))
     for name in section("recipes"):
         _check_names(section("recipes", name), mistakes, ("recipes", name))
         if name in shipped_recipes():

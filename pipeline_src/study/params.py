@@ -2,6 +2,7 @@
 `Params` of the plug-in that they name, see `config`.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -16,6 +17,10 @@ from pipeline_src.study.resources import Resources
 from pipeline_src.study.tuning import Tuning
 from pipeline_src.training.params import Training
 
+Axes = Annotated[  # axis -> level -> the parameters of a dataset that it sets
+    dict[str, Annotated[dict[str, dict[str, Any]], Field(min_length=2)]], Field(min_length=1, max_length=2)
+]
+
 
 class Study(Section):
     """What is compared: every dataset with every fusion and method, over every seed."""
@@ -23,7 +28,7 @@ class Study(Section):
     affects = "aggregate"  # by the runs that it asks for
 
     datasets: Annotated[list[str], Field(min_length=1), AfterValidator(unique)] = Field(
-        description="keys of `datasets`"
+        description="keys of `datasets`; one with a grid stands for every dataset of it"
     )
     fusions: Annotated[list[str], AfterValidator(unique)] = Field(description="registered fusions")
     methods: Annotated[list[str], AfterValidator(unique)] = Field(
@@ -80,6 +85,11 @@ class Params(Section):
     datasets: dict[str, Any] = Field(
         description="name -> {kind: registered dataset, ...}; a kind may stand under several names"
     )
+    grids: dict[str, Axes] = Field(
+        default={},
+        description="key of `datasets` -> one or two axes -> levels -> what differs from the block; a study of it has a"
+        " dataset <key>-<level>-<level> for every combination",
+    )
     recipes: dict[str, dict[str, Any]] = Field(
         default={},
         description="name-version -> modality -> {kind: feature extractor, ...}, beside those of the folder recipes/",
@@ -99,6 +109,15 @@ class Params(Section):
     )
 
 
+@dataclass(frozen=True)
+class Grid:
+    """A grid of the study: its name in params.yaml, its axes with their levels, and the datasets by their levels."""
+
+    name: str
+    axes: dict[str, list[str]]
+    datasets: dict[tuple[str, ...], str]
+
+
 class Network(Model):
     """`Model` with every encoder checked."""
 
@@ -113,3 +132,4 @@ class Settings(Params):
     model: Network
     methods: dict[str, MethodParams]
     resources: Resources
+    studied_grids: dict[str, Grid]

@@ -48,7 +48,9 @@ class Study:
         study = params.Study(
             datasets=["av_digits"], fusions=["concat"], methods=list(methods), unimodal=True, seeds=list(seeds)
         )
-        self.params = SimpleNamespace(study=study, training=training, reporting=params.Reporting(confidence=confidence))
+        self.params = SimpleNamespace(
+            study=study, training=training, reporting=params.Reporting(confidence=confidence), studied_grids={}
+        )
         self.data = {
             "av_digits": Data(
                 name="av_digits",

@@ -398,7 +398,7 @@ def test_doubled_key(said):
         (b"study: \xff\n", "expected UTF-8, but got invalid start byte at byte 7"),
         ("", "expected sections (study, datasets, "),
         ("# nothing\n", "expected sections (study, datasets, "),
-        ("- study\n", "expected sections (study, datasets, recipes, model, training, methods, evaluation, "),
+        ("- study\n", "expected sections (study, datasets, grids, recipes, model, training, methods, evaluation, "),
     ],
 )
 def test_no_params_file_at_all(said, text, what):

@@ -4,8 +4,9 @@
     def gains(results: Results) -> Iterator[Drawing]:
         ...
 
-`place` is one of PLACES; `order` sorts the figures of a place; `needs` names what must be among `results.offers`, or
-the figure is left out and the report says so. Of the drawings that a figure gives, all but the first are folded.
+`place` is one of PLACES, or GRID, whose figures draw GridResults; `order` sorts the figures of a place; `needs` names
+what must be among `results.offers`, or the figure is left out and the report says so. Of the drawings that a figure
+gives, all but the first are folded.
 
 Matplotlib draws, and is imported only then: it draws what papers print, its SVG needs no script and no network, and
 MLflow installs it anyway.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.reports.figures.registry import figures
@@ -24,9 +25,8 @@ from pipeline_src.reports.figures.style import Look
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pipeline_src.reports.results import Results
-
 PLACES = ("answer", "curves", "views", "published", "data")  # parts of a dataset's section, in the order of the report
+GRID = "grid"  # the section of a grid of datasets; its figures get GridResults
 
 
 @dataclass
@@ -41,14 +41,17 @@ class Drawing:
     keys: str = "line"  # what a series is: line, point or area
 
 
-def registered(place: str) -> list[tuple[str, Callable[[Results], Iterable[Drawing]], tuple[str, ...]]]:
+Draw = Callable[[Any], Iterable[Drawing]]  # of Results, or of GridResults where the place is GRID
+
+
+def registered(place: str) -> list[tuple[str, Draw, tuple[str, ...]]]:
     """The figures of a place in their order: name, function and needs. Raises UserError for an unknown place."""
     rows = []
     for name in figures:
         facts = figures.facts(name)
-        if facts.get("place") not in PLACES:
+        if facts.get("place") not in (*PLACES, GRID):
             raise UserError(
-                f"figure {name!r}: expected a place of {', '.join(PLACES)}, but got {facts.get('place')!r}; "
+                f"figure {name!r}: expected a place of {', '.join((*PLACES, GRID))}, but got {facts.get('place')!r}; "
                 f"change it in {figures.module(name)}"
             )
         if facts["place"] == place:

@@ -1,0 +1,83 @@
+"""What each method gains over joint training on every dataset of a grid, and how much there is to gain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline_src.reports.ensemble import ENSEMBLE
+from pipeline_src.reports.figures.base import Drawing, figures
+from pipeline_src.reports.figures.style import INK, PAPER, SERIES, panels, styled
+from pipeline_src.reports.grids import GridResults
+from pipeline_src.reports.scores import BASELINE
+from pipeline_src.reports.wording import NONE, percent, plural
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ABOVE, BELOW = SERIES[0], SERIES[1]  # blue and orange: apart for every kind of colour blindness
+DARKEST = 0.7  # opacity of the largest difference: ink on it can be read on light and on dark pages
+
+
+@figures.register("heatmaps", place="grid", order=10, needs=("gains",))
+def heatmaps(grid: GridResults) -> Iterator[Drawing]:
+    """A figure per fusion: a panel of the head-room, where there is one, and a panel per method."""
+    *_, (across, columns) = grid.axes.items()
+    down, rows = next(iter(grid.axes.items())) if len(grid.axes) == 2 else ("", [""])
+    for fusion in grid.fusions:
+        values = {"head-room": grid.gains(ENSEMBLE, fusion)} if "headroom" in grid.offers else {}
+        values |= {method: grid.gains(method, fusion) for method in grid.methods}
+        marks = {method: grid.supported(method, fusion) for method in grid.methods}
+        every = np.concatenate([found.ravel() for found in values.values()])
+        if np.isnan(every).all():
+            continue
+        reach = max(float(np.nanmax(np.abs(every))), 1e-4)
+        size = (0.95 + 0.62 * len(columns), 0.85 + 0.42 * len(rows))
+        with styled():
+            figure, axes = panels(len(values), columns=4, size=size)
+            for axis, (name, found) in zip(axes, values.items(), strict=True):
+                supported = marks.get(name, np.zeros(found.shape, dtype=bool))
+                for at, value in np.ndenumerate(found):
+                    _draw(axis, at, float(value), reach, bool(supported[at]))
+                axis.set(title=name, xlabel=across, ylabel=down)
+                axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+                axis.set_xticks(range(len(columns)), columns)
+                axis.set_yticks(range(len(rows)), rows)
+                axis.grid(visible=False)
+                axis.spines[:].set_visible(False)
+                axis.tick_params(length=0)
+        yield Drawing(
+            f"heatmaps-{grid.name}-{fusion}",
+            f"Where methods gain: {grid.name}, fusion {fusion}",
+            _caption(grid, "head-room" in values),
+            figure,
+        )
+
+
+def _caption(grid: GridResults, headroom: bool) -> str:
+    text = (
+        f"Difference in test accuracy from {BASELINE} with the same fusion, in points, mean over"
+        f" {plural(len(grid.seeds), 'seed')}. Blue is above {BASELINE}, orange below; all panels have the same scale."
+        " Bold and framed: significant after the correction for the comparisons on its dataset; the number of datasets"
+        " is not corrected for."
+    )
+    return text + (f" Head-room: the ensemble of the models trained alone, less {BASELINE}." if headroom else "")
+
+
+def _draw(axis: Axes, at: tuple[int, ...], value: float, reach: float, supported: bool) -> None:
+    """One dataset's field: its colour, its number, and a frame if the difference is supported."""
+    from matplotlib.patches import Rectangle
+
+    y, x = at
+    color, opacity = (ABOVE if value > 0 else BELOW), DARKEST * abs(value) / reach
+    if not np.isnan(value):
+        axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, alpha=opacity, edgecolor="none"))
+    edge, width = (INK, 1.6) if supported else (PAPER, 1.2)
+    inset = 0.04 if supported else 0.0
+    side = 1 - 2 * inset
+    corner = x - 0.5 + inset, y - 0.5 + inset
+    axis.add_patch(Rectangle(corner, side, side, facecolor="none", edgecolor=edge, linewidth=width))
+    text = NONE if np.isnan(value) else percent(value, sign=True)
+    axis.text(x, y, text, ha="center", va="center", fontsize=8, fontweight="bold" if supported else "normal")

@@ -1,0 +1,104 @@
+"""A grid of datasets as the report shows it: the Results of its datasets by their levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipeline_src.evaluation import FUSED
+from pipeline_src.reports.ensemble import ENSEMBLE
+from pipeline_src.reports.results import Results
+from pipeline_src.reports.scores import BASELINE, GAIN, supported
+
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Plan
+
+Levels = tuple[str, ...]  # a level of each axis
+
+
+@dataclass
+class GridResults:
+    """All that tables and figures show of one grid."""
+
+    name: str
+    axes: dict[str, list[str]]  # axis -> levels, in the order of params.yaml
+    cells: dict[Levels, Results]
+
+    @property
+    def first(self) -> Results:
+        """The Results of any dataset: what all of them share."""
+        return next(iter(self.cells.values()))
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.first.seeds
+
+    @property
+    def confidence(self) -> float:
+        return self.first.confidence
+
+    @property
+    def fusions(self) -> list[str]:
+        return self.first.fusions
+
+    @property
+    def methods(self) -> list[str]:
+        """What is compared with BASELINE, the ensemble left out."""
+        every = dict.fromkeys(method for results in self.cells.values() for method in results.methods)
+        return [method for method in every if method not in (BASELINE, ENSEMBLE)]
+
+    @cached_property
+    def offers(self) -> set[str]:
+        """What a figure of a grid can need: `gains`, a difference of a method from BASELINE on any of its datasets, and
+        `headroom`, one of the ensemble.
+        """
+        wanted = {"gains": self.methods, "headroom": [ENSEMBLE]}
+        return {
+            name
+            for name, methods in wanted.items()
+            if any(not np.isnan(self.gains(method, fusion)).all() for method in methods for fusion in self.fusions)
+        }
+
+    def gains(self, method: str, fusion: str) -> np.ndarray:
+        """The mean gain over BASELINE with the same fusion on every dataset, a fraction of 1, in the shape of the axes
+        (a grid of one axis has one row); NaN where there is none.
+        """
+        values = [self._row(levels, method, fusion).get(f"{GAIN}_mean", np.nan) for levels in self.cells]
+        return self.shaped(np.array(values, dtype=float))
+
+    def supported(self, method: str, fusion: str) -> np.ndarray:
+        """Whether the gain on each dataset remains after the correction, in the shape of `gains`."""
+        rows = [self._row(levels, method, fusion) for levels in self.cells]
+        return self.shaped(np.array([len(row) > 0 and supported(row, GAIN, self.confidence) for row in rows]))
+
+    def shaped(self, values: np.ndarray) -> np.ndarray:
+        """Values of the cells in the shape of the axes."""
+        sizes = [len(levels) for levels in self.axes.values()]
+        return values.reshape(*([1] if len(sizes) == 1 else []), *sizes)
+
+    def _row(self, levels: Levels, method: str, fusion: str) -> pd.Series:
+        table = self.cells[levels].table
+        row = table[table.index == (fusion, method)]
+        return row.iloc[0] if len(row) else pd.Series(dtype=float)
+
+    def accuracies(self, method: str, fusion: str) -> pd.DataFrame:
+        """Test accuracy by levels (rows, in the grid's order) and seed (columns, in the study's); NaN: no score."""
+        rows = []
+        for results in self.cells.values():
+            m = results.metrics
+            chosen = m[(m.fusion == fusion) & (m.method == method) & (m.modality == FUSED) & (m.metric == "accuracy")]
+            rows.append(chosen.set_index("seed").value.reindex(self.seeds))
+        return pd.DataFrame(rows, index=pd.Index(list(self.cells), tupleize_cols=False), columns=self.seeds)
+
+
+def grids(plan: Plan, every: list[Results]) -> list[GridResults]:
+    """The grids of the study, in the order of params.yaml; `every` has the Results of its datasets."""
+    by_name = {results.name: results for results in every}
+    return [
+        GridResults(grid.name, grid.axes, {levels: by_name[name] for levels, name in grid.datasets.items()})
+        for grid in plan.params.studied_grids.values()
+    ]

@@ -1,0 +1,165 @@
+"""Does a method gain more where more can be gained? A test over the datasets of a grid.
+
+    gain of a method    its test accuracy less that of BASELINE
+    head-room           the test accuracy of the ensemble of the models trained alone less that of BASELINE
+
+Both hold BASELINE's accuracy. Measured on the same seeds, a seed in which BASELINE happens to be bad makes both large,
+and noise alone correlates them. So the seeds are cut into two halves: the gain of one half is compared with the
+head-room of the other, and the other way round.
+
+    rho     the mean of the two Spearman correlations over the datasets
+    p       one-sided permutation test of rho: the fraction of all orders of the datasets, applied to the gains of both
+            halves alike, that give this rho or more. It is exact for up to EXACT datasets and assumes nothing of how
+            gains are distributed. With few datasets it cannot be small; the table says how small.
+
+The halves share the test samples, and datasets that are neighbours on an axis resemble each other: the test speaks of
+these datasets, and an association is no cause.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+from pipeline_src.core.errors import listed
+from pipeline_src.reports.ensemble import ENSEMBLE
+from pipeline_src.reports.grids import GridResults
+from pipeline_src.reports.scores import BASELINE
+from pipeline_src.reports.statistics import holm
+from pipeline_src.reports.tables import Entry, Table
+from pipeline_src.reports.wording import MINUS, NONE, p_value, words
+
+EXACT = 9  # datasets, of which all 362,880 orders are tried
+DRAWN = 99_999  # orders that are drawn for more
+ROUNDING = 1e-9  # correlations that differ by less are equal
+
+
+@dataclass(frozen=True)
+class Association:
+    """How the gain of a method goes with the head-room, over the datasets that have both. NaN where it is undefined."""
+
+    fusion: str
+    method: str
+    datasets: int
+    first: float = math.nan  # Spearman's correlation: gain on the first half of the seeds, head-room on the second
+    second: float = math.nan  # the other way round
+    p: float = math.nan
+    p_holm: float = math.nan  # over all methods and fusions of the grid
+
+    @property
+    def rho(self) -> float:
+        return (self.first + self.second) / 2
+
+
+def halves(seeds: list[int]) -> tuple[list[int], list[int]]:
+    """The first and the second half of the seeds, in the study's order; the second has one more if they are odd."""
+    return seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
+
+
+def associations(grid: GridResults) -> list[Association]:
+    """One of each fusion and method, in the grid's order; empty for fewer than two seeds or without ensembles."""
+    if len(grid.seeds) < 2 or not {"gains", "headroom"} <= grid.offers:
+        return []
+    found = []
+    for fusion in grid.fusions:
+        baseline, ensemble = grid.accuracies(BASELINE, fusion), grid.accuracies(ENSEMBLE, fusion)
+        for method in grid.methods:
+            gain, room = (grid.accuracies(method, fusion) - baseline), (ensemble - baseline)
+            whole = (gain.notna() & room.notna()).all(axis=1)  # all seeds of a dataset, or none of them
+            of = [
+                [values[whole][half].mean(axis=1).to_numpy() for half in halves(grid.seeds)] for values in (gain, room)
+            ]
+            found.append(Association(fusion, method, int(whole.sum()), *association(*of)))
+    corrected = holm([one.p for one in found])
+    return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
+
+
+def association(gains: list[np.ndarray], rooms: list[np.ndarray]) -> tuple[float, float, float]:
+    """(first, second, p) of an Association. `gains` and `rooms`: of the first and the second half of the seeds, (N,)
+    over the datasets each.
+    """
+    if len(gains[0]) < 2:
+        return math.nan, math.nan, math.nan
+    gain, room = ([_ranks(values) for values in both] for both in (gains, rooms))
+    first, second = float(gain[0] @ room[1]), float(gain[1] @ room[0])
+    if math.isnan(first + second):
+        return first, second, math.nan
+    orders = _orders(len(gain[0]))
+    sums = gain[0][orders] @ room[1] + gain[1][orders] @ room[0]
+    return first, second, float((sums >= first + second - ROUNDING).mean())
+
+
+def least(datasets: int) -> float:
+    """The smallest p that so many datasets can give."""
+    return 1 / len(_orders(datasets)) if datasets else math.nan
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks (N,) with mean 0 and length 1, so that the product of two is Spearman's correlation; equal values share
+    their mean rank. NaN where all values are equal.
+    """
+    ranks = stats.rankdata(np.round(values, 12))
+    ranks = ranks - ranks.mean()
+    length = float(np.linalg.norm(ranks))
+    return ranks / length if length else np.full(len(ranks), math.nan)
+
+
+@lru_cache(maxsize=4)
+def _orders(n: int) -> np.ndarray:
+    """(P, n) orders of n things: all, or for more than EXACT the given one and DRAWN random ones, always the same."""
+    if n <= EXACT:
+        return np.array(list(itertools.permutations(range(n))), dtype=np.int8)
+    rng = np.random.default_rng(0)
+    return np.vstack([np.arange(n), rng.permuted(np.tile(np.arange(n), (DRAWN, 1)), axis=1)])
+
+
+def headline(found: list[Association], confidence: float) -> str:
+    """The answer in a sentence."""
+    if not found:
+        return (
+            "Whether gains grow with the head-room is not tested: that takes two seeds and each modality trained alone."
+        )
+    shown = [one for one in found if one.p_holm < 1 - confidence]
+    if not shown:
+        return "No method's gain is shown to grow with the head-room."
+    several = len({one.fusion for one in found}) > 1
+    each = [f"{one.method}{f' with {one.fusion}' if several else ''} ({_rho(one.rho)})" for one in shown]
+    return f"The gain grows with the head-room for {listed(each, 6)}, by mean rank correlation."
+
+
+def table(grid: GridResults, found: list[Association]) -> Table:
+    """Every association of a grid."""
+    rows = [
+        [
+            *map(Entry, (one.fusion, one.method)),
+            Entry(str(one.datasets)),
+            Entry(_rho(one.first)),
+            Entry(_rho(one.second)),
+            Entry(_rho(one.rho), "", one.p_holm < 1 - grid.confidence),
+            Entry(p_value(one.p)),
+            Entry(p_value(one.p_holm)),
+        ]
+        for one in found
+    ]
+    first, second = halves(grid.seeds)
+    smallest = max((least(one.datasets) for one in found), default=math.nan)
+    caption = (
+        f"Head-room: accuracy of the ensemble of the models trained alone {MINUS} {BASELINE}. Correlations: Spearman's,"
+        f" over the datasets. First half: gain over {BASELINE} on seeds {words(first)} with head-room on seeds"
+        f" {words(second)}; second half: the reverse. On the same seeds, the noise of {BASELINE} alone would correlate"
+        " gain and head-room. p: one-sided permutation test of the mean over the orders of the datasets; corrected: by"
+        f" Holm's method over the {len(found)} comparisons here. Bold: corrected p below {1 - grid.confidence:.2g}. The"
+        f" smallest uncorrected p possible is {smallest:.2g}. Both halves share the test samples, and neighbouring"
+        " datasets resemble each other: the test speaks of these datasets only, and an association is no cause."
+    )
+    columns = ["fusion", "method", "datasets", "first half", "second half", "mean", "p, uncorrected", "p, corrected"]
+    return Table(f"Does the gain grow with the head-room? {grid.name}", caption, columns, rows, 2)
+
+
+def _rho(value: float) -> str:
+    return NONE if math.isnan(value) else f"{value:+.2f}".replace("-", MINUS)
