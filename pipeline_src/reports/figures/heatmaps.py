@@ -27,9 +27,9 @@ def heatmaps(grid: GridResults) -> Iterator[Drawing]:
     *_, (across, columns) = grid.axes.items()
     down, rows = next(iter(grid.axes.items())) if len(grid.axes) == 2 else ("", [""])
     for fusion in grid.fusions:
-        values = {"head-room": grid.gains(ENSEMBLE, fusion)} if "headroom" in grid.offers else {}
-        values |= {method: grid.gains(method, fusion) for method in grid.methods}
-        marks = {method: grid.supported(method, fusion) for method in grid.methods}
+        shown = {"head-room": ENSEMBLE} if "headroom" in grid.offers else {}
+        shown |= {method: method for method in grid.methods}
+        values = {name: grid.gains(method, fusion) for name, method in shown.items()}
         every = np.concatenate([found.ravel() for found in values.values()])
         if np.isnan(every).all():
             continue
@@ -38,7 +38,7 @@ def heatmaps(grid: GridResults) -> Iterator[Drawing]:
         with styled():
             figure, axes = panels(len(values), columns=4, size=size)
             for axis, (name, found) in zip(axes, values.items(), strict=True):
-                supported = marks.get(name, np.zeros(found.shape, dtype=bool))
+                supported = grid.supported(shown[name], fusion)
                 for at, value in np.ndenumerate(found):
                     _draw(axis, at, float(value), reach, bool(supported[at]))
                 axis.set(title=name, xlabel=across, ylabel=down)
