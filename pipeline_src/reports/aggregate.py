@@ -24,7 +24,7 @@ from pipeline_src.features import QUARANTINE_FILE, fix, read_info
 from pipeline_src.reports import ensemble, formats, summaries
 from pipeline_src.reports.grids import grids
 from pipeline_src.reports.report import GridSection, Section, grid_sections, render, sections
-from pipeline_src.reports.results import add_clips, collect
+from pipeline_src.reports.results import add_clips, collect, test_samples
 from pipeline_src.reports.scores import COLUMNS, Ended, accuracy_table
 from pipeline_src.study.runs import DIVERGED, FAILED, RunFiles
 
@@ -68,7 +68,8 @@ def aggregate(plan: Plan) -> None:
     rows += ensemble.rows(plan, alone)
     metrics = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "int64", "value": "float64"})
     metrics = metrics.astype({name: "str" for name in COLUMNS if name not in ("seed", "value")})
-    table = accuracy_table(metrics, ensemble.with_ensembles(plan, alone), study.seeds, confidence, ended)
+    cells, samples = ensemble.with_ensembles(plan, alone), test_samples(finished)
+    table = accuracy_table(metrics, cells, study.seeds, confidence, ended, samples)
     every = collect(plan, table, metrics, records, alone)
     table = add_clips(table, every)
     made = sections(plan, every, table, extensions(plan.cells), ended)

@@ -19,11 +19,11 @@ from pipeline_src.reports.scores import (
     modalities_of,
     read,
     shortfall,
-    supported,
+    significant,
 )
-from pipeline_src.reports.statistics import Summary
-from pipeline_src.reports.tables import Entry, Table
-from pipeline_src.reports.wording import MINUS, NONE, interval, level, p_value, percent, plural
+from pipeline_src.reports.statistics import FEWEST, POWER, Summary
+from pipeline_src.reports.tables import Entry, Table, corrections, entry, sensitivity
+from pipeline_src.reports.wording import MINUS, NONE, interval, level, number, p_value, percent, plural
 from pipeline_src.study.runs import DIVERGED
 
 
@@ -47,18 +47,18 @@ def _answer(name: str, table: pd.DataFrame, seeds: int, confidence: float) -> An
     lacking = int((~trained.complete & ~_ended(trained, seeds)).sum())
     if lacking:
         headline = f"No answer yet: runs of {lacking} of {len(trained)} configurations are missing."
-    elif tested.empty and not table.complete.all():
-        headline = "No answer: too many runs diverged to compare any method."
-    elif tested.empty:
+    elif tested.empty and table.complete.all():
         headline = f"Nothing to compare: the study has no method besides {BASELINE}."
-    elif seeds == 1:
-        headline = "No conclusion about any method: the study has one seed."
+    elif seeds < FEWEST:
+        headline = f"No conclusion about any method: the study has {'one seed' if seeds == 1 else 'two seeds'}."
+    elif tested[f"{GAIN}_p"].isna().all():
+        headline = "No answer: too many runs diverged to compare any method."
     else:
         headline = _headline(tested[tested.method != ENSEMBLE], confidence)
     points = [
         *_diverged(table),
-        *_gains(tested, seeds, confidence),
-        *_encoders(table, seeds, confidence),
+        *_gains(tested, confidence),
+        *_encoders(table, confidence),
         *_rule(table),
     ]
     return Answer(name, headline, points)
@@ -73,11 +73,14 @@ def _diverged(table: pd.DataFrame) -> Iterator[str]:
     rows = [row for row in table.to_dict("records") if row[DIVERGED]]
     if rows:
         each = [f"{row['method']} with {row['fusion']} {shortfall(row)}" for row in rows]
-        yield f"Training diverged: {listed(each, 4)}. These configurations are compared with nothing."
+        yield (
+            f"Training diverged: {listed(each, 4)}. Differences are of the seeds that both have; if a method's worst"
+            " runs are those that diverge, they flatter it."
+        )
 
 
 def _headline(tested: pd.DataFrame, confidence: float) -> str:
-    remain = [row for row in tested.to_dict("records") if supported(row, GAIN, confidence)]
+    remain = [row for row in tested.to_dict("records") if significant(row, GAIN, confidence)]
     up = [row for row in remain if row[f"{GAIN}_mean"] > 0]
     down = [row for row in remain if row[f"{GAIN}_mean"] < 0]
     phrases = []
@@ -92,50 +95,50 @@ def _headline(tested: pd.DataFrame, confidence: float) -> str:
 
 
 def _named(row: dict) -> str:
-    """`pmr with concat (+1.3 points [+0.6, +2.1])`."""
-    gain = read(row, GAIN)
-    return f"{row['method']} with {row['fusion']} ({percent(gain.mean, True)} points {interval(gain, True)})"
-
-
-def _gains(tested: pd.DataFrame, seeds: int, confidence: float) -> Iterator[str]:
-    if tested.empty:
-        return
-    best = tested.loc[tested[f"{GAIN}_mean"].idxmax()]
-    worst = tested.loc[tested[f"{GAIN}_mean"].idxmin()]
-    several = len(tested) > 1
-    text = f"{_named(best)} gains most, {_named(worst)} least." if several else f"One comparison: {_named(best)}."
-    if seeds == 1:
-        yield text
-        return
-    alone = int((tested[f"{GAIN}_p"] < 1 - confidence).sum())
-    corrected = int((tested[f"{GAIN}_p_holm"] < 1 - confidence).sum())
-    if several:
-        text += (
-            f" Significant uncorrected: {alone} of {len(tested)}; after Holm's correction: {corrected}"
-            f" (p below {1 - confidence:.2g})."
-        )
-    yield text
-    half = 100 * ((tested[f"{GAIN}_ci_high"] - tested[f"{GAIN}_ci_low"]) / 2).median()
-    few = f" {seeds} seeds estimate the standard deviation poorly." if seeds < 5 else ""
-    if round(half, 1) == 0:  # of equal differences: too few samples or seeds to say anything of smaller ones
-        return
-    yield (
-        f"Half of the {level(confidence)} intervals are wider than ± {half:.1f} points, so this study cannot detect"
-        f" smaller differences; more seeds narrow them.{few}"
+    """`pmr with concat (+1.3 points [+0.6, +2.1])`, with `in 6 of 8 seeds` where it is of fewer than all."""
+    gain, short = read(row, GAIN), shortfall(row)
+    return (
+        f"{row['method']} with {row['fusion']} ({percent(gain.mean, True)} points {interval(gain, True)}"
+        f"{f'; {short}' if short else ''})"
     )
 
 
-def _encoders(table: pd.DataFrame, seeds: int, confidence: float) -> Iterator[str]:
+def _gains(tested: pd.DataFrame, confidence: float) -> Iterator[str]:
+    if tested.empty:
+        return
+    methods = tested[tested.method != ENSEMBLE]
+    if len(methods) > 1:
+        best, worst = methods[f"{GAIN}_mean"].idxmax(), methods[f"{GAIN}_mean"].idxmin()
+        yield f"{_named(methods.loc[best])} gains most, {_named(methods.loc[worst])} least."
+    elif len(methods):
+        yield f"One method: {_named(methods.iloc[0])}."
+    for row in tested[tested.method == ENSEMBLE].to_dict("records"):
+        verdict = f", {_verdict(row, GAIN, confidence)}" if not math.isnan(row[f"{GAIN}_p"]) else ""
+        yield f"Reference: {_named(row)}{verdict}."
+    rows = [row for row in tested.to_dict("records") if not math.isnan(row[f"{GAIN}_p"])]
+    if rows:
+        below = sum(row[f"{GAIN}_p"] < 1 - confidence for row in rows)
+        yield (
+            f"p below {1 - confidence:.2g} before any correction: {below} of {plural(len(rows), 'comparison')};"
+            f" significant after the correction for {corrections(tested, [GAIN])}:"
+            f" {sum(significant(row, GAIN, confidence) for row in rows)}."
+        )
+        yield sensitivity(tested, GAIN, confidence)
+
+
+def _encoders(table: pd.DataFrame, confidence: float) -> Iterator[str]:
     rows = table[table.method == BASELINE].to_dict("records")
-    each, remain = [], 0
+    each, remain, tested = [], 0, 0
     for row in rows:
         for m in modalities_of(table):
             gap = read(row, f"{m}/{GAP}")
             if not math.isnan(gap.mean):
                 each.append(f"{m} with {row['fusion']} {percent(gap.mean, True)} {interval(gap, True)}")
-                remain += supported(row, f"{m}/{GAP}", confidence)
+                remain += significant(row, f"{m}/{GAP}", confidence)
+                tested += not math.isnan(row[f"{m}/{GAP}_p"])
     if each:
-        after = f" After Holm's correction, {remain} of {len(each)} remain significant." if seeds > 1 else ""
+        family = corrections(table, [f"{m}/{GAP}" for m in modalities_of(table)])
+        after = f" Significant after the correction for {family}: {remain} of {tested}." if tested else ""
         more = f"; and {len(each) - 4} more in the table" if len(each) > 4 else ""
         yield (
             "Change in linear-probe accuracy by joint training, compared with an encoder trained alone, in points:"
@@ -169,37 +172,56 @@ def comparisons(table: pd.DataFrame, seeds: int, confidence: float) -> Table:
                 *kinds,
             ]
         rows += [_comparison(row, kind, what, seeds, confidence) for kind, what in kinds]
-    columns = ["model", "difference", "verdict", "points", "p, uncorrected", "p, corrected", "effect g", "over samples"]
+    columns = ["model", "difference", "verdict", "points", "p, uncorrected", "p, corrected", "effect g", "detectable"]
+    columns += ["seeds for 1 point", "over samples"]
+    families = {
+        "accuracy": corrections(table, [GAIN]),
+        f"probe {MINUS} alone": corrections(table, [f"{m}/{GAP}" for m in modalities]),
+        f"probe {MINUS} {BASELINE}": corrections(table, [f"{m}/{PROBE_GAIN}" for m in modalities]),
+    }
+    numbers = "; ".join(f"{kind}: {count}" for kind, count in families.items() if count)
     caption = (
-        f"Differences in points, paired by seed, with the {level(confidence)} Student t interval. p, uncorrected:"
-        " paired t test of one difference. p, corrected: by Holm's method over all differences of the same kind"
-        f" (accuracy; probe {MINUS} alone; probe {MINUS} {BASELINE}) on this dataset; the verdict rests on it. Effect:"
+        "Differences in points, paired by seed. p, uncorrected: paired t test of one difference. p, corrected: by"
+        f" Bonferroni's method, p times the number of comparisons ({numbers}). The {level(confidence)} interval is"
+        " corrected in the same way, so a difference is significant exactly where its interval excludes 0. Where the"
+        " differences of all seeds are equal, their standard deviation is that of rounding to whole samples. Effect:"
         " Hedges' g, the mean of the differences divided by their standard deviation and corrected for small samples;"
-        f" with {plural(seeds, 'seed')} it is uncertain. Over samples: {level(confidence)} interval of the same"
+        f" with {plural(seeds, 'seed')} it is uncertain. Detectable: the true difference, in points, that these seeds"
+        f" find significant with {100 * POWER:.0f} % probability at this standard deviation; seeds for 1 point: the"
+        f" number of seeds with which one point is detectable. Over samples: {level(confidence)} interval of the same"
         " difference over the choice of test samples (normal, paired by sample, mean over seeds). It treats samples as"
         " independent, so it is too narrow where several come from one speaker or writer."
+        if numbers
+        else f"Differences in points, paired by seed. {plural(seeds, 'seed')} cannot be tested."
     )
     return Table("Every comparison", caption, columns, rows, 3)
 
 
+def _verdict(row: dict, kind: str, confidence: float) -> str:
+    """What a difference says: the only words for it, in every table and sentence."""
+    mean, p = row[f"{kind}_mean"], row[f"{kind}_p"]
+    if math.isnan(mean):
+        return shortfall(row) or "nothing complete to compare with"
+    if math.isnan(p):
+        return f"{shortfall(row) or plural(int(row[f'{kind}_n']), 'seed')}: no test"
+    if significant(row, kind, confidence):
+        return "significantly above" if mean > 0 else "significantly below"
+    equal = mean == 0 and row[f"{kind}_sd"] == 0
+    return "equal in every seed" if equal else "not significant"
+
+
 def _comparison(row: dict, kind: str, what: str, seeds: int, confidence: float) -> list[Entry]:
-    gap = read(row, kind)
-    remains = supported(row, kind, confidence)
-    if math.isnan(gap.mean):
-        verdict = shortfall(row) or "nothing complete to compare with"
-    elif seeds == 1:
-        verdict = "one seed supports no conclusion"
-    else:
-        verdict = ("above" if gap.mean > 0 else "below") if remains else "no difference supported"
-    clips = Summary(2, ci_low=row.get(f"{kind}_clips_low", math.nan), ci_high=row.get(f"{kind}_clips_high", math.nan))
+    clips = Summary(0, ci_low=row.get(f"{kind}_clips_low", math.nan), ci_high=row.get(f"{kind}_clips_high", math.nan))
     effect = row[f"{kind}_g_z"]
     return [
         Entry(f"{row['fusion']}, {row['method']}"),
         Entry(what),
-        Entry(verdict),
-        Entry(percent(gap.mean, True), interval(gap, True), remains),
+        Entry(_verdict(row, kind, confidence)),
+        entry(read(row, kind), seeds, True, significant(row, kind, confidence)),
         Entry(p_value(row[f"{kind}_p"])),
-        Entry(p_value(row[f"{kind}_p_holm"])),
+        Entry(p_value(row[f"{kind}_p_corrected"])),
         Entry(NONE if math.isnan(effect) else f"{effect:+.1f}".replace("-", MINUS)),
+        Entry(percent(row[f"{kind}_detectable"])),
+        Entry(number(row[f"{kind}_seeds_needed"])),
         Entry(NONE if math.isnan(clips.ci_low) else interval(clips, True)),
     ]

@@ -36,6 +36,11 @@ def metrics(data: Data) -> tuple[Metric, ...]:
     return tasks[data.dataset.task].metrics
 
 
+def fractions() -> set[str]:
+    """The names of all metrics that lie between 0 and 1."""
+    return {metric.name for name in tasks for metric in tasks[name].metrics if metric.unit == "%"}
+
+
 def quantities(cell: Cell) -> dict[str, Quantity]:
     """What the method of a cell (of a Plan) declares, by name."""
     return {quantity.name: quantity for quantity in methods[cell.spec.method].quantities}

@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline_src.evaluation import FUSED
 from pipeline_src.reports.ensemble import ENSEMBLE
 from pipeline_src.reports.results import Results
-from pipeline_src.reports.scores import BASELINE, GAIN, supported
+from pipeline_src.reports.scores import BASELINE, GAIN, significant
 
 if TYPE_CHECKING:
     from pipeline_src.study.plan import Plan
@@ -73,7 +73,7 @@ class GridResults:
     def supported(self, method: str, fusion: str) -> np.ndarray:
         """Whether the gain on each dataset remains after the correction, in the shape of `gains`."""
         rows = [self._row(levels, method, fusion) for levels in self.cells]
-        return self.shaped(np.array([len(row) > 0 and supported(row, GAIN, self.confidence) for row in rows]))
+        return self.shaped(np.array([len(row) > 0 and significant(row, GAIN, self.confidence) for row in rows]))
 
     def shaped(self, values: np.ndarray) -> np.ndarray:
         """Values of the cells in the shape of the axes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from pipeline_src.reports.statistics import over_clips
 from pipeline_src.study.runs import RunFiles
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Plan, Run
+    from pipeline_src.study.plan import Cell, Plan, Run
 
 Curve = tuple[list[int], list[float]]  # epochs from 1, means over seeds
 History = dict[str, Curve]  # by key of metrics.jsonl
@@ -212,6 +212,20 @@ def predictions(runs: list[Run], classes: int) -> Outcome | None:
     if outcome is not None:
         outcome.right = right / read
     return outcome
+
+
+def test_samples(finished: Iterable[Run]) -> dict[str, int]:
+    """The number of test samples by dataset, the smallest of its seeds', from the runs of one cell of each."""
+    import pyarrow.parquet as pq
+
+    counts: dict[str, int] = {}
+    first: dict[str, Cell] = {}
+    for run in finished:
+        name = run.cell.data.name
+        if first.setdefault(name, run.cell) is run.cell:
+            split = pq.read_table(RunFiles(run).predictions(), columns=["split"])["split"].to_pylist()
+            counts[name] = min(split.count("test"), counts.get(name, len(split)))
+    return counts
 
 
 def add_clips(table: pd.DataFrame, every: list[Results]) -> pd.DataFrame:

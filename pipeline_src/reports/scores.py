@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from pipeline_src.evaluation import FUSED
-from pipeline_src.reports.declared import COST, VIEWS
-from pipeline_src.reports.statistics import Difference, Summary, holm, paired, simultaneous, summary
+from pipeline_src.reports.declared import COST, VIEWS, fractions
+from pipeline_src.reports.statistics import FRACTION, FREE, Difference, Summary, corrected, paired, summary
 from pipeline_src.reports.wording import plural
 from pipeline_src.study.runs import DIVERGED, FAILED
 
@@ -18,7 +18,7 @@ COLUMNS = [*CELL, "seed", "split", "modality", "metric", "value"]
 BEST = "accuracy_best_test_epoch"  # by the papers' rule
 BASELINE = "joint"  # the method that all others are compared with
 STATISTICS = ("mean", "sd", "ci_low", "ci_high")
-TESTED = ("p", "d_z", "g_z", "p_holm", "all_low", "all_high")  # of a difference, besides STATISTICS
+TESTED = ("n", "p", "d_z", "g_z", "family", "p_corrected", "detectable", "seeds_needed")  # of a Difference, too
 GAIN, GAP, PROBE_GAIN = "accuracy_gain", "probe_gap", "probe_gain"  # the differences; the last two of each modality
 
 
@@ -38,23 +38,25 @@ def accuracy_table(
     seeds: Sequence[int],
     confidence: float,
     ended: Mapping[tuple, Ended] | None = None,
+    samples: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """The test metrics of every cell over the seeds, as fractions of 1, in the order of `cells`.
 
-    `metrics` is in long form with COLUMNS; `cells` name the rows, `seeds` the runs that each should have, and
-    `ended` has the runs that ended without scores, {(*CELL, seed): how}. Columns:
+    `metrics` is in long form with COLUMNS; `cells` name the rows, `seeds` the runs that each should have,
+    `ended` has the runs that ended without scores, {(*CELL, seed): how}, and `samples` the number of test samples by
+    dataset, whose accuracies are multiples of 1 / samples. Columns:
         CELL, seeds ("2 of 3"), complete (bool), diverged, failed (numbers of runs)
         <what>_mean, _sd, _ci_low, _ci_high    what: every test metric of the fused model; m/<view> for VIEWS
         m/probe_gap_*     m/accuracy_probe less that of the model trained on m alone, paired by seed
         m/probe_gain_*    m/accuracy_probe less that of BASELINE with the same fusion, paired by seed
         accuracy_gain_*   accuracy less that of BASELINE with the same fusion, paired by seed
-                          of these three also _p (paired t test), _d_z, _g_z (effect sizes), _p_holm, _all_low and
-                          _all_high: p and interval corrected for the family, which is all differences of the kind
-                          (accuracy_gain, probe_gap or probe_gain) on the dataset, of all fusions and modalities
+                          of these three also _n (seeds that both have) and the fields of `statistics.Difference` in
+                          TESTED; the interval is the corrected one. A family is all differences of a kind
+                          (accuracy_gain, probe_gap or probe_gain) on a dataset with a fusion
         seconds_*         training time of a run
         passes_*          forward and backward passes of samples over those of BASELINE with the same fusion
-    Where seeds are missing, the mean is of those that are there, and there is no deviation, interval, gap or gain. In
-    the row of a unimodal model its modality stands for the whole.
+    Where seeds are missing, the mean is of those that are there, without deviation and interval; a difference is of the
+    seeds that both have. In the row of a unimodal model its modality stands for the whole.
     """
     values: dict[tuple, dict[int, float]] = defaultdict(dict)  # (cell, modality, metric) -> seed -> value
     done, inputs = defaultdict(set), defaultdict(dict)  # of a cell: its seeds; its modalities, in order
@@ -73,17 +75,24 @@ def accuracy_table(
         if len(inputs[cell]) == 1:
             alone.setdefault((*cell[:2], *inputs[cell]), cell)
 
+    bounded = {*fractions(), *VIEWS, BEST}
+
+    def step(cell: tuple) -> float:
+        return 1 / samples[cell[0]] if samples and cell[0] in samples else 0.0
+
     def over_seeds(cell: tuple, modality: str, metric: str) -> Summary:
         scores = values[cell, modality, metric]
         scores = [scores[seed] for seed in seeds if seed in scores]
-        whole = summary(scores, confidence)
+        exact, limits = metric.startswith("accuracy"), FRACTION if metric in bounded else FREE
+        whole = summary(scores, confidence, step(cell) if exact else 0.0, limits)
         return whole if len(scores) == len(seeds) else Summary(whole.n, whole.mean)
 
     def difference(cell: tuple, other: tuple | None, modality: str, metric: str) -> Difference:
-        both = [values.get((which, modality, metric), {}) for which in (cell, other)]
-        if cell == other or any(len(scores) < len(seeds) for scores in both):
+        if cell == other:
             return Difference(0)
-        return paired(*([scores[seed] for seed in seeds] for scores in both), confidence)
+        both = [values.get((which, modality, metric), {}) for which in (cell, other)]
+        shared = [seed for seed in seeds if all(seed in scores for scores in both)]
+        return paired(*([scores[seed] for seed in shared] for scores in both), step(cell))
 
     def passes(cell: tuple, other: tuple) -> Summary:
         counts = [
@@ -97,7 +106,7 @@ def accuracy_table(
 
     fused = metrics[(metrics.split == "test") & (metrics.modality == FUSED)].metric
     whole = list(dict.fromkeys(["accuracy", BEST, *fused]))
-    rows = []
+    rows, sums_of = [], []
     for cell in cells:
         count = len(done[cell] & set(seeds))
         ends = [how.state for seed in seeds if (how := (ended or {}).get((*cell, seed)))]
@@ -107,7 +116,6 @@ def accuracy_table(
             "complete": count == len(seeds),
             DIVERGED: ends.count(DIVERGED),
             FAILED: ends.count(FAILED),
-            "seeds_count": count,
         }
         reference = (*cell[:3], BASELINE)
         sums = {metric: over_seeds(cell, FUSED, metric) for metric in whole}
@@ -118,30 +126,25 @@ def accuracy_table(
         sums[GAIN] = difference(cell, reference, FUSED, "accuracy")
         sums["seconds"] = over_seeds(cell, FUSED, "seconds")
         sums["passes"] = passes(cell, reference)
-        for what, numbers in sums.items():
-            row |= {f"{what}_{name}": getattr(numbers, name) for name in STATISTICS}
-            if isinstance(numbers, Difference):
-                row |= {f"{what}_{name}": getattr(numbers, name, math.nan) for name in TESTED}
         rows.append(row)
-    _correct(rows, modalities, confidence)
+        sums_of.append(sums)
+    _correct(cells, sums_of, modalities, confidence)
+    for row, sums in zip(rows, sums_of, strict=True):
+        for what, numbers in sums.items():
+            names = STATISTICS + (TESTED if isinstance(numbers, Difference) else ())
+            row |= {f"{what}_{name}": getattr(numbers, name) for name in names}
     return pd.DataFrame(rows)
 
 
-def _correct(rows: list[dict], modalities: list[str], confidence: float) -> None:
-    """Fill in what the number of comparisons makes of p and interval, family by family."""
+def _correct(cells: list[tuple], sums: list[dict[str, Summary]], modalities: list[str], confidence: float) -> None:
+    """Correct the differences in `sums` {what: Summary} of the cells, family by family."""
     for kind in ([GAIN], [f"{m}/{GAP}" for m in modalities], [f"{m}/{PROBE_GAIN}" for m in modalities]):
         families = defaultdict(list)
-        for row in rows:
-            families[row["dataset"], row["recipe"]] += [(row, what) for what in kind]
+        for cell, row in zip(cells, sums, strict=True):
+            families[cell[:3]] += [(row, what) for what in kind]
         for family in families.values():
-            tested = sum(not math.isnan(row[f"{what}_p"]) for row, what in family)
-            for (row, what), p in zip(family, holm([row[f"{what}_p"] for row, what in family]), strict=True):
-                row[f"{what}_p_holm"] = p
-                if not math.isnan(p):
-                    numbers = Summary(row["seeds_count"], row[f"{what}_mean"], row[f"{what}_sd"])
-                    row[f"{what}_all_low"], row[f"{what}_all_high"] = simultaneous(numbers, tested, confidence)
-    for row in rows:
-        del row["seeds_count"]
+            for (row, what), one in zip(family, corrected([row[w] for row, w in family], confidence), strict=True):
+                row[what] = one
 
 
 def modalities_of(table: pd.DataFrame) -> list[str]:
@@ -150,13 +153,15 @@ def modalities_of(table: pd.DataFrame) -> list[str]:
 
 
 def read(row: Row, what: str) -> Summary:
-    """The Summary in a row of an accuracy table (`n` is not in it: it is 0)."""
-    return Summary(0, *(float(row[f"{what}_{name}"]) for name in STATISTICS))
+    """The Summary in a row of an accuracy table; `n` is 0 of all but differences."""
+    return Summary(int(row.get(f"{what}_n", 0)), *(float(row[f"{what}_{name}"]) for name in STATISTICS))
 
 
-def supported(row: Row, what: str, confidence: float) -> bool:
-    """Whether a difference in a row of an accuracy table remains after the correction for its family."""
-    return float(row[f"{what}_p_holm"]) < 1 - confidence  # NaN is not
+def significant(row: Row, what: str, confidence: float) -> bool:
+    """Whether a difference in a row of an accuracy table is significant after the correction for its family. Nothing
+    else decides this. Its interval then excludes 0.
+    """
+    return float(row[f"{what}_p_corrected"]) < 1 - confidence  # NaN is not
 
 
 def shortfall(row: Row) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
+from scipy import stats
 
 from pipeline_src.reports.declared import VIEWS
 from pipeline_src.reports.ensemble import CAPTION, ENSEMBLE
@@ -22,16 +23,11 @@ from pipeline_src.reports.scores import (
     modalities_of,
     read,
     shortfall,
-    supported,
+    significant,
 )
-from pipeline_src.reports.statistics import Summary
-from pipeline_src.reports.wording import MARK, MINUS, NONE, interval, level, p_value, percent
+from pipeline_src.reports.statistics import FEWEST, POWER, Summary
+from pipeline_src.reports.wording import MARK, MINUS, NONE, interval, level, p_value, pair, percent, plural, words
 from pipeline_src.tasks.base import Metric
-
-FAMILY = (
-    "p is that of the paired t test, adjusted by Holm's method for all differences of its kind on the dataset, of all"
-    " fusions and modalities"
-)
 
 
 @dataclass(frozen=True)
@@ -103,26 +99,76 @@ def ended_table(name: str, recipe: str, ended: Mapping[tuple, Ended]) -> Table |
 
 
 def entry(summary: Summary, seeds: int, sign: bool = False, strong: bool = False) -> Entry:
-    """`91.7 ± 0.9` and `[89.4, 94.0]`; marked where some of the `seeds` are missing."""
+    """`91.7 ± 0.9` and `[89.4, 94.0]`; of two values the mean and both; marked where some `seeds` are missing."""
     if math.isnan(summary.mean):
         return Entry(NONE)
-    mean = percent(summary.mean, sign)
-    if math.isnan(summary.sd):
-        return Entry(mean, interval(summary) if seeds == 1 else "(incomplete)")
-    return Entry(f"{mean} ± {percent(summary.sd)}", interval(summary, sign), strong)
+    mean, few = percent(summary.mean, sign), 0 < summary.n < seeds  # `n` is 0 of a score
+    if math.isnan(summary.sd) and seeds > 1 and not few:
+        return Entry(mean, "(incomplete)")
+    between = interval(summary, sign) + (f" ({summary.n} of {seeds} seeds)" if few else "")
+    return Entry(mean if math.isnan(summary.ci_low) else f"{mean} ± {percent(summary.sd)}", between, strong)
+
+
+def corrections(table: pd.DataFrame, kinds: Sequence[str]) -> str:
+    """`8 comparisons`, for which the differences of these kinds are corrected; fusion by fusion where their numbers
+    differ; empty where nothing is tested.
+    """
+    numbers = {}
+    for fusion, rows in table.groupby("fusion", sort=False):
+        if count := max((int(rows[f"{kind}_family"].max()) for kind in kinds), default=0):
+            numbers[fusion] = plural(count, "comparison")
+    if len(set(numbers.values())) > 1:
+        return words([f"{number} with {fusion}" for fusion, number in numbers.items()])
+    each = " with each fusion" if len(numbers) > 1 else ""
+    return next((number + each for number in numbers.values()), "")
+
+
+def sensitivity(table: pd.DataFrame, what: str, confidence: float) -> str:
+    """The smallest difference of the kind `what` that rows of an accuracy table could have shown, and the seeds that
+    one point needs, in sentences; empty where nothing is tested.
+    """
+    tested = table[table[f"{what}_detectable"].notna()].sort_values(f"{what}_detectable")
+    if tested.empty:
+        return ""
+    sizes, needed = tested[f"{what}_detectable"], tested[f"{what}_seeds_needed"]
+    seeds, alone = int(tested[f"{what}_n"].max()), len(tested) == 1
+    spans = "", ""
+    if not alone:
+        first, last = (
+            f"{percent(row[f'{what}_detectable'])} for {row.method}" for _, row in tested.iloc[[0, -1]].iterrows()
+        )
+        spans = (
+            f" (median of {len(tested)} comparisons; from {first} to {last})",
+            f" (median; from {needed.min():.0f} to {needed.max():.0f})",
+        )
+    few = f" {seeds} seeds estimate the standard deviation, and with it these numbers, poorly." if seeds < 5 else ""
+    return (
+        f"Smallest detectable difference: with {seeds} seeds, a true difference of {percent(sizes.median())}"
+        f" points{spans[0]} is significant with {100 * POWER:.0f} % probability. To detect one point,"
+        f" {math.ceil(needed.median())} seeds are needed{spans[1]}.{few}"
+    )
 
 
 def _captions(table: pd.DataFrame, seeds: int, confidence: float) -> str:
     """What the numbers of an accuracy table are, and what they do not support."""
-    if seeds > 1:
+    if seeds >= FEWEST:
         text = (
             f"Test scores in percent: mean ± standard deviation over {seeds} seeds [{level(confidence)} Student t"
-            " interval]."
+            " interval, cut at 0 and 100]."
+        )
+    elif seeds == 2:
+        text = (
+            "Test scores in percent: mean (both values). Two seeds support no conclusion and have no interval: with one"
+            f" degree of freedom, Student's t at {level(confidence)} is {stats.t.isf((1 - confidence) / 2, 1):.0f}"
+            " standard errors."
         )
     else:
         text = f"Test scores in percent. One seed supports no conclusion: no deviation and no interval ({NONE})."
     if not table.complete.all():
-        text += " Values marked incomplete are means over the runs that have scores; they are not results."
+        text += (
+            " Values marked incomplete are means over the runs that have scores; they are not results. Differences are"
+            " of the seeds that both have. If a method's worst runs are those that diverge, its differences flatter it."
+        )
     if table.diverged.any():
         text += " A run has diverged if its loss was no longer finite; it has no scores."
     return text
@@ -143,10 +189,12 @@ def _whole(table: pd.DataFrame, where: str, common: str, seeds: int, confidence:
     best = table.groupby("fusion").accuracy_mean.idxmax() if table.accuracy_mean.notna().all() else []
     rows = []
     for i, row in table.iterrows():
-        remains = supported(row, GAIN, confidence)
+        remains = significant(row, GAIN, confidence)
         top = remains and row[f"{GAIN}_mean"] > 0 and i in set(best)
         accuracy = entry(read(row, "accuracy"), seeds, strong=top)
-        gain = [entry(read(row, GAIN), seeds, True, remains), Entry(p_value(row[f"{GAIN}_p_holm"]))] if tested else []
+        gain = (
+            [entry(read(row, GAIN), seeds, True, remains), Entry(p_value(row[f"{GAIN}_p_corrected"]))] if tested else []
+        )
         probes = [entry(read(row, f"{m}/accuracy_probe"), seeds) for m in modalities_of(table)]
         cost = [_plain(row["seconds_mean"], 0), _plain(row["passes_mean"], 2)]
         names = map(Entry, [row["fusion"], row["method"], *([] if whole else [shortfall(row) or row["seeds"]])])
@@ -157,10 +205,13 @@ def _whole(table: pd.DataFrame, where: str, common: str, seeds: int, confidence:
     if tested:
         columns += [f"{MINUS} {BASELINE}", "p, corrected"]
         caption += (
-            f" {MINUS} {BASELINE}: accuracy minus that of {BASELINE} with the same fusion, in points, paired by seed;"
-            f" {FAMILY}. Bold: a difference with p below {1 - confidence:.2g}, and the best accuracy of a fusion if its"
-            " gain has such a p."
+            f" {MINUS} {BASELINE}: accuracy minus that of {BASELINE} with the same fusion, in points, paired by seed."
         )
+        if table[f"{GAIN}_p"].notna().any():
+            caption += (
+                f"{_test(corrections(table, [GAIN]), confidence)} Bold: a significant difference, and the best accuracy"
+                f" of a fusion if its difference is one. {sensitivity(table, GAIN, confidence)}"
+            )
     columns += [f"{m} probe" for m in modalities_of(table)]
     columns += [*(["best test epoch"] if best_test else []), "training, s", f"passes / {BASELINE}"]
     if (table.method == ENSEMBLE).any():
@@ -187,7 +238,7 @@ def _each(table: pd.DataFrame, where: str, common: str, seeds: int, confidence: 
                 continue  # a modality that this model does not have
             scores = [entry(view, seeds) for view in views]
             for what in (f"{m}/{kind}" for kind in kinds):
-                scores.append(entry(read(row, what), seeds, True, supported(row, what, confidence)))
+                scores.append(entry(read(row, what), seeds, True, significant(row, what, confidence)))
             rows.append([*map(Entry, (row["fusion"], row["method"], m)), *scores])
     caption = (
         f"{common} {' '.join(f'{view.label.capitalize()}: {view.caption}' for view in VIEWS.values())}"
@@ -198,8 +249,20 @@ def _each(table: pd.DataFrame, where: str, common: str, seeds: int, confidence: 
     if tested:
         columns.append(f"probe {MINUS} {BASELINE}")
         caption += f" Probe {MINUS} {BASELINE}: probe accuracy minus that of {BASELINE} with the same fusion."
-    caption += f" Bold: p below {1 - confidence:.2g}; {FAMILY}."
+    counts = {kind: corrections(table, [f"{m}/{kind}" for m in modalities_of(table)]) for kind in kinds}
+    if any(counts.values()):
+        names = {GAP: f"probe {MINUS} alone", PROBE_GAIN: f"probe {MINUS} {BASELINE}"}
+        numbers = " and ".join(f"{count} ({names[kind]})" for kind, count in counts.items() if count)
+        caption += f"{_test(numbers, confidence)} Bold: a significant difference."
     return Table(f"Each modality: {where}", caption, columns, rows, 3)
+
+
+def _test(numbers: str, confidence: float) -> str:
+    """How differences are tested, and for which numbers of comparisons they are corrected."""
+    return (
+        f" The differences have a paired t test; p and interval are corrected by Bonferroni's method for {numbers}."
+        f" Significant means that p is below {1 - confidence:.2g} and that the interval excludes 0."
+    )
 
 
 def _others(table: pd.DataFrame, where: str, common: str, seeds: int, metrics: Sequence[Metric]) -> list[Table]:
@@ -220,11 +283,16 @@ def _shown(summary: Summary, seeds: int, metric: Metric) -> Entry:
     """`entry`, in the metric's unit."""
     if metric.unit == "%" or math.isnan(summary.mean):
         return entry(summary, seeds)
-    mean = f"{summary.mean:.3f}".replace("-", MINUS)
+    mean = _decimal(summary.mean)
     if math.isnan(summary.sd):
         return Entry(mean, interval(summary) if seeds == 1 else "(incomplete)")
-    low, high = (f"{bound:.3f}".replace("-", MINUS) for bound in (summary.ci_low, summary.ci_high))
-    return Entry(f"{mean} ± {summary.sd:.3f}", f"[{low}, {high}]")
+    if math.isnan(summary.ci_low):
+        return Entry(mean, f"({', '.join(map(_decimal, pair(summary)))})")
+    return Entry(f"{mean} ± {summary.sd:.3f}", f"[{_decimal(summary.ci_low)}, {_decimal(summary.ci_high)}]")
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.3f}".replace("-", MINUS)
 
 
 def _plain(value: float, digits: int) -> Entry:

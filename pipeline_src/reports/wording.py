@@ -19,17 +19,38 @@ def percent(fraction: float, sign: bool = False) -> str:
 
 
 def interval(summary: Summary, sign: bool = False) -> str:
-    """The interval in percent, `[89.4, 94.0]`; `[NONE]` where there is none."""
-    if math.isnan(summary.ci_low):
+    """The interval in percent, `[89.4, 94.0]`; of two values, which have none, the values, `(89.4, 94.0)`; else
+    `[NONE]`.
+    """
+    if not math.isnan(summary.ci_low):
+        return f"[{_bound(summary.ci_low, sign)}, {_bound(summary.ci_high, sign)}]"
+    if math.isnan(summary.sd):
         return f"[{NONE}]"
-    return f"[{percent(summary.ci_low, sign)}, {percent(summary.ci_high, sign)}]"
+    low, high = pair(summary)
+    return f"({percent(low, sign)}, {percent(high, sign)})"
+
+
+def _bound(fraction: float, sign: bool) -> str:
+    """As `percent`; of a difference that is not 0 but rounds to 0.0, `+0.02`, so that an interval shows if it has 0."""
+    points = 100 * fraction
+    if sign and abs(points) > 1e-6 and round(points, 1) == 0:
+        return f"{points:+.1g}".replace("-", MINUS)
+    return percent(fraction, sign)
+
+
+def pair(summary: Summary) -> tuple[float, float]:
+    """The two values, in order, whose mean and standard deviation a Summary has."""
+    return summary.mean - summary.sd / math.sqrt(2), summary.mean + summary.sd / math.sqrt(2)
 
 
 def p_value(p: float) -> str:
     """`0.031`, or `< 0.001`; NONE for NaN."""
     if math.isnan(p):
         return NONE
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+    if p < 0.001:
+        return "< 0.001"
+    digits = 2 if p >= 0.0995 else 4 if 0.0495 <= p < 0.05 else 3  # not 0.050, which tells nothing
+    return f"{p:.{digits}f}"
 
 
 def level(confidence: float) -> str:

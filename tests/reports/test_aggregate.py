@@ -131,12 +131,31 @@ def test_no_run_at_all(tmp_path, monkeypatch):
 
 def test_one_seed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    study = Study(seeds=(0,))
+    study = Study(methods=("joint", "ogm"), seeds=(0,))
     study.write_all()
     aggregate(study)
     assert study.index.exists()
-    assert "one seed supports no conclusion" in text()
+    assert "No conclusion about any method: the study has one seed." in text()
+    assert "1 seed: no test" in text() and "1 seed cannot be tested." in text()
     assert f"[{wording.NONE}]" in text()
+
+
+def test_two_seeds_show_both_values_and_no_interval(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = Study(methods=("joint", "ogm"), seeds=(0, 1))
+    study.write_all()
+    study.write(study.run("ogm", 1), 0.97, audio=0.9, visual=0.6)
+    aggregate(study)
+    shown = Path("results/tables/accuracy.md").read_text(encoding="utf-8")
+    (row,) = [line for line in shown.splitlines() if line.startswith("| concat") and "| ogm" in line][:1]
+    # joint 90 and 91.2, ogm 92 and 97: the differences are 2 and 5.8
+    assert "94.5 (92.0, 97.0)" in row and "+3.9 (+2.0, +5.8)" in row
+    assert "with one degree of freedom, Student's t at 95 % is 13 standard errors" in shown
+    assert "±" not in shown.split("## Each")[0].split("\n\n", 2)[2], "no deviation in the table"
+    assert "No conclusion about any method: the study has two seeds." in text()
+    assert "2 seeds: no test" in text() and "detectable difference" not in text()
+    table = pd.read_csv("results/tables/accuracy.csv")
+    assert table.filter(regex="_(p|p_corrected|ci_low|ci_high|detectable)$").isna().all(axis=None)
 
 
 def mangle(change):
@@ -228,8 +247,8 @@ def test_report_figures_equal_the_parquet(study):
 def test_verdicts_follow_the_corrected_test(study):
     aggregate(study)
     shown = text()
-    assert re.search(r"concat, joint visual probe . alone below .13\.0 ", shown)
-    assert re.search(r"concat, joint audio probe . alone no difference supported", shown)
+    assert re.search(r"concat, joint visual probe . alone significantly below .13\.0 ", shown)
+    assert re.search(r"concat, joint audio probe . alone not significant", shown)
     assert "Nothing to compare: the study has no method besides joint" in shown
 
 
@@ -243,8 +262,10 @@ def test_the_answer_names_a_method_that_helps_and_one_that_does_not(tmp_path, mo
         if run.cell.method == "pmr":  # as joint, but for noise
             study.write(run, 0.91 + (run.seed - 1) * 0.01 + (0.03 if run.seed == 1 else -0.01), audio=0.9, visual=0.6)
     aggregate(study)
-    assert "ogm<ge> with concat (+2.0 points [+1.8, +2.2]) helps." in text()
-    assert "Significant uncorrected: 1 of 2; after Holm's correction: 1 (p below 0.05)." in text()
+    # Differences of 1.9, 2.0 and 2.1 points, whose sd is below that of rounding to 300 samples: 0.136 points.
+    # t(1 - 0.05 / 4, 2) = 6.205, times 0.136 / sqrt(3): 0.49
+    assert "ogm<ge> with concat (+2.0 points [+1.5, +2.5]) helps." in text()
+    assert "significant after the correction for 2 comparisons: 1." in text()
     assert "ogm<ge>" not in REPORT.read_text(encoding="utf-8"), "not escaped"
 
 
@@ -258,10 +279,12 @@ def test_what_only_looks_like_a_difference_is_not_called_one(tmp_path, monkeypat
         study.write(run, 0.8 + gain, **dict.fromkeys(run.cell.spec.modalities, 0.5 + run.seed / 100))
     aggregate(study)
     table = pd.read_csv("results/tables/accuracy.csv").set_index("method")
-    assert table.accuracy_gain_ci_low["m3"] > 0
-    assert table.accuracy_gain_p["m3"] < 0.05 < table.accuracy_gain_p_holm["m3"]
+    assert table.accuracy_gain_p["m3"] < 0.05 < table.accuracy_gain_p_corrected["m3"]
+    assert table.accuracy_gain_ci_low["m3"] < 0 < table.accuracy_gain_ci_high["m3"]
     assert "No method is shown to help over joint training." in text()
-    assert "Significant uncorrected: 1 of 8; after Holm's correction: 0" in text()
+    assert (
+        "p below 0.05 before any correction: 1 of 8 comparisons; significant after the correction for 8 comparisons: 0."
+    ) in text()
     assert "**" not in Path("results/tables/accuracy.md").read_text(encoding="utf-8")
 
 

@@ -64,7 +64,7 @@ def test_a_gain_is_filled_only_if_it_is_significant(study, parts):
 
 def test_one_seed_has_points_without_intervals(study, parts):
     (drawing,) = gains(parts(study(methods=("joint", "a"), seeds=(0,)))[0])
-    assert drawing.caption.startswith("One seed")
+    assert "Fewer than 3 seeds give points without intervals; they support no conclusion." in drawing.caption
     (face,) = markers(drawing.figure.axes[0])
     assert face == style.PAPER
 
@@ -75,7 +75,10 @@ def test_an_incomplete_grid_is_drawn_from_what_is_there(study, parts):
         one.run("b", seed).metrics.unlink()
     one.run("joint", 2).record.unlink()
     (part,) = parts(one)
-    assert "gains" not in part.offers, "joint is incomplete, so there is no difference"
+    (drawing,) = gains(part)
+    (axes,) = drawing.figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a"], "of the seeds that both have"
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"] == pytest.approx([2.0])
     (drawing,) = learning(part)
     assert list(drawing.legend) == ["joint", "a", "trained on the modality alone"]
 

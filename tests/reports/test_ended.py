@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from pipeline_src.core import files
 from pipeline_src.reports import formats, scores, tables
 from pipeline_src.reports.aggregate import UNFINISHED, aggregate
 from pipeline_src.reports.answer import answers, comparisons
 from pipeline_src.reports.scores import Ended, accuracy_table, shortfall
-from pipeline_src.reports.wording import NONE
+from pipeline_src.reports.wording import MINUS, NONE
 from pipeline_src.study.runs import DIVERGED, FAILED
 from tests.reports.study import Study
 from tests.reports.test_tables import CELLS, frame
@@ -40,7 +41,7 @@ def test_the_csv_counts_them():
     assert table.failed.tolist() == [0, 0, 1, 0]
     assert table.complete.tolist() == [True, True, False, False]
     assert table.accuracy_mean[3] == pytest.approx(0.87), "of the seed that has scores"
-    assert table[["accuracy_sd", "accuracy_ci_low", "accuracy_gain_mean"]].loc[3].isna().all()
+    assert table[["accuracy_sd", "accuracy_ci_low", "accuracy_gain_p"]].loc[3].isna().all()
     assert {"diverged", "failed"} <= set(pd.read_csv(io.StringIO(formats.csv(table))))
 
 
@@ -69,7 +70,9 @@ def test_markdown_and_latex_say_so_and_mark_every_mean():
     assert formats.latex(shown).isascii()
     row = next(row for row in shown[0].rows if str(row[1]) == "a_new|one")
     scored = [entry for entry in row[3:] if entry.value not in (NONE, *map(str, row[-2:]))]
-    assert scored and all(entry.interval == "(incomplete)" for entry in scored), "no mean without the mark"
+    marks = ("(incomplete)", f"[{NONE}] (1 of 3 seeds)")
+    assert scored and all(entry.interval in marks for entry in scored), "no mean without the mark"
+    assert "If a method's worst runs are those that diverge, its differences flatter it." in shown[0].caption
 
 
 def test_the_list_has_state_and_reason_and_is_of_one_dataset():
@@ -88,7 +91,7 @@ def test_divergence_is_part_of_the_answer_and_failure_leaves_none():
     assert found.headline == "No answer: too many runs diverged to compare any method."
     assert found.points[0].startswith("Training diverged: a_new|one with sum diverged in 1 of 3 seeds.")
     verdicts = {(str(row[0]), str(row[2])) for row in comparisons(table, 3, 0.95).rows if "a_new" in str(row[0])}
-    assert verdicts == {("sum, a_new|one", "diverged in 1 of 3 seeds")}
+    assert verdicts == {("sum, a_new|one", "diverged in 1 of 3 seeds: no test")}
     table, _ = made({(3, 0): OUT})
     (found,) = answers(table, 3, 0.95)
     assert found.headline == "No answer yet: runs of 1 of 4 configurations are missing."
@@ -102,7 +105,46 @@ def test_equal_differences_in_every_seed_crash_nothing():
     (found,) = answers(table, 3, 0.95)
     assert found.headline == "No method is shown to help over joint training."
     assert table.accuracy_gain_p[3] == 1.0
-    assert any(str(row[3]) == "0.0 [0.0, 0.0]" for row in comparisons(table, 3, 0.95).rows)
+    (row,) = [row for row in comparisons(table, 3, 0.95).rows if str(row[1]) == f"accuracy {MINUS} joint"]
+    assert (str(row[2]), str(row[3])) == ("equal in every seed", "0.0 ± 0.0 [0.0, 0.0]")
+
+
+def lost(count):
+    """The accuracy table of 100 test samples where a method loses the same number in each of three seeds."""
+    metrics = frame()
+    joint = metrics[metrics.method == "joint"]
+    less = joint.assign(method="a_new|one", value=joint.value - count / 100)
+    metrics = pd.concat([metrics[metrics.method != "a_new|one"], less])
+    return accuracy_table(metrics, CELLS, SEEDS, 0.95, samples={"toy_set": 100})
+
+
+def test_the_same_loss_in_every_seed_is_a_finding():
+    (found,) = answers(lost(3), 3, 0.95)
+    which = "a_new|one with sum (-3.0 points [-4.0, -2.0])".replace("-", MINUS)
+    assert found.headline == f"No method is shown to help over joint training; {which} hurts."
+    (row,) = [row for row in comparisons(lost(3), 3, 0.95).rows if str(row[1]) == f"accuracy {MINUS} joint"]
+    assert str(row[2]) == "significantly below" and str(row[4]) != NONE
+    (found,) = answers(lost(1), 3, 0.95)
+    assert found.headline == "No method is shown to help over joint training.", "one sample may be rounding"
+
+
+def test_differences_are_of_the_seeds_that_both_have_and_say_so():
+    seeds = range(5)
+    metrics = frame()
+    more = [metrics[metrics.seed == i].assign(seed=i + 3, value=metrics.value + 0.003 * i) for i in (0, 1)]
+    metrics = pd.concat([metrics, *more])
+    metrics = metrics[~((metrics.method == "a_new|one") & metrics.seed.isin([4]))]
+    ends = {key(CELLS[3], 4): NAN}
+    table = accuracy_table(metrics, CELLS, seeds, 0.95, ends)
+    row = table.iloc[3]
+    gaps = [0.01, 0.02, 0.04, 0.01]  # of seeds 0 to 3; joint has 4, too
+    assert row.accuracy_gain_n == 4 and row.accuracy_gain_mean == pytest.approx(sum(gaps) / 4)
+    assert row.accuracy_gain_p == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue)
+    assert str(tables.tables(table, 5, 0.95)[0].rows[3][4]).endswith("] (4 of 5 seeds)")
+    (found,) = answers(table, 5, 0.95)
+    assert "diverged in 1 of 5 seeds" in found.points[0] and "seeds that both have" in found.points[0]
+    assert "a_new|one with sum (+2.0 points [" in found.points[1]
+    assert "]; diverged in 1 of 5 seeds)." in found.points[1]
 
 
 def test_a_failed_run_is_in_report_tables_and_index(tmp_path, monkeypatch):

@@ -88,9 +88,10 @@ def test_test_split_over_seeds():
 def test_probe_gap_is_paired():
     row = made().iloc[2]
     joint, alone = [0.50, 0.511, 0.533], [0.60, 0.61, 0.63]
-    expected = stats.ttest_rel(joint, alone).confidence_interval(0.95)
+    expected = stats.ttest_rel(joint, alone).confidence_interval(1 - 0.05 / 4)
     assert row["touch/probe_gap_mean"] == pytest.approx(np.mean(joint) - np.mean(alone))
     assert (row["touch/probe_gap_ci_low"], row["touch/probe_gap_ci_high"]) == pytest.approx(tuple(expected))
+    assert row["touch/probe_gap_family"] == 4, "two models of two modalities"
     assert made().loc[:1, "touch/probe_gap_mean"].isna().all()
 
 
@@ -101,31 +102,84 @@ def test_gain_over_the_baseline_is_paired():
     assert table.accuracy_gain_mean[:3].isna().all()
 
 
-def test_p_is_corrected_for_all_fusions_and_modalities_of_a_data_set():
+def test_p_and_interval_are_corrected_for_the_comparisons_with_one_fusion():
     metrics = frame()
-    fusions = [{**one, "fusion": "film"} for one in CELLS[2:]]
+    third = cell("sum", "another")
+    film = [{**one, "fusion": "film"} for one in CELLS[2:]]
+    noise = np.random.default_rng(0).choice([0.0, 0.01, 0.02, -0.01], 999)
+
+    def copy(of, **names):
+        rows = metrics[(metrics.fusion == "sum") & (metrics.method == of)].assign(**names)
+        return rows.assign(value=rows.value + noise[: len(rows)])
+
+    more = [copy("a_new|one", method="another"), copy("joint", fusion="film"), copy("a_new|one", fusion="film")]
+    table = scores.accuracy_table(pd.concat([metrics, *more]), [*CELLS, third, *film], SEEDS, 0.95)
+    one, other, _, alone = (table.iloc[i] for i in (3, 4, 5, 6))
+    for row in (one, other):
+        assert row.accuracy_gain_family == 2
+        assert row.accuracy_gain_p_corrected == pytest.approx(min(1, 2 * row.accuracy_gain_p))
+    assert alone.accuracy_gain_family == 1, "another fusion is another family"
+    assert alone.accuracy_gain_p_corrected == alone.accuracy_gain_p
+    gaps = table[["touch/probe_gap_p", "smell/probe_gap_p"]][2:5].to_numpy().ravel()
+    found = table[["touch/probe_gap_p_corrected", "smell/probe_gap_p_corrected"]][2:5].to_numpy().ravel()
+    assert found == pytest.approx(multipletests(gaps, method="bonferroni")[1])
+    assert (table["touch/probe_gap_family"][2:5] == 6).all()
+
+
+def test_the_printed_number_of_comparisons_is_the_one_corrected_for():
+    metrics = frame()
+    film = [{**one, "fusion": "film"} for one in CELLS[2:]]
     more = metrics[metrics.fusion == "sum"].assign(fusion="film")
-    more.loc[more.method != "joint", "value"] += np.tile([0.01, 0.02], 999)[: (more.method != "joint").sum()]
-    other = {**CELLS[2], "dataset": "other"}, {**CELLS[3], "dataset": "other"}
-    metrics = pd.concat([metrics, more, metrics[metrics.fusion == "sum"].assign(dataset="other")])
-    table = scores.accuracy_table(metrics, [*CELLS, *fusions, *other], SEEDS, 0.95)
-    toy = table[table.dataset == "toy_set"]
-    found = toy[["accuracy_gain_p", "accuracy_gain_p_holm"]].dropna()
-    assert len(found) == 2, "one method with two fusions"
-    assert found.accuracy_gain_p_holm.to_numpy() == pytest.approx(
-        multipletests(found.accuracy_gain_p, method="holm")[1]
-    )
-    gaps = toy[["touch/probe_gap_p", "smell/probe_gap_p"]].to_numpy().ravel()
-    holm = toy[["touch/probe_gap_p_holm", "smell/probe_gap_p_holm"]].to_numpy().ravel()
-    known = ~np.isnan(gaps)
-    assert known.sum() == 8
-    assert holm[known] == pytest.approx(multipletests(gaps[known], method="holm")[1])
-    alone = table[table.dataset == "other"].iloc[1]
-    assert alone.accuracy_gain_p_holm == alone.accuracy_gain_p, "another dataset is another family"
-    assert (alone.accuracy_gain_all_low, alone.accuracy_gain_all_high) == pytest.approx(
-        (alone.accuracy_gain_ci_low, alone.accuracy_gain_ci_high)
-    )
-    assert toy.accuracy_gain_all_low.dropna().lt(toy.accuracy_gain_ci_low.dropna()).all()
+    table = scores.accuracy_table(pd.concat([metrics, more]), [*CELLS, *film], SEEDS, 0.95)
+    whole, each = tables.tables(table, 3, 0.95)
+    assert "corrected by Bonferroni's method for 1 comparison with each fusion." in whole.caption
+    numbers = f"for 4 comparisons with each fusion (probe {MINUS} alone) and 2 comparisons with each fusion"
+    assert numbers in each.caption
+    gone = metrics.assign(value=metrics.value + 0.01 * metrics.seed, method=metrics.method.replace("a_new|one", "b"))
+    more = pd.concat([metrics, gone[gone.method == "b"], metrics[metrics.fusion == "sum"].assign(fusion="film")])
+    table = scores.accuracy_table(more, [*CELLS, cell("sum", "b"), *film], SEEDS, 0.95)
+    assert tables.corrections(table, [scores.GAIN]) == "2 comparisons with sum and 1 comparison with film"
+
+
+def test_an_interval_excludes_0_exactly_where_the_difference_is_significant():
+    rng, metrics, seen = np.random.default_rng(3), frame(), set()
+    cells = [*CELLS, *(cell("sum", f"m{i}") for i in range(30))]
+    base = metrics[metrics.method == "a_new|one"]
+    for i in range(30):
+        shift = rng.normal(0, 0.03) + rng.normal(0, 0.002, 3)
+        metrics = pd.concat([metrics, base.assign(method=f"m{i}", value=0.5 + shift[base.seed])])
+    joint = (metrics.method == "joint") & (metrics.split == "test")
+    metrics.loc[joint, "value"] = 0.5
+    table = scores.accuracy_table(metrics, cells, SEEDS, 0.95, samples={"toy_set": 500})
+    for row in table[table.accuracy_gain_p.notna()].to_dict("records"):
+        outside = row["accuracy_gain_ci_low"] > 0 or row["accuracy_gain_ci_high"] < 0
+        assert scores.significant(row, scores.GAIN, 0.95) == outside
+        seen.add(outside)
+    assert seen == {True, False}
+
+
+def test_what_could_have_been_seen_stands_in_text():
+    (whole, _) = tables.tables(made(), 3, 0.95)
+    row = made().iloc[3]
+    size = f"{100 * row.accuracy_gain_detectable:.1f}"
+    assert f"with 3 seeds, a true difference of {size} points is significant with 80 % probability." in whole.caption
+    assert f"To detect one point, {row.accuracy_gain_seeds_needed:.0f} seeds are needed." in whole.caption
+    for text in (formats.markdown([whole]), formats.latex([whole])):
+        assert "Smallest detectable difference" in text
+    assert {"accuracy_gain_detectable", "accuracy_gain_seeds_needed"} <= set(made())
+
+
+def test_intervals_of_accuracies_stay_within_0_and_100():
+    metrics = frame()
+    near = metrics.method.eq("joint") & metrics.split.eq("test")
+    metrics.loc[near, "value"] = 1 - metrics.loc[near, "seed"] * 0.004
+    table = scores.accuracy_table(metrics, CELLS, SEEDS, 0.95)
+    row = table.iloc[2]
+    assert row.accuracy_ci_high == 1 < row.accuracy_mean + 4.30 * row.accuracy_sd / math.sqrt(3)
+    assert row.accuracy_ci_low == pytest.approx(row.accuracy_mean - 4.3026527 * row.accuracy_sd / math.sqrt(3))
+    for kind in ("accuracy", "macro_f1", "touch/accuracy_probe"):
+        assert table[f"{kind}_ci_high"].max() <= 1 and table[f"{kind}_ci_low"].min() >= 0
+    assert "cut at 0 and 100" in tables.tables(table, 3, 0.95)[0].caption
 
 
 def test_bold_is_what_stands_after_the_correction():
@@ -140,12 +194,21 @@ def test_bold_is_what_stands_after_the_correction():
     assert r"\textbf{90.0 $\pm$ 0.0} {[}" in formats.latex([whole])
     unclear = tables.tables(made(), 3, 0.95)[0]
     assert not any(cell.strong for row in unclear.rows for cell in row), "the highest value alone is not marked"
-    table["accuracy_gain_p_holm"] = 0.06
+    table["accuracy_gain_p_corrected"] = 0.06
     assert not any(cell.strong for row in tables.tables(table, 3, 0.95)[0].rows for cell in row)
 
 
 @pytest.mark.parametrize(
-    ("p", "said"), [(0.0304, "0.030"), (0.0001, "< 0.001"), (0.34567, "0.35"), (1, "1.00"), (math.nan, NONE)]
+    ("p", "said"),
+    [
+        (0.0304, "0.030"),
+        (0.0001, "< 0.001"),
+        (0.34567, "0.35"),
+        (1, "1.00"),
+        (math.nan, NONE),
+        (0.0496, "0.0496"),
+        (0.0502, "0.050"),
+    ],
 )
 def test_p_value(p, said):
     assert wording.p_value(p) == said
@@ -153,7 +216,7 @@ def test_p_value(p, said):
 
 def test_what_a_method_does_to_a_modality_is_paired_with_the_baseline():
     table = made()
-    expected = stats.ttest_rel([0.55] * 3, [0.50, 0.511, 0.533]).confidence_interval(0.95)
+    expected = stats.ttest_rel([0.55] * 3, [0.50, 0.511, 0.533]).confidence_interval(1 - 0.05 / 2)
     found = table["touch/probe_gain_ci_low"][3], table["touch/probe_gain_ci_high"][3]
     assert found == pytest.approx(tuple(expected))
     assert table["touch/probe_gain_mean"][:3].isna().all()
@@ -183,12 +246,14 @@ def test_missing_seed_is_marked_and_never_averaged_in_silence():
     assert row.accuracy_mean == pytest.approx(0.85)
     for what in ("accuracy", "touch/accuracy_probe"):
         assert row[[f"{what}_sd", f"{what}_ci_low", f"{what}_ci_high"]].isna().all()
-    gaps = table[[c for c in table if c.startswith("smell/probe_gap")]]
-    assert gaps.isna().all(axis=None), "a difference to an incomplete row"
-    assert table.accuracy_gain_mean.isna().all()
-    assert not math.isnan(table["touch/probe_gap_mean"][3])
+    assert table["smell/probe_gap_n"].tolist() == [0, 0, 1, 2], "seeds that both have"
+    assert table.accuracy_gain_n[3] == 2
+    assert table.accuracy_gain_mean[3] == pytest.approx(np.mean([0.86 - 0.85, 0.89 - 0.85]))
+    assert table[["accuracy_gain_p", "accuracy_gain_ci_low"]].isna().all(axis=None), "two seeds are too few"
+    assert not math.isnan(table["touch/probe_gap_p"][3])
     whole, each = tables.tables(table, 3, 0.95)
     assert texts(whole)[2][3] == "85.0 (incomplete)"
+    assert texts(whole)[3][4] == "+2.5 (+1.0, +4.0) (2 of 3 seeds)"
     assert "[" in texts(whole)[0][3]
     assert all("incomplete" in t.caption for t in (whole, each))
 
@@ -268,6 +333,12 @@ def test_percent(fraction, sign, expected):
     assert wording.percent(fraction, sign) == expected
 
 
+def test_an_interval_shows_whether_it_has_0():
+    assert wording.interval(Summary(8, -0.038, 0.034, -0.075, -0.0002), True) == f"[{MINUS}7.5, {MINUS}0.02]"
+    assert wording.interval(Summary(8, 0.0, 0.0, 0.0, 0.0), True) == "[0.0, 0.0]"
+    assert wording.interval(Summary(8, 0.02, 0.02, -0.0003, 0.04), True) == f"[{MINUS}0.03, +4.0]"
+
+
 def test_entry():
     one = Summary(3, 0.917, 0.009, 0.894, 0.94)
     assert str(tables.entry(one, 3)) == "91.7 ± 0.9 [89.4, 94.0]"
@@ -282,7 +353,7 @@ def test_csv_keeps_every_digit():
 
 def test_markdown():
     text = formats.markdown(tables.tables(made(), 3, 0.9))
-    assert "mean ± standard deviation over 3 seeds [90 % Student t interval]" in text
+    assert "mean ± standard deviation over 3 seeds [90 % Student t interval, cut at 0 and 100]" in text
     assert "a_new\\|one" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     for width in {len(line) for line in lines}:

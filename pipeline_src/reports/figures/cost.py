@@ -9,6 +9,7 @@ from pipeline_src.reports.figures.base import Drawing, figures
 from pipeline_src.reports.figures.style import looks, panels, styled
 from pipeline_src.reports.results import Results
 from pipeline_src.reports.scores import BASELINE
+from pipeline_src.reports.statistics import FEWEST
 from pipeline_src.reports.wording import level
 
 
@@ -25,10 +26,14 @@ def cost(results: Results) -> Iterator[Drawing]:
                 drawn = legend[cell[1]] = look[cell[1]]
                 low, high = 100 * row.accuracy_ci_low, 100 * row.accuracy_ci_high
                 if not math.isnan(low):
-                    axis.plot([row.seconds_mean] * 2, [low, min(high, 100)], color=drawn.color, linewidth=1)
+                    axis.plot([row.seconds_mean] * 2, [low, high], color=drawn.color, linewidth=1)
                 score = 100 * row.accuracy_mean
                 axis.plot([row.seconds_mean], [score], marker=drawn.marker, color=drawn.color, markersize=6)
             axis.set(title=fusion, xlabel="training, seconds per run", ylabel="test accuracy, percent")
-    interval = f" with the {level(results.confidence)} Student t interval, cut at 100" if len(results.seeds) > 1 else ""
+    interval = (
+        f" with the {level(results.confidence)} Student t interval, cut at 0 and 100"
+        if len(results.seeds) >= FEWEST
+        else ""
+    )
     caption = f"Mean over seeds{interval}. Seconds depend on what else the machine did; the passes in the table do not."
     yield Drawing(f"cost-{results.name}", "Accuracy against cost", caption, figure, legend, keys="point")

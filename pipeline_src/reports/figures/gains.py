@@ -9,7 +9,9 @@ from pipeline_src.reports.ensemble import CAPTION, ENSEMBLE
 from pipeline_src.reports.figures.base import Drawing, figures
 from pipeline_src.reports.figures.style import INK, PAPER, looks, method_rows, styled
 from pipeline_src.reports.results import Results
-from pipeline_src.reports.scores import BASELINE, GAIN, supported
+from pipeline_src.reports.scores import BASELINE, GAIN, significant
+from pipeline_src.reports.statistics import FEWEST
+from pipeline_src.reports.tables import corrections
 from pipeline_src.reports.wording import level
 
 
@@ -26,23 +28,22 @@ def gains(results: Results) -> Iterator[Drawing]:
             axis.axvline(0, color=INK, linewidth=0.9)
             for i, cell in enumerate(cells):
                 row = results.table.loc[cell]
-                low, high, wide_low, wide_high, mean = (
-                    100 * row[f"{GAIN}_{name}"] for name in ("ci_low", "ci_high", "all_low", "all_high", "mean")
-                )
+                low, high, mean = (100 * row[f"{GAIN}_{name}"] for name in ("ci_low", "ci_high", "mean"))
                 color = look[cell[1]].color
-                axis.plot([max(wide_low, -reach), min(wide_high, reach)], [i, i], color=color, linewidth=0.9)
-                axis.plot([low, high], [i, i], color=color, linewidth=3.2, solid_capstyle="butt")
-                filled = color if supported(row, GAIN, results.confidence) else PAPER
+                axis.plot([low, high], [i, i], color=color, linewidth=2, solid_capstyle="butt")
+                filled = color if significant(row, GAIN, results.confidence) else PAPER
                 axis.plot([mean], [i], marker="o", markersize=6.5, color=color, markerfacecolor=filled)
             axis.set(xlabel=f"points above {BASELINE}", xlim=(-reach, reach))
-    caption = (
-        f"Difference in test accuracy from {BASELINE} with the same fusion, paired over {len(results.seeds)} seeds."
-        f" Thick line: {level(results.confidence)} Student t interval of one difference. Thin line: the interval at"
-        " which all differences on this dataset hold at once (Bonferroni), cut at the frame. A filled point remains"
-        " significant after Holm's correction; a hollow point does not."
-        if len(results.seeds) > 1
-        else "One seed gives points without intervals; they support no conclusion."
-    )
+    tested = shown[f"{GAIN}_p"].notna().any()
+    caption = f"Difference in test accuracy from {BASELINE} with the same fusion, paired by seed."
+    if tested:
+        numbers = corrections(shown.reset_index(), [GAIN])
+        caption += (
+            f" Line: {level(results.confidence)} interval, corrected for {numbers}. A filled point is significant: its"
+            " interval excludes 0. A hollow point is not."
+        )
+    else:
+        caption += f" Fewer than {FEWEST} seeds give points without intervals; they support no conclusion."
     if ENSEMBLE in results.methods:
         caption += f" {CAPTION}"
     yield Drawing(f"gains-{results.name}", "Gain over joint training", caption, figure)
