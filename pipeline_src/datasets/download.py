@@ -6,6 +6,7 @@ and compares the checksum. The files are below 10 MB, so a transfer that breaks 
 
 import logging
 import lzma
+import os
 import shutil
 import stat
 import tarfile
@@ -97,7 +98,13 @@ def _reason(error: BaseException) -> str:
 
 ZIPS, TARS = (".zip",), (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LARGEST = 4 << 40  # bytes that an archive may unpack to
+LONGEST = 16 << 10  # bytes of a header of a tar; tarfile reads it whole, and searches it in quadratic time
 RATIO, FREE_RATIO = 1000, 100 << 20  # times its own size, beyond the first bytes; text of zeros packs better than data
+
+BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, zipfile.LargeZipFile),
+    *(EOFError, OSError, RuntimeError, ValueError, OverflowError, MemoryError),
+)  # what zipfile and tarfile raise on what is none
 
 
 def archives(folder: Path) -> list[Path]:
@@ -127,7 +134,7 @@ def unpack(archive: Path, folder: Path) -> int:
                 Path(entry.path).replace(target)
                 moved += 1
         return moved
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+    except BROKEN as error:
         reason = str(error).partition("\n")[0].rstrip(":")
         raise UserError(f"{archive}: cannot be unpacked: {reason}; get the file again") from error
     finally:
@@ -148,11 +155,33 @@ def _unzip(archive: Path, folder: Path) -> None:
                 _write(source, folder / member.filename)
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose headers (long names, more attributes, maps of holes) are checked before tarfile reads them."""
+
+    HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+
+    def _proc_member(self, opened: tarfile.TarFile) -> tarfile.TarInfo:  # which tarfile leaves to subclasses
+        if self.size < 0 or (self.type in (*self.HEADERS, tarfile.SOLARIS_XHDTYPE) and self.size > LONGEST):
+            raise UserError(
+                f"{os.fsdecode(opened.name or '')}: refused, as a header in it has {self.size:,} bytes; nothing was unpacked, get the "
+                "file again"
+            )
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            self._refuse_holes()
+        return super()._proc_member(opened)  # type: ignore[misc]
+
+    def _refuse_holes(self, *_: object) -> None:
+        raise tarfile.ReadError("a file with holes, whose map may have any length")
+
+    _proc_gnusparse_10 = _refuse_holes
+
+
 def _untar(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as opened:
+    with tarfile.open(archive, tarinfo=_Member) as opened:
         total = 0
         for member in opened:
-            _check(archive, member.name, None if member.isfile() or member.isdir() else "a link or a device")
+            kind = None if member.isfile() or member.isdir() else "a link or a device"
+            _check(archive, member.name, "of a negative size" if member.size < 0 else kind)
             total += member.size
             _check_size(archive, total)
             if source := opened.extractfile(member):  # None for a folder

@@ -1,7 +1,9 @@
 """Archives in a dataset's folder: nothing leaves it, nothing is executed, and a refusal leaves nothing behind."""
 
+import gzip
 import io
 import os
+import resource
 import tarfile
 import zipfile
 import zlib
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.judge import as_a_user, call, nothing_lost, refused
+from tests.attacks.judge import as_a_user, call, command, nothing_lost, refused
 from tests.attacks.study import params, random_bytes
 
 UCF = """\
@@ -95,7 +97,60 @@ def wrong_sum() -> bytes:
     return content.replace(zlib.crc32(b"text" * 10).to_bytes(4, "little"), b"\1\2\3\4")
 
 
+def header(kind: bytes, size: int, name: str = "a") -> bytes:
+    """The block of 512 bytes that begins a member; no content."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, abs(size)
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    if size < 0:  # to the base 256, as GNU writes what eleven octal digits do not hold
+        block[124:136] = b"\xff" + (256**11 + size).to_bytes(11, "big")
+        block[148:156] = b" " * 8
+        block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block)
+
+
+def pax(*records: bytes, then: bytes = b"") -> bytes:
+    """A tar whose one file has these records of attributes before it, each as it is written."""
+    content = b"".join(records)
+    padding = bytes(-len(content) % 512)
+    return header(tarfile.XHDTYPE, len(content)) + content + padding + (then or header(FILE, 0)) + bytes(1024)
+
+
+def record(key: str, value: str) -> bytes:
+    length = len(key) + len(value) + 3
+    length += len(str(length + len(str(length))))
+    return f"{length} {key}={value}\n".encode()
+
+
+def packed(content: bytes, zeros: int = 0) -> bytes:
+    """gzip of a beginning and so many zeros; parts that are packed one by one are one stream."""
+    return gzip.compress(content) + gzip.compress(bytes(BLOCK)) * (zeros // BLOCK)
+
+
+BLOCK = 64 << 20
 FILE = tarfile.REGTYPE
+LONG, HOLES = 3 << 30, tarfile.GNUTYPE_SPARSE  # bytes
+HEADERS = {
+    # headers of a tar that its reader would take into memory, follow without end, or not understand
+    "a long name": lambda: packed(header(tarfile.GNUTYPE_LONGNAME, LONG), LONG),
+    "a long name of a link": lambda: packed(header(tarfile.GNUTYPE_LONGLINK, LONG), LONG),
+    "attributes": lambda: packed(header(tarfile.XHDTYPE, LONG), LONG),
+    "attributes of all files": lambda: packed(header(tarfile.XGLTYPE, LONG), LONG),
+    "attributes of Solaris": lambda: packed(header(tarfile.SOLARIS_XHDTYPE, LONG), LONG),
+    "attributes after a file": lambda: packed(header(FILE, 0) + header(tarfile.XHDTYPE, LONG), LONG),
+    "attributes of a negative length": lambda: packed(header(tarfile.XHDTYPE, -512), LONG),
+    "a negative size": lambda: packed(header(FILE, -512) * 4),
+    "a negative size among the attributes": lambda: packed(pax(record("size", "-1024"))),
+    "a map of holes without end": lambda: packed(header(HOLES, 512) + b"\1" * (64 << 20)),
+    "a map of holes that begins": lambda: packed(
+        pax(record("GNU.sparse.major", "1"), record("GNU.sparse.minor", "0"), then=header(FILE, 512)) + b"9" * 5000
+    ),
+    "a name of headers in headers": lambda: packed(header(tarfile.XHDTYPE, 512) * 200_000),
+    "a record whose length is no number": lambda: packed(pax(b"9" * 5000 + b" a=b\n")),
+    "attributes in another alphabet": lambda: packed(pax(b"20 hdrcharset=\xff\xfe\xfd\n")),
+    "a time that is none": lambda: packed(pax(record("path", "a\0b"), record("mtime", "nan"))),
+}
+MEMORY = 2 << 30  # bytes of addresses that a process may take; the libraries' own included
 ZEROS = bytes(150 << 20)
 
 REFUSED = {
@@ -191,6 +246,20 @@ def test_an_archive_of_the_usual_kind_is_unpacked_over_nothing(folder, name):
     assert done.status == 0, done.err
     assert (folder / "media/other.txt").exists()
     assert not any(path.stat().st_mode & 0o6000 for path in Path("media").rglob("*"))
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_headers_of_a_tar_are_bounded(folder, name):
+    content = HEADERS[name]()
+    (folder / "media/a.tar.gz").write_bytes(content)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+    with nothing_lost(folder.parent):
+        done = command("fetch", "ucf101", "--params", "p.yaml", prepare=limit)
+    refused(done, "refused|cannot be unpacked", "media/a.tar.gz")
+    assert "memory" not in done.err.lower()
 
 
 def test_what_is_no_file_is_no_archive(folder):

@@ -155,6 +155,14 @@ def test_weights_that_do_not_fit_are_said_to_be_too_large(finished):
     refused(done, "expected the weights to fit on cpu.*lower the widths under model.encoders")
 
 
+@pytest.mark.parametrize(("key", "value"), [("probe_iterations", "1"), ("probe_c", "1000000")])
+def test_a_probe_that_does_not_converge_is_one_line(finished, key, value):
+    Path("p.yaml").write_text(put(put(STUDY, "evaluation.probe_iterations", "3"), f"evaluation.{key}", value))
+    with nothing_lost(finished, may_appear=r"/evaluation-\w+/attempt\.json"):
+        done = stage("evaluate")
+    refused(done, r"evaluation\.probe_iterations: expected the linear probe to converge within \d steps, but got")
+
+
 ARGUMENTS = {
     "no such target": (("train", "results/runs/none/record.json"), "not what p.yaml asks"),
     "a target that leaves the folder": (("train", "../../etc/passwd"), "not what p.yaml asks"),

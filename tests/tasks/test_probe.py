@@ -3,7 +3,9 @@
 import statistics
 
 import numpy as np
+import pytest
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.tasks.probe import linear_probe
 
 RNG = np.random.default_rng(0)
@@ -46,3 +48,9 @@ def test_one_class_alone_and_a_constant_modality_give_a_defined_result():
     label = np.array([0] * 7 + [1] * 3)
     (scores,) = linear_probe(np.ones((10, 2)), label, [np.ones((4, 2))], 2, 1.0, 100)
     assert statistics.mean(np.exp(scores[:, 1])) < 0.5
+
+
+def test_a_fit_that_does_not_converge_names_the_parameter():
+    x, y = blobs(200, 3.0)
+    with pytest.raises(UserError, match=r"^evaluation\.probe_iterations: expected .* converge within 2 steps, but got"):
+        linear_probe(x, y, [x], 3, 1000.0, 2)
