@@ -163,8 +163,8 @@ class _Member(tarfile.TarInfo):
     def _proc_member(self, opened: tarfile.TarFile) -> tarfile.TarInfo:  # which tarfile leaves to subclasses
         if self.size < 0 or (self.type in (*self.HEADERS, tarfile.SOLARIS_XHDTYPE) and self.size > LONGEST):
             raise UserError(
-                f"{os.fsdecode(opened.name or '')}: refused, as a header in it has {self.size:,} bytes; nothing was unpacked, get the "
-                "file again"
+                f"{os.fsdecode(opened.name or '')}: refused, as a header in it has {self.size:,} bytes; nothing was "
+                "unpacked, get the file again"
             )
         if self.type == tarfile.GNUTYPE_SPARSE:
             self._refuse_holes()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from pipeline_src.core.errors import UserError, listed
+from pipeline_src.core.errors import UserError, brief, listed
 from pipeline_src.datasets import lists, pickles
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams
 
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 KEYS = {"audio": "audio", "text": "text", "visual": "vision"}
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
 FIX = "get the file again"
+LONGEST = 100  # characters of a video's name
 
 
 class SentimentParams(FolderParams):
@@ -59,17 +60,18 @@ def _split(file: Path, content: Any, key: str, split: str, folder: Path) -> Iter
     if not isinstance(content, dict) or not set(wanted) <= set(content):
         got = listed(content) if isinstance(content, dict) else type(content).__name__
         raise UserError(f"{file}: {key}: expected {', '.join(wanted)}, but got {got}; {FIX}")
-    labels, ids = np.asarray(content["labels"]), content["id"]
-    count = len(labels)
+    labels, ids = _labels(content["labels"]), content["id"]
+    count = len(labels) if labels.ndim else 0
     for name in KEYS.values():
         array = content[name]
         if not isinstance(array, np.ndarray) or array.ndim != 3 or len(array) != count or array.dtype.kind != "f":
             got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
             raise UserError(f"{file}: {key}: expected {name} as floats ({count}, T, D), but got {got}; {FIX}")
-    if labels.size != count or labels.dtype.kind not in "fiu" or len(ids) != count:
+    named = len(ids) if isinstance(ids, list | tuple) or (isinstance(ids, np.ndarray) and ids.ndim) else 0
+    if labels.size != count or labels.dtype.kind not in "fiu" or named != count:
         raise UserError(
             f"{file}: {key}: expected a label and an id for each of {count} clips, but got labels {labels.dtype} "
-            f"{labels.shape} and {len(ids)} ids; {FIX}"
+            f"{labels.shape} and {named} ids; {FIX}"
         )
     labels = labels.reshape(-1)
     outside = np.flatnonzero(~(np.abs(labels) <= 3))
@@ -78,11 +80,14 @@ def _split(file: Path, content: Any, key: str, split: str, folder: Path) -> Iter
             f"{file}: {key}: expected labels from -3 to 3, but got {labels[outside[0]]} at row {outside[0]} and "
             f"{len(outside) - 1} more; {FIX}"
         )
+    videos = [video_of(name) for name in ids]
+    longest = max(videos, key=len, default="")
+    if len(longest) > LONGEST:
+        raise UserError(f"{file}: {key}: expected ids of at most {LONGEST} characters, but got {brief(longest)}; {FIX}")
     for m in KEYS:
         (folder / m).mkdir(exist_ok=True)
     broken = dict.fromkeys(KEYS, 0)
-    for i in range(count):
-        video = video_of(ids[i])
+    for i, video in enumerate(videos):
         clip = f"{re.sub(r'[^A-Za-z0-9_=+@-]', '_', video)}-{split}-{i:05d}"
         names = {m: Path(f"{m}/{clip}.npy") for m in KEYS}
         for m, name in KEYS.items():
@@ -97,10 +102,18 @@ def _split(file: Path, content: Any, key: str, split: str, folder: Path) -> Iter
             )
 
 
+def _labels(content: Any) -> np.ndarray:
+    """The labels as an array; of objects, which is refused, where they are no table of numbers."""
+    try:
+        return np.asarray(content)
+    except ValueError:  # rows of unequal length
+        return np.empty(len(content), object)
+
+
 def video_of(name: object) -> str:
     """The video of a clip: abc for `abc[3]`, `abc_3` and (abc, start, end)."""
-    first = name
-    while isinstance(first, np.ndarray | list | tuple) and len(first):
-        first = first[0]
+    first = name.tolist() if isinstance(name, np.ndarray) else name
+    while isinstance(first, np.ndarray | list | tuple) and np.size(first):
+        first = first.tolist() if isinstance(first, np.ndarray) else first[0]
     first = first.decode("latin-1") if isinstance(first, bytes) else str(first)
     return re.sub(r"(\[\d+\]|_\d+)$", "", first) or first or "unknown"

@@ -45,6 +45,7 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
 def _read(file: Path) -> dict[str, Tensor]:
     """The tensors of a file, by name. Only tensors are unpickled."""
     try:
+        file.open("rb").close()  # safetensors takes a file that may not be read for one that is not there
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 

@@ -5,7 +5,10 @@ The file's header holds a hash of all the rest, so that one that a power failure
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +32,19 @@ def save(file: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     text = json.dumps(about)
     header = {"about": text, "format": str(FORMAT), "sha256": _hash(tensors, text)}
     with files.whole(file) as temporary:
-        try:
+        with _system_errors(temporary):
             save_file(tensors, temporary, metadata=header)
-            _sort_header(temporary)
-        except SafetensorError as error:
-            code = re.search(r"os error (\d+)", str(error))  # the only place where it says so
-            raise OSError(int(code[1]), str(error)) if code else error from error
+        _sort_header(temporary)
+
+
+@contextmanager
+def _system_errors(file: Path) -> Iterator[None]:
+    """Errors of the system have their number and the file, which safetensors says in its text at most."""
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(file)) if code else error from error
 
 
 def _sort_header(file: Path) -> None:
@@ -51,9 +61,10 @@ def _sort_header(file: Path) -> None:
 
 
 def load(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors on the CPU, and what was written about them. Raises DamagedError."""
+    """Tensors on the CPU, and what was written about them. Raises DamagedError, and OSError with the file's name."""
+    file.open("rb").close()  # safetensors takes a file that may not be read for one that is not there
     try:
-        with safe_open(file, "pt") as opened:
+        with _system_errors(file), safe_open(file, "pt") as opened:
             header = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:

@@ -12,7 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from pipeline_src.core.errors import UserError
+from pipeline_src.models.weights import load_weights
 from tests.attacks.judge import (
     STUDY,
     as_a_user,
@@ -92,6 +95,33 @@ def test_a_file_that_may_not_be_read_is_one_line_or_shown(finished, name, file):
     assert done.status in (0, 2)
     if done.status:
         refused(done, "Permission denied|No such file", file.name)
+
+
+CHECKPOINTS = {
+    # in place of the checkpoint that a run is to go on from
+    "one that may not be read": (lambda file: (file.write_bytes(b"x"), file.chmod(0)), "Permission denied"),
+    "a folder": (Path.mkdir, "Is a directory"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_a_checkpoint_that_cannot_be_read_is_one_line_and_named(finished, name):
+    remove(OUTPUTS["train"])
+    make, says = CHECKPOINTS[name]
+    make(Path(targets("train")[0]).with_name("checkpoint.safetensors"))
+    with as_a_user():
+        done = stage("train")
+    refused(done, says, "checkpoint.safetensors")
+
+
+def test_weights_to_start_from_that_may_not_be_read_are_one_line(finished):
+    Path("w.safetensors").write_bytes(b"x")
+    Path("w.safetensors").chmod(0)
+    Path("p.yaml").write_text(put(STUDY, "model.encoders.audio.depth", "[1, 1], weights: w.safetensors"))
+    with as_a_user():
+        refused(call("plan", "--params", "p.yaml"), "Permission denied", "w.safetensors")
+        with pytest.raises(UserError, match=r"^w\.safetensors: expected tensors .* Permission denied"):
+            load_weights(nn.Linear(1, 1), "w.safetensors", "weight")  # closed since the plan was made
 
 
 @pytest.mark.parametrize("name", OUTPUTS)

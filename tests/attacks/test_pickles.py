@@ -124,6 +124,22 @@ FILES = {
     "no labels": (changed(valid={"audio": 1}), "valid: expected audio"),
     "labels beyond 3": (replaced("labels", np.full((8, 1, 1), 9.0)), "expected labels from -3 to 3"),
     "labels that are no numbers": (replaced("labels", np.full((8, 1, 1), np.nan)), "expected labels from -3 to 3"),
+    "ragged labels": (replaced("labels", [[1.0], [1.0, 2.0], *[[0.5]] * 6]), "expected a label and an id"),
+    "labels that are text": (replaced("labels", ["positive"] * 8), "expected a label and an id"),
+    "labels that are bytes": (replaced("labels", np.full((8, 1, 1), b"1")), "expected a label and an id"),
+    "labels that are a dict": (replaced("labels", dict.fromkeys(range(8), 1.0)), "expected audio"),
+    "labels that are one number": (replaced("labels", 1.0), "expected audio"),
+    "labels that are none": (replaced("labels", None), "expected audio"),
+    "labels that are truths": (replaced("labels", np.ones((8, 1, 1), bool)), "expected a label and an id"),
+    "labels that are complex": (replaced("labels", np.ones((8, 1, 1), complex)), "expected a label and an id"),
+    "labels nested": (replaced("labels", [[[[[1.0]]]], *[[[[1.0]]]] * 7]), "expected a label and an id"),
+    "labels that are objects": (replaced("labels", np.array([None] * 8)), "expected a label and an id"),
+    "ids that are a number": (replaced("id", 8), "expected a label and an id"),
+    "ids that are a text": (replaced("id", "abcdefgh"), "expected a label and an id"),
+    "ids that are a dict": (replaced("id", {f"{i}": i for i in range(8)}), "expected a label and an id"),
+    "ids that are none": (replaced("id", None), "expected a label and an id"),
+    "an array of no rows of ids": (replaced("id", np.array(8)), "expected a label and an id"),
+    "an id of a megabyte": (replaced("id", ["a" * 1_000_000, *"bcdefgh"]), "expected ids of at most"),
     "too few ids": (replaced("id", ["a"]), "expected a label and an id"),
     "arrays of another shape": (replaced("audio", np.zeros((8, 4))), "expected audio as floats"),
     "arrays of objects": (replaced("audio", np.array([[["a"]]] * 8, object)), "expected audio as floats"),
@@ -175,6 +191,29 @@ def test_the_real_thing_is_read(folder):
     Path("media/data.pkl").write_bytes(pickle.dumps(content()))
     done = call("fetch", "--params", "p.yaml")
     assert done.status == 0, done.err
+
+
+ODD = {
+    # ids of other types: a clip has a name whatever they are
+    "ragged": [["a"], ["b", 1, 2], [], *"defgh"],
+    "of arrays": np.array([[f"v{i}", "0", "1"] for i in range(8)], object),
+    "of arrays in a list": [np.array("a"), np.array(["b"]), np.array([]), *"defgh"],
+    "numbers": list(range(8)),
+    "bytes": [f"v{i}".encode() for i in range(8)],
+    "empty": [""] * 8,
+    "paths": ["../../up", "/etc/passwd", "a/b", "a\0b", "a\nb", "\x1b[2J", ".", ".."],
+    "of other alphabets": ["日本", "ä", "😀", *"defgh"],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_ids_of_other_types_are_names_all_the_same(folder, name):
+    Path("media/data.pkl").write_bytes(replaced("id", ODD[name])())
+    with nothing_lost(folder, may_appear=r"/data/"):
+        done = call("fetch", "--params", "p.yaml")
+    assert done.status == 0, done.err
+    (clips,) = Path("data/raw").glob("*/audio")
+    assert len(list(clips.glob("*.npy"))) == 16
 
 
 @pytest.mark.parametrize("name", FILES)
