@@ -17,7 +17,8 @@ from snakemake.utils import min_version
 
 from pipeline_src.study import engine, estimate
 from pipeline_src.core import files, progress
-from pipeline_src.study import plan as places
+from pipeline_src.core.fingerprint import HEX
+from pipeline_src.study import outputs as places
 from pipeline_src.study.resources import RESOURCES
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.stages import STAGES
@@ -56,14 +57,14 @@ atexit.register(lambda: workflow.dryrun and not plan.index.exists() and print(es
 
 
 wildcard_constraints:
-    dataset="|".join(plan.data),
-    recipe="|".join({data.recipe for data in plan.data.values()}),
+    dataset="|".join(plan.datasets),
+    recipe="|".join({data.recipe for data in plan.data}),
     fusion="|".join({cell.fusion for cell in plan.cells}),
     method="|".join({cell.method for cell in plan.cells}),
-    seed="|".join(map(str, plan.params.study.seeds)),
+    seed="|".join({str(run.seed) for run in plan.runs}),
     shard=r"\d{4}-of-\d{4}",
-    fp=places.HEX,
-    evaluation=places.HEX,
+    fp=HEX,
+    evaluation=HEX,
 
 
 onstart:

@@ -61,7 +61,7 @@ def measure(clips: int, seconds: float = 10.0, shards: int = 8) -> None:
         print(f"extraction: {rate:.1f} clips a second of one core, beside what a job takes to start", flush=True)
         _restart(plan, folder / str(clips))
         _stream(plan, folder / str(clips))
-        (data,) = plan.data.values()
+        (data,) = plan.data
         row = sum(x.row_bytes for x in data.extractors.values())
         print("projected, not measured:")
         for title, total in PROJECTED.items():
@@ -105,7 +105,7 @@ def _extract(folder: Path, media: list[Path], count: int, shards: int) -> tuple[
     _lay_out(folder, media, count, shards)
     _run(folder, "manifest")
     plan = _plan(folder)
-    (data,) = plan.data.values()
+    (data,) = plan.data
     jobs = [_run(folder, "extract", str(stem.with_suffix(".arrow"))) for stem in data.shards]
     packed = _run(folder, "cache")
     size = _bytes(data, folder)
@@ -204,7 +204,7 @@ def _own_mb(pid: int) -> float:
 
 def _restart(plan: Plan, folder: Path) -> None:
     """Kill an extraction job in the middle, and start it again: its shard alone is made anew, with the same content."""
-    (data,) = plan.data.values()
+    (data,) = plan.data
     shard = folder / data.shards[0].with_suffix(".arrow")
     before = files.sha256(shard)
     others = {path: path.stat().st_mtime_ns for path in shard.parent.glob("*.arrow") if path != shard}

@@ -12,7 +12,8 @@ from pipeline_src.core import files
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import fusions
 from pipeline_src.study import runs
-from pipeline_src.study.plan import NO_FUSION, Plan
+from pipeline_src.study.outputs import NO_FUSION
+from pipeline_src.study.plan import Plan
 
 EPOCHS, CLIPS = 100, 500
 # What each method logs by modality, so that every figure is drawn.

@@ -9,7 +9,8 @@ import sys
 import time
 
 from pipeline_src.core.errors import UserError
-from pipeline_src.study.plan import Cell, Plan
+from pipeline_src.study.outputs import Cell
+from pipeline_src.study.plan import Plan
 
 ROUNDS = 5
 STARTED = "COUNTERPOISE_STARTED"

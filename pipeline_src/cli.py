@@ -140,15 +140,15 @@ def _fetch(options: argparse.Namespace) -> None:
     if options.target is None or "/" in options.target:
         for data in _targets(options):
             fetch.fetch(data)
-        for name, data in Plan(options.params).data.items() if options.target is None else ():
+        for name, data in Plan(options.params).datasets.items() if options.target is None else ():
             if not data.fetched:
                 print(f"{name}: read where it is, in {data.raw}; `fetch {name}` says what belongs there")
         return
-    data = Plan(options.params).named(options.target)
-    if data.dataset.folder is not None:
-        fetch.obtain(data)
-        data = Plan(options.params).named(options.target)  # what has come may have another address
-    if data.fetched:
+    every = Plan(options.params).named(options.target)
+    if every[0].dataset.folder is not None:
+        fetch.obtain(every[0])
+        every = Plan(options.params).named(options.target)  # what has come may have another address
+    for data in {data.raw: data for data in every if data.fetched}.values():
         fetch.fetch(data)
 
 
@@ -158,9 +158,10 @@ def _check(options: argparse.Namespace) -> None:
     from pipeline_src.study.plan import Plan
 
     plan, failed = Plan(options.params), []
-    for name in options.dataset or plan.data:
+    for name in options.dataset or plan.datasets:
         try:
-            check(plan.named(name))
+            for data in {data.raw: data for data in plan.named(name)}.values():
+                check(data)
         except UserError as error:
             failed.append(str(error))
     if failed:

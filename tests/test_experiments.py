@@ -10,8 +10,9 @@ import pytest
 
 from pipeline_src.datasets.base import datasets
 from pipeline_src.study import config, estimate
+from pipeline_src.study.outputs import NO_FUSION
 from pipeline_src.study.params import Settings
-from pipeline_src.study.plan import NO_FUSION, Plan
+from pipeline_src.study.plan import Plan
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -39,7 +40,7 @@ def plan(request, tmp_path, monkeypatch):
 
 
 def test_every_experiment_is_planned_and_estimated_without_its_data(plan):
-    assert plan.index and len(plan.runs) == len(plan.cells) * len(plan.params.study.seeds) > 0
+    assert plan.index and len(plan.runs) == len(plan.rows) * len(plan.params.study.seeds) > 0
     costs = estimate.estimate(plan)
     assert sum(cost.runs for cost in costs) == len(plan.runs)
     for cost in costs:

@@ -70,12 +70,12 @@ def study(tmp_path, monkeypatch):
 
 def test_a_recipe_is_found_by_name_and_counts_by_its_content(study):
     study.ship()
-    shipped = Plan(study()).data["av_digits"]
-    own = Plan(study("mine-1", blocks={"mine-1": study.own})).data["av_digits"]
+    shipped = Plan(study()).datasets["av_digits"]
+    own = Plan(study("mine-1", blocks={"mine-1": study.own})).datasets["av_digits"]
     assert shipped.recipe == "shared-1"
     assert shipped.cache_fp == own.cache_fp, "the same content under another name"
     study.ship(visual={"count": 2})
-    assert Plan(study()).data["av_digits"].cache_fp != shipped.cache_fp
+    assert Plan(study()).datasets["av_digits"].cache_fp != shipped.cache_fp
 
 
 def test_mistakes_name_the_file_and_the_place(study):

@@ -22,7 +22,7 @@ from pipeline_src.datasets.base import Clip, no_folder
 from pipeline_src.datasets.quarantine import check_fraction
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Data
+    from pipeline_src.study.outputs import Data
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from pipeline_src.datasets import download
 from pipeline_src.datasets.base import Dataset, no_folder
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Data
+    from pipeline_src.study.outputs import Data
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from pipeline_src.features import unseen_in_val
 from pipeline_src.media.base import Extractor, MediaError
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Data
+    from pipeline_src.study.outputs import Data
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline_src.core.errors import UserError, listed
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Data
+    from pipeline_src.study.outputs import Data
 
 
 def table(rows: list[tuple[str, str, str, str]], stage: str) -> pd.DataFrame:

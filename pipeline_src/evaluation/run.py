@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 VIEWS = ("unimodal", "removal", "probe")
 
 if TYPE_CHECKING:
+    from pipeline_src.study.outputs import Run
     from pipeline_src.study.params import Settings
-    from pipeline_src.study.plan import Run
 
 
 def evaluate(runs: list[Run], params: Settings) -> None:

@@ -31,7 +31,8 @@ from pipeline_src.study.runs import DIVERGED, FAILED, RunFiles
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pipeline_src.study.plan import Cell, Plan
+    from pipeline_src.study.outputs import Cell
+    from pipeline_src.study.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def aggregate(plan: Plan) -> None:
             finished.append(run)
         elif (state := read.state()).state in (DIVERGED, FAILED):
             ended[tuple(run.names.values())] = Ended(state.state, state.error)
-    for data in plan.data.values():  # the allowed share may have been lowered since the cache was made
+    for data in plan.data:  # the allowed share may have been lowered since the cache was made
         if data.cache_file.exists():
             quarantined = data.cache / QUARANTINE_FILE
             bad = files.read_table(quarantined, fix(quarantined))
@@ -72,7 +73,7 @@ def aggregate(plan: Plan) -> None:
     table = accuracy_table(metrics, cells, study.seeds, confidence, ended, samples)
     every = collect(plan, table, metrics, records, alone)
     table = add_clips(table, every)
-    made = sections(plan, every, table, extensions(plan.cells), ended)
+    made = sections(plan, every, table, extensions(plan.rows), ended)
     of_grids = grid_sections(grids(plan, every))
     every_section: list[GridSection | Section] = [*of_grids, *made]
     shown = [each for section in every_section for each in section.tables]

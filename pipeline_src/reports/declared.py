@@ -10,7 +10,8 @@ from pipeline_src.methods.base import Quantity, methods
 from pipeline_src.tasks.base import Metric, tasks
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Cell, Data, Plan
+    from pipeline_src.study.outputs import Cell, Data
+    from pipeline_src.study.plan import Plan
 
 ACCURACY = "val_accuracy"  # key of metrics.jsonl
 
@@ -48,7 +49,7 @@ def quantities(cell: Cell) -> dict[str, Quantity]:
 
 def compared(plan: Plan) -> list[Quantity]:
     """The quantities, without details, that the methods of a Plan declare, each name once."""
-    declared = [quantity for cell in plan.cells for quantity in quantities(cell).values() if not quantity.detail]
+    declared = [quantity for cell in plan.rows for quantity in quantities(cell).values() if not quantity.detail]
     return list({quantity.name: quantity for quantity in declared}.values())
 
 

@@ -20,7 +20,8 @@ from pipeline_src.study.runs import RunFiles
 from pipeline_src.tasks.base import tasks
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Cell, Data, Plan, Run
+    from pipeline_src.study.outputs import Cell, Data, Run
+    from pipeline_src.study.plan import Plan
 
 ENSEMBLE = "ensemble"  # the name of its row, beside the methods of each fusion
 CAPTION = (
@@ -46,14 +47,16 @@ def ensembles(plan: Plan, finished: Sequence[Run]) -> dict[str, Ensemble]:
     them, from the `finished` runs; datasets of which no seed is complete are left out.
     """
     made = {}
-    for data in plan.data.values():
+    for data in plan.datasets.values():
         modalities = list(data.extractors)
         alone = {cell.spec.modalities[0]: cell for cell in cells(plan, data) if len(cell.spec.modalities) == 1}
         if len(modalities) < 2 or set(alone) != set(modalities):
             continue
         one = Ensemble(data, modalities)
         for seed in plan.params.study.seeds:
-            runs = [run for m in modalities for run in finished if run.cell is alone[m] and run.seed == seed]
+            runs = [
+                run for m in modalities for run in finished if run.cell.place == alone[m].place and run.seed == seed
+            ]
             if len(runs) == len(modalities):
                 _add(one, runs)
         if one.metrics:
@@ -62,8 +65,8 @@ def ensembles(plan: Plan, finished: Sequence[Run]) -> dict[str, Ensemble]:
 
 
 def cells(plan: Plan, data: Data) -> list[Cell]:
-    """The cells of a dataset."""
-    return [cell for cell in plan.cells if cell.data is data]
+    """The rows of a dataset."""
+    return [cell for cell in plan.rows if cell.data.name == data.name]
 
 
 def rows(plan: Plan, every: dict[str, Ensemble]) -> list[dict[str, Any]]:
@@ -86,11 +89,11 @@ def named(plan: Plan, one: Ensemble) -> list[dict[str, str]]:
 
 
 def with_ensembles(plan: Plan, every: dict[str, Ensemble]) -> list[dict[str, str]]:
-    """The names of the plan's cells in order, each fusion's followed by its ensemble."""
+    """The names of the plan's rows in order, each fusion's followed by its ensemble."""
     order: list[dict[str, str]] = []
     added = {(n["dataset"], n["fusion"]): n for one in every.values() for n in named(plan, one)}
-    last = {(cell.data.name, cell.fusion): i for i, cell in enumerate(plan.cells)}
-    for i, cell in enumerate(plan.cells):
+    last = {(cell.data.name, cell.fusion): i for i, cell in enumerate(plan.rows)}
+    for i, cell in enumerate(plan.rows):
         order.append(cell.names)
         key = cell.data.name, cell.fusion
         if last[key] == i and key in added:

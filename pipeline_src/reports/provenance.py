@@ -16,7 +16,8 @@ from pipeline_src.reports.tables import Entry, Table
 from pipeline_src.reports.wording import NONE, clock, number, percent, plural, words
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Cell, Plan, Run
+    from pipeline_src.study.outputs import Cell, Run
+    from pipeline_src.study.plan import Plan
 
 COSTS = ("seconds", "fixed_seconds", "forwards", "backwards", "peak_memory_mb")
 # Of a record's machine and versions, what cannot change the last digits of a result, or is in its address.
@@ -27,7 +28,7 @@ Records = dict[tuple, dict[str, Any]]  # record.json by (dataset, recipe, fusion
 
 def addresses(plan: Plan) -> set[str]:
     """Fingerprints of all that the plan names, as they are in paths."""
-    paths = [path for data in plan.data.values() for path in (data.raw, data.manifest, data.cache)]
+    paths = [path for data in plan.data for path in (data.raw, data.manifest, data.cache)]
     return {str(path).rpartition("-")[2] for path in [*paths, *(cell.folder for cell in plan.cells)]}
 
 

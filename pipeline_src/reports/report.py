@@ -24,7 +24,8 @@ from pipeline_src.reports.scores import Ended
 from pipeline_src.reports.tables import Entry, Table, ended_table, tables
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Data, Plan
+    from pipeline_src.study.outputs import Data
+    from pipeline_src.study.plan import Plan
 
 TEMPLATE = "report.html.j2"
 QUARANTINE_ROWS = 50  # shown; the rest is counted
@@ -74,7 +75,7 @@ def sections(
 ) -> list[Section]:
     """Tables and figures, dataset by dataset; `table` is the accuracy table with all of its columns."""
     made, seeds = [], len(plan.params.study.seeds)
-    for results, data in zip(every, plan.data.values(), strict=True):
+    for results, data in zip(every, plan.datasets.values(), strict=True):
         rows = table[(table.dataset == results.name) & (table.recipe == results.recipe)]
         drawings, undrawn = _drawn(results)
         shown = tables(rows, seeds, results.confidence, extensions, declared.metrics(data))
@@ -133,7 +134,7 @@ def render(
     environment.globals |= {"number": wording.number, "clock": wording.clock, "plural": wording.plural}
     seeds = len(study.seeds)
     data = []
-    for one, section, answer in zip(plan.data.values(), made, answers(table, seeds, confidence), strict=True):
+    for one, section, answer in zip(plan.datasets.values(), made, answers(table, seeds, confidence), strict=True):
         rows = table[(table.dataset == one.name) & (table.recipe == one.recipe)]
         compared = comparisons(rows, seeds, confidence)
         significant = sum(row[3].strong for row in compared.rows)
@@ -152,8 +153,8 @@ def render(
         grids=grids,
         ends=_ends(ended),
         stages=provenance.stages_table(provenance.benchmarks(provenance.addresses(plan))),
-        costs=provenance.cost_table(plan.cells, records),
-        mixture=provenance.mixture(plan.cells, records),
+        costs=provenance.cost_table(plan.rows, records),
+        mixture=provenance.mixture(plan.rows, records),
         command=command(plan.file),
         runs=provenance.runs_table(plan.runs[:RUN_ROWS], records, ended),
         count=len(plan.runs),

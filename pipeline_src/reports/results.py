@@ -27,7 +27,8 @@ from pipeline_src.reports.statistics import over_clips
 from pipeline_src.study.runs import RunFiles
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Cell, Plan, Run
+    from pipeline_src.study.outputs import Cell, Run
+    from pipeline_src.study.plan import Plan
 
 Curve = tuple[list[int], list[float]]  # epochs from 1, means over seeds
 History = dict[str, Curve]  # by key of metrics.jsonl
@@ -120,15 +121,17 @@ def collect(
     """The Results of each dataset of `plan`. `table`, `metrics` and `records` as the report has them; an ensemble is
     one more method of each fusion.
     """
-    every = []
-    for data in plan.data.values():
-        cells = [cell for cell in plan.cells if cell.data is data]
+    every, scored = [], defaultdict(list)
+    for run in plan.runs:
+        if tuple(run.names.values()) in records:
+            scored[run.cell.place].append(run)
+    for data in plan.datasets.values():
+        cells = [cell for cell in plan.rows if cell.data.name == data.name]
         whole = [cell for cell in cells if len(cell.spec.modalities) == len(data.extractors)]
         rows = table[(table.dataset == data.name) & (table.recipe == data.recipe)]
         histories, outcomes = {}, {}
         for cell in cells:
-            runs = [run for run in plan.runs if run.cell is cell and tuple(run.names.values()) in records]
-            key = cell.fusion, cell.method
+            runs, key = scored[cell.place], (cell.fusion, cell.method)
             histories[key] = history(runs)
             if (outcome := predictions(runs, len(data.dataset.classes))) is not None:
                 outcomes[key] = outcome

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from pipeline_src.evaluation import FUSED
 from pipeline_src.reports import declared, results
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Run
+    from pipeline_src.study.outputs import Run
 
 HISTORY = ["dataset", "fusion", "method", "modality", "metric", "epoch", "value", "caption"]
 UNDRAWN = ("epoch", "lr", "seconds")  # of a line of metrics.jsonl: the epoch itself, and what no method changes
@@ -44,11 +44,14 @@ def history(complete: list[Run]) -> pd.DataFrame:
     concerns the fused model has the modality `fused`; in a model of one modality, that. Raises UserError for a broken
     metrics.jsonl.
     """
-    rows = []
-    for cell, members in itertools.groupby(complete, lambda run: run.cell):
+    rows, members = [], defaultdict(list)
+    for run in complete:
+        members[run.cell.place].append(run)
+    for runs in members.values():
+        cell = runs[0].cell
         modalities, quantities = cell.spec.modalities, declared.quantities(cell)
         whole = modalities[0] if len(modalities) == 1 else FUSED
-        for key, (epochs, means) in results.history(list(members)).items():
+        for key, (epochs, means) in results.history(runs).items():
             metric, _, modality = key.partition("/")
             if metric not in UNDRAWN:
                 quantity = quantities.get(metric)

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,20 +30,24 @@ if TYPE_CHECKING:
 
 
 class Inputs:
-    """What jobs depend on, as far as it matters now; `again` are outputs that must be made though they are there."""
+    """What jobs of `plan` depend on, as far as it matters now; `again` are outputs that must be made though they are
+    there.
+    """
 
-    def __init__(self, again: set[str]):
-        self.again = again
+    def __init__(self, plan: Plan, again: set[str]):
+        self.plan, self.again = plan, again
 
     def kept(self, path: str | Path) -> str:
         """An input. Its time does not matter; but what was made from it is made again if it is."""
         return str(path) if str(path) in self.again else ancient(str(path))
 
-    def of(self, wildcards: Any, outputs: tuple[str, ...], paths: Iterable[str | Path]) -> list[str]:
-        """The inputs of a job; none if its outputs (patterns) are there, so that nothing below can start it."""
+    def of(self, wildcards: Any, stage: str, outputs: tuple[str, ...]) -> list[str]:
+        """The inputs of a job of a stage; none if its outputs (patterns, the first of which the plan has) are there, so
+        that nothing below can start it.
+        """
         made = [pattern.format(**dict(wildcards.items())) for pattern in outputs]
         needed = any(path in self.again or not Path(path).exists() for path in made)
-        return [self.kept(path) for path in paths] if needed else []
+        return [self.kept(path) for path in self.plan.inputs(stage, made[0])] if needed else []
 
 
 def steer(workflow: Any, plan: Plan) -> Inputs:
@@ -74,7 +77,7 @@ def steer(workflow: Any, plan: Plan) -> Inputs:
         return done
 
     workflow.execute = steered
-    return Inputs(again)
+    return Inputs(plan, again)
 
 
 def _stop_once(number: int, frame: object) -> None:

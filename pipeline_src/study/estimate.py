@@ -21,7 +21,8 @@ from pipeline_src.core import files
 if TYPE_CHECKING:
     from pipeline_src.media.base import Extractor
     from pipeline_src.models.base import EncoderParams
-    from pipeline_src.study.plan import Cell, Data, Plan
+    from pipeline_src.study.outputs import Cell, Data
+    from pipeline_src.study.plan import Plan
 
 TFLOPS = 20.0  # what a data-centre GPU sustains on small convolutions in bf16, by the order of magnitude
 SECONDS = {"flow": 1.7, "image": 0.01, "array": 0.001, "tokens": 0.001}  # of a core per clip, by extractor
@@ -64,9 +65,9 @@ def seconds(extractor: Extractor) -> float:
 def estimate(plan: Plan, tflops: float = TFLOPS, step_ms: float = STEP_MS) -> list[DataCost]:
     """The cost of every dataset of the plan, whatever of it is there already."""
     costs = []
-    for data in plan.data.values():
+    for data in plan.datasets.values():
         clips, counted = _clips(data)
-        cells = [cell for cell in plan.cells if cell.data is data]
+        cells = [cell for cell in plan.rows if cell.data.name == data.name]
         seeds, schedule = len(plan.params.study.seeds), plan.params.training
         flop = gpu = 0.0
         for cell in cells if clips else []:

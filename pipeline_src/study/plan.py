@@ -5,8 +5,7 @@ DVC and the command line all take their paths from here, so whichever ran first,
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,150 +15,15 @@ from pipeline_src.core.errors import UserError, brief, plain
 from pipeline_src.core.fingerprint import HEX, code_digest, fingerprint
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets.base import Dataset, datasets
-from pipeline_src.evaluation.params import Evaluation
-from pipeline_src.features import CACHE_FILE
-from pipeline_src.media.base import Extractor, extractors
+from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Requirement, Setting, methods
 from pipeline_src.models.base import encoders, fusions
 from pipeline_src.reports.figures.registry import figures
-from pipeline_src.study import config, runs
+from pipeline_src.study import config
 from pipeline_src.study.naming import study_name
+from pipeline_src.study.outputs import CACHE, INDEX, MANIFEST, NO_FUSION, RAW, SEEN, STUDY, Cell, Data, Run
 from pipeline_src.tasks.base import tasks
 from pipeline_src.training.spec import RunSpec
-
-NO_FUSION = "none"  # the fusion of a unimodal model
-
-# Where outputs live, relative to the working directory; the same words are the wildcards of the rules.
-RAW = "data/raw/{dataset}-{fp}"
-MANIFEST = "data/manifest/{dataset}-{fp}"
-CACHE = "data/cache/{dataset}/{recipe}-{fp}"
-SHARD = CACHE + "/shard-{shard}"
-CELL = "results/runs/{dataset}/{recipe}/{fusion}/{method}-{fp}"
-RUN = CELL + "/seed{seed}"
-EVALUATION = RUN + "/evaluation-{evaluation}"
-STUDY = "results/studies/{study}"
-INDEX = "tables/index-{fp}.json"  # below `Plan.results`
-SEEN = "data/seen/{name}.json"  # what this machine remembers of raw files; no output
-
-
-@dataclass(frozen=True)
-class Data:
-    """One dataset of the study under its recipe, and where its outputs are."""
-
-    name: str
-    recipe: str
-    dataset: Dataset
-    extractors: dict[str, Extractor]
-    raw: Path
-    fetched: bool  # made by the fetch stage, or the user's own folder
-    seen: Path  # see files.scan
-    manifest: Path  # folder
-    cache: Path  # folder
-    cache_fp: str  # of its content
-
-    @property
-    def max_quarantine(self) -> float:
-        return self.dataset.params.max_quarantine
-
-    @property
-    def raw_index(self) -> Path:
-        return self.raw / files.FILES
-
-    @property
-    def cache_file(self) -> Path:
-        return self.cache / CACHE_FILE
-
-    @property
-    def shards(self) -> list[Path]:
-        """The stems of the shards; each has an .arrow file and a .quarantine.parquet beside it."""
-        count = self.dataset.params.shards
-        return [self.cache / f"shard-{i:04d}-of-{count:04d}" for i in range(count)]
-
-    @property
-    def listed(self) -> list[Path]:
-        """What extraction reads: the list of clips, and the raw files if they are of our making."""
-        return [self.manifest / "manifest.parquet", *([self.raw_index] if self.fetched else [])]
-
-    @property
-    def files(self) -> list[Path]:
-        """What training and evaluation read."""
-        shards = [stem.with_suffix(".arrow") for stem in self.shards]
-        return [self.cache / "cache.json", self.cache / "quarantine.parquet", *shards]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is trained once per seed: one method with one fusion on one dataset."""
-
-    data: Data
-    fusion: str
-    method: str
-    spec: RunSpec
-    code: str  # hash of the code that trains it
-    fp: str
-    evaluation: Evaluation
-    evaluation_fp: str
-    extension: str | None  # what no paper gives about the method here
-    requires: Mapping[str, "Cell"] = field(default_factory=dict)  # whose runs of the same seed must be there first
-
-    @property
-    def names(self) -> dict[str, str]:
-        return {"dataset": self.data.name, "recipe": self.data.recipe, "fusion": self.fusion, "method": self.method}
-
-    @property
-    def place(self) -> Path:
-        """Where its numbers stand, without a fingerprint."""
-        return Path(self.data.name, self.fusion, self.method)
-
-    @property
-    def folder(self) -> Path:
-        return Path(CELL.format(**self.names, fp=self.fp))
-
-
-@dataclass(frozen=True)
-class Run:
-    """One seed of a cell."""
-
-    cell: Cell
-    seed: int
-
-    @property
-    def names(self) -> dict[str, Any]:
-        return {**self.cell.names, "seed": self.seed}
-
-    @property
-    def label(self) -> str:
-        return f"{self.cell.data.name}/{self.cell.fusion}/{self.cell.method} seed {self.seed}"
-
-    @property
-    def folder(self) -> Path:
-        return self.cell.folder / f"seed{self.seed}"
-
-    @property
-    def record(self) -> Path:
-        return self.folder / runs.RECORD
-
-    @property
-    def evaluation(self) -> Path:
-        return self.folder / f"evaluation-{self.cell.evaluation_fp}"
-
-    @property
-    def metrics(self) -> Path:
-        return self.evaluation / runs.METRICS
-
-    @property
-    def requires(self) -> dict[str, "Run"]:
-        """The runs of the same seed that must be there first, by the method's names for them."""
-        return {name: Run(cell, self.seed) for name, cell in self.cell.requires.items()}
-
-    @property
-    def train_files(self) -> list[Path]:
-        """The record, which is written last, and what it says is there."""
-        return [self.record, self.folder / runs.WEIGHTS, self.folder / runs.HISTORY]
-
-    @property
-    def evaluate_files(self) -> list[Path]:
-        return [self.metrics, self.evaluation / runs.PREDICTIONS]
 
 
 class Plan:
@@ -168,18 +32,26 @@ class Plan:
     def __init__(self, file: str | Path = "params.yaml"):
         self.file = Path(file)
         self.params = config.load(file)
+        self._paths: dict[str, dict[Path, Any]] = {}  # by stage, what lives at a path
 
     @cached_property
-    def data(self) -> dict[str, Data]:
-        return {name: self._data(name) for name in self.params.study.datasets}
+    def data(self) -> list[Data]:
+        """Dataset by dataset, whatever runs read."""
+        return [self._data(name) for name in self.params.study.datasets]
 
-    def named(self, name: str) -> Data:
-        """A dataset of the study. Raises UserError, with the closest name, if it has none of that name."""
-        if name not in self.data:
+    @cached_property
+    def datasets(self) -> dict[str, Data]:
+        """The study's datasets by name, each by the data that its first seed reads."""
+        return {name: self.named(name)[0] for name in self.params.study.datasets}
+
+    def named(self, name: str) -> list[Data]:
+        """The data of a dataset of the study. Raises UserError, with the closest name, if it has none of that name."""
+        if name not in self.params.study.datasets:
             raise UserError(
-                f"{self.file}: expected a dataset of the study, but got {brief(name)}{closest(name, self.data)}"
+                f"{self.file}: expected a dataset of the study, but got {brief(name)}"
+                f"{closest(name, self.params.study.datasets)}"
             )
-        return self.data[name]
+        return [data for data in self.data if data.name == name]
 
     def _data(self, name: str) -> Data:
         params = self.params.datasets[name]
@@ -225,6 +97,7 @@ class Plan:
             manifest=Path(MANIFEST.format(dataset=name, fp=manifest_fp)),
             cache=Path(CACHE.format(dataset=name, recipe=params.recipe, fp=cut)),
             cache_fp=cache_fp,
+            seeds=tuple(self.params.study.seeds),
         )
 
     @cached_property
@@ -234,16 +107,26 @@ class Plan:
         A cell that another requires is one of them, before it, even if the study does not list it.
         """
         study, cells = self.params.study, []
-        for data in self.data.values():
+        for name in study.datasets:
+            data, modalities = self.named(name), tuple(self.datasets[name].extractors)
             if study.unimodal:
-                cells += [self._cell(data, NO_FUSION, f"{m}-only", "joint", (m,)) for m in data.extractors]
+                cells += [self._cell(one, NO_FUSION, f"{m}-only", "joint", (m,)) for m in modalities for one in data]
             cells += [
-                self._cell(data, fusion, method, method, tuple(data.extractors))
+                self._cell(one, fusion, method, method, modalities)
                 for fusion in study.fusions
                 for method in study.methods
+                for one in data
             ]
         every = [part for cell in cells for part in (*cell.requires.values(), cell)]
         return list({cell.folder: cell for cell in every}.values())
+
+    @cached_property
+    def rows(self) -> list[Cell]:
+        """What tables have a row of: cells that differ in their data alone are one row, which the first stands for."""
+        rows: dict[Path, Cell] = {}
+        for cell in self.cells:
+            rows.setdefault(cell.place, cell)
+        return list(rows.values())
 
     @cached_property
     def _weights(self) -> dict[str, str]:
@@ -282,7 +165,9 @@ class Plan:
             run=fp,
         )
         extension = methods[method].extension(params.methods[method], setting)
-        return Cell(data, shown, label, spec, code, fp, params.evaluation, evaluation_fp, extension, requires)
+        return Cell(
+            data, shown, label, spec, code, fp, params.evaluation, evaluation_fp, extension, requires, data.seeds
+        )
 
     def _baseline(self, data: Data, fusion: str, method: str, need: Requirement) -> Cell:
         """The cell that a method requires: of one modality alone, or joint training with the same fusion."""
@@ -295,16 +180,22 @@ class Plan:
 
     @cached_property
     def runs(self) -> list[Run]:
-        return [Run(cell, seed) for cell in self.cells for seed in self.params.study.seeds]
+        return [Run(cell, seed) for cell in self.cells for seed in cell.seeds]
 
-    @cached_property
-    def _by_record(self) -> dict[Path, Run]:
-        return {run.record: run for run in self.runs}
-
-    def required(self, record: str) -> list[Path]:
-        """The records that must be there before the run of a record is trained."""
-        run = self._by_record.get(Path(record))
-        return [] if run is None else [other.record for other in run.requires.values()]
+    def inputs(self, stage: str, output: str) -> list[Path]:
+        """The files that the job of an output reads; none if the plan has no such output, which its job will say."""
+        match stage, self._by_path(stage).get(Path(output)):
+            case "manifest", Data() as data:
+                return [data.raw_index] if data.fetched else []
+            case "extract", (data, _):
+                return data.listed
+            case "cache", Data() as data:
+                return [*(stem.with_suffix(".arrow") for stem in data.shards), data.manifest / "manifest.parquet"]
+            case "train", Run() as run:
+                return [*run.cell.data.files, *(other.record for other in run.requires.values())]
+            case "evaluate", Run() as run:
+                return [*run.cell.data.files, run.record]
+        return []
 
     @property
     def results(self) -> Path:
@@ -318,7 +209,7 @@ class Plan:
             stage="aggregate",
             code=code_digest(["pipeline_src.reports.aggregate", *map(figures.module, figures)]),
             params=self.params.reporting.values("aggregate"),
-            quarantine=[data.dataset.params.values("aggregate") for data in self.data.values()],
+            quarantine=[data.dataset.params.values("aggregate") for data in self.datasets.values()],
             runs=[[run.names, run.cell.fp, run.cell.evaluation_fp] for run in self.runs],
             words=[cell.extension for cell in self.cells],
             quantities={name: [vars(q) for q in methods[name].quantities] for name in self.params.study.methods},
@@ -331,9 +222,8 @@ class Plan:
         Raises UserError if params.yaml, the code or the raw data have moved on since the path was planned.
         """
         path = Path(target)
-        for place, what in self.places(stage):
-            if place == path:
-                return what
+        if path in self._by_path(stage):
+            return self._by_path(stage)[path]
         # The same names under another fingerprint: what the caller most likely means.
         similar = [str(place) for place, _ in self.places(stage) if _unaddressed(place) == _unaddressed(path)]
         raise UserError(
@@ -346,18 +236,23 @@ class Plan:
         """Everything that a stage makes."""
         return [what for _, what in self.places(stage)]
 
+    def _by_path(self, stage: str) -> dict[Path, Any]:
+        if stage not in self._paths:
+            self._paths[stage] = dict(self.places(stage))
+        return self._paths[stage]
+
     def places(self, stage: str) -> Iterator[tuple[Path, Any]]:
         """The path of every output of a stage, and what lives there."""
         match stage:
             case "fetch":
-                yield from ((data.raw_index, data) for data in self.data.values() if data.fetched)
+                yield from ((data.raw_index, data) for data in self.data if data.fetched)
             case "manifest":
-                yield from ((data.manifest / "manifest.parquet", data) for data in self.data.values())
+                yield from ((data.manifest / "manifest.parquet", data) for data in self.data)
             case "extract":
-                for data in self.data.values():
+                for data in self.data:
                     yield from ((stem.with_suffix(".arrow"), (data, i)) for i, stem in enumerate(data.shards))
             case "cache":
-                yield from ((data.cache_file, data) for data in self.data.values())
+                yield from ((data.cache_file, data) for data in self.data)
             case "train":
                 yield from ((run.record, run) for run in self.runs)
             case "evaluate":

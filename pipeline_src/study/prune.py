@@ -10,14 +10,15 @@ from pathlib import Path
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.fingerprint import HEX
-from pipeline_src.study.plan import CACHE, MANIFEST, RAW, RUN, STUDY, Plan
+from pipeline_src.study.outputs import CACHE, MANIFEST, RAW, RUN, STUDY
+from pipeline_src.study.plan import Plan
 
 STUDY_KEY = re.compile(rb"^study:", re.MULTILINE)  # of a params file
 
 
 def stale(*plans: Plan) -> list[Path]:
     """Folders of addresses that none of the plans names, of all datasets."""
-    data = [one for plan in plans for one in plan.data.values()]
+    data = [one for plan in plans for one in plan.data]
     runs = [run for plan in plans for run in plan.runs]
     named = {path for one in data for path in (one.raw, one.manifest, one.cache)} | {run.folder for run in runs}
     evaluations, absent = {run.evaluation for run in runs}, _absent(plans)
@@ -75,7 +76,7 @@ def prune(given: Iterable[str | Path], yes: bool) -> None:
 
 def _absent(plans: Iterable[Plan]) -> set[str]:
     """Datasets whose folder, the user's own, is not there now, so that addresses made from it are not known."""
-    data = [data for plan in plans for data in plan.data.values()]
+    data = [data for plan in plans for data in plan.data]
     return {one.name for one in data if one.dataset.folder is not None and not one.dataset.folder.is_dir()}
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from pipeline_src.core import files
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Plan, Run
+    from pipeline_src.study.outputs import Run
+    from pipeline_src.study.plan import Plan
 
 
 def lost(run: Run) -> list[Path]:

@@ -29,7 +29,7 @@ from pipeline_src.core.progress import clock
 from pipeline_src.evaluation import FUSED
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Run
+    from pipeline_src.study.outputs import Run
 
 RECORD, HISTORY, WEIGHTS = "record.json", "metrics.jsonl", "weights.safetensors"
 ATTEMPT, CHECKPOINT = "attempt.json", "checkpoint.safetensors"

@@ -10,7 +10,8 @@ from pipeline_src.core.progress import clock
 from pipeline_src.study.runs import DIVERGED, EVALUATED, FAILED, MISSING, RUNNING, STATES, STOPPED, RunFiles, State
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Plan, Run
+    from pipeline_src.study.outputs import Run
+    from pipeline_src.study.plan import Plan
 
 SHOWN = 20  # runs listed by name; the rest is counted
 
@@ -27,7 +28,7 @@ def status(plan: Plan) -> str:
     for one in found:
         by[one.state].append(one)
     total = len(found)
-    lines = [f"{plan.file}: {total} runs ({len(plan.cells)} models x {len(plan.params.study.seeds)} seeds)"]
+    lines = [f"{plan.file}: {total} runs ({len(plan.rows)} models x {len(plan.params.study.seeds)} seeds)"]
     for state in STATES:
         if by[state] or state in (EVALUATED, MISSING):
             lines.append(f"  {state:<12}{len(by[state]):6}{100 * len(by[state]) / max(total, 1):7.1f} %")

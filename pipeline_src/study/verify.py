@@ -11,7 +11,8 @@ from pipeline_src.core import checksums, files
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.progress import clock
 from pipeline_src.features import QUARANTINE_FILE, fix, read_info
-from pipeline_src.study.plan import Data, Plan
+from pipeline_src.study.outputs import Data
+from pipeline_src.study.plan import Plan
 from pipeline_src.study.runs import RunFiles
 
 AGAIN = "run snakemake again"
@@ -39,7 +40,9 @@ def verify(plan: Plan) -> str:
 
 def checks(plan: Plan) -> Iterator[Check]:
     """Every file of the study's outputs."""
-    for data in plan.data.values():
+    for data in plan.all("fetch"):
+        yield from _raw(data)
+    for data in plan.data:
         yield from _data(data)
     for run in plan.runs:
         yield from RunFiles(run).checks()
@@ -54,12 +57,15 @@ def _named(file: Path, digest: str, fix: str) -> Check:
     return file, lambda: checksums.match(file, digest, fix, fresh=True), True
 
 
-def _data(data: Data) -> Iterator[Check]:
-    if data.fetched and data.raw_index.exists():
+def _raw(data: Data) -> Iterator[Check]:
+    if data.raw_index.exists():
         again = f"delete {data.raw} and {AGAIN}"
         yield _sealed(data.raw_index, again, due=True)
         for name, digest in _held(data.raw_index).items():
             yield _named(data.raw / name, digest, again)
+
+
+def _data(data: Data) -> Iterator[Check]:
     made = (data.manifest / "manifest.parquet").exists()
     for name in ("manifest.parquet", "quarantine.parquet"):
         yield _sealed(data.manifest / name, f"delete {data.manifest} and {AGAIN}", made)

@@ -74,7 +74,7 @@ def _own(plan: Plan, stage: str) -> dict[str, Path]:
     """Key of params.yaml -> the file or folder outside the pipeline that it makes a stage read."""
     plugins = {f"plugins.{i}": Path(folder) for i, folder in enumerate(plan.params.plugins)}
     if stage == "data":
-        folders = {data.name: data.dataset.folder for data in plan.data.values()}
+        folders = {data.name: data.dataset.folder for data in plan.data}
         return plugins | {f"datasets.{name}": folder for name, folder in folders.items() if folder is not None}
     if stage == "runs":
         weights = {m: getattr(params, "weights", None) for m, params in plan.params.model.encoders.items()}

@@ -23,7 +23,8 @@ from pipeline_src.tracking import store, view
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipeline_src.study.plan import Plan, Run
+    from pipeline_src.study.outputs import Run
+    from pipeline_src.study.plan import Plan
 
 log = logging.getLogger(__name__)
 

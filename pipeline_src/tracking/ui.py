@@ -34,7 +34,7 @@ START = 120.0  # seconds that the server may take to answer
 
 def view_state(plan: Plan) -> dict[str, Any]:
     """The state of MLflow's page of runs: cells (seeds folded), test accuracies, and charts of what is declared."""
-    modalities = list(dict.fromkeys(m for data in plan.data.values() for m in data.extractors))
+    modalities = list(dict.fromkeys(m for data in plan.datasets.values() for m in data.extractors))
     metrics = ["test/accuracy", *(f"test/accuracy_probe_{m}" for m in modalities), "run/seconds"]
     columns = [f"metrics.`{name}`" for name in metrics]
     sections = {

@@ -26,7 +26,7 @@ from pipeline_src.study import runs as states
 from pipeline_src.study.runs import ATTEMPT, CHECKPOINT, COMPLETE, STOPPED, RunFiles, State
 
 if TYPE_CHECKING:
-    from pipeline_src.study.plan import Run
+    from pipeline_src.study.outputs import Run
 
 VERSION = 1  # of what is mirrored; another one mirrors finished runs again
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"

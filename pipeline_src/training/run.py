@@ -40,8 +40,8 @@ from pipeline_src.training.machine import machine, versions
 log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from pipeline_src.models.multimodal import MultimodalModel
+    from pipeline_src.study.outputs import Run
     from pipeline_src.study.params import Settings
-    from pipeline_src.study.plan import Run
 
 SPLITS = ("train", "val", "test")
 

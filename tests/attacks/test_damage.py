@@ -105,7 +105,7 @@ KINDS: dict[str, Case] = {
 
 
 def data(plan: Plan):
-    return plan.data["digits"]
+    return plan.datasets["digits"]
 
 
 def shard(plan: Plan) -> Path:

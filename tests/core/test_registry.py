@@ -179,7 +179,7 @@ def test_new_data_set_is_one_new_file_and_its_block(copy):
 from pipeline_src.datasets.base import datasets
 from pipeline_src.study.plan import Plan
 plan = Plan()
-print("toy" in list(datasets), plan.data["toy"].recipe, len(plan.data["toy"].shards))
+print("toy" in list(datasets), plan.datasets["toy"].recipe, len(plan.datasets["toy"].shards))
 print(*sorted({run.cell.method for run in plan.runs if run.cell.data.name == "toy"}))
 """)
     assert out.splitlines()[0] == "True av-digits-2 3"

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from pipeline_src.study.plan import Data, Plan
+from pipeline_src.study.outputs import Data
+from pipeline_src.study.plan import Plan
 from tests.media import clips
 
 ROOT = Path(__file__).parents[2]

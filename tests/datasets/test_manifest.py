@@ -12,7 +12,7 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import manifest
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams
 from pipeline_src.media.base import Extractor, ExtractorParams, MediaError
-from pipeline_src.study.plan import Data
+from pipeline_src.study.outputs import Data
 
 
 class Fake(Dataset):

@@ -17,7 +17,7 @@ from pipeline_src.datasets.base import Dataset, DatasetParams
 from pipeline_src.features import build
 from pipeline_src.features.read import Cache, tensors
 from pipeline_src.media.base import Extractor, ExtractorParams, MediaError
-from pipeline_src.study.plan import Data
+from pipeline_src.study.outputs import Data
 
 CLIPS = 23
 SPLITS = ["train", "train", "val", "test"]

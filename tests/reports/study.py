@@ -13,7 +13,7 @@ from pipeline_src.core import checksums, files
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.methods.base import MethodParams, methods
 from pipeline_src.study import params
-from pipeline_src.study.plan import NO_FUSION, Cell, Data, Run
+from pipeline_src.study.outputs import NO_FUSION, Cell, Data, Run
 from pipeline_src.study.runs import write_record
 from pipeline_src.training.params import Training
 from pipeline_src.training.spec import RunSpec
@@ -51,8 +51,8 @@ class Study:
         self.params = SimpleNamespace(
             study=study, training=training, reporting=params.Reporting(confidence=confidence), studied_grids={}
         )
-        self.data = {
-            "av_digits": Data(
+        self.data = [
+            Data(
                 name="av_digits",
                 recipe="av-digits-1",
                 dataset=SimpleNamespace(
@@ -69,17 +69,22 @@ class Study:
                 cache=Path("data/cache/av_digits/av-digits-1-0"),
                 cache_fp="c0ffee0000",
             )
-        }
+        ]
+        self.datasets = {"av_digits": self.data[0]}
 
     @cached_property
     def cells(self):
-        (data,) = self.data.values()
+        (data,) = self.data
         names = [(NO_FUSION, f"{m}-only", [m]) for m in data.extractors]
         names += [("concat", method, list(data.extractors)) for method in self.params.study.methods]
         return [
             Cell(data, f, m, self._spec(f, m, own), "c" * 10, f"{i:010x}", EVALUATION, "e" * 10, None)
             for i, (f, m, own) in enumerate(names)
         ]
+
+    @property
+    def rows(self):
+        return self.cells
 
     def _spec(self, fusion, method, modalities):
         training = self.params.training
@@ -130,7 +135,7 @@ class Study:
 
     def write_cache(self, quarantined=()):
         """A cache that says it has 1,700 clips and holds three, of a spectrogram each or of two frames."""
-        (data,) = self.data.values()
+        (data,) = self.data
         splits = {"test": 300, "train": 1200, "val": 200}
         modalities = {
             m: {"shape": [2, 3, 8, 8], "dtype": "uint8"} if m == "visual" else {"shape": [9, 5], "dtype": "float16"}

@@ -325,7 +325,7 @@ def test_setting_and_data(study):
 
 def test_a_lowered_quarantine_share_stops_here_too(study):
     study.write_cache([(f"c{i}", "audio", f"c{i}.mp4", "no sound", "extract") for i in range(60)])
-    study.data["av_digits"].dataset.params.max_quarantine = 0.01
+    study.datasets["av_digits"].dataset.params.max_quarantine = 0.01
     with pytest.raises(UserError, match=r"60 of 1760 clips \(3.4%\) are quarantined, more than"):
         aggregate(study)
     assert not Path("results/metrics.parquet").exists()

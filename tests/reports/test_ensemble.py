@@ -26,7 +26,7 @@ def with_logits(study, strength=(3.0, 2.0)):
         file = run.evaluation / "predictions.parquet"
         table = pq.read_table(file)
         label, rng = table["label"].to_numpy(), np.random.default_rng(run.seed)
-        place = list(study.data["av_digits"].extractors).index(own[0])
+        place = list(study.datasets["av_digits"].extractors).index(own[0])
         logits = rng.normal(0, 0.1, (len(label), 10))
         known = np.arange(len(label)) % 2 == place
         logits[known, label[known]] += strength[place]

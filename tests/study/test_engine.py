@@ -103,10 +103,12 @@ def test_lost_files_are_asked_for_again_with_what_was_made_from_them(plan, capsy
     assert made.dag_settings.forcerun == set(map(str, asked))
     assert "(2 in all)" in capsys.readouterr().err
     assert inputs.kept(other.record).flags["ancient"] and not hasattr(inputs.kept(one.record), "flags")
-    pattern = ("{folder}/record.json",)
-    assert inputs.of({"folder": other.folder}, pattern, ["a"]) == []
-    assert inputs.of({"folder": one.folder}, pattern, ["a"]) == ["a"]
-    assert inputs.of({"folder": "new"}, pattern, ["a"]) == ["a"]
+    pattern, (new, cache) = ("{folder}/record.json",), (plan.runs[2], list(map(str, one.cell.data.files)))
+    new.record.unlink()
+    assert inputs.of({"folder": other.folder}, "train", pattern) == []
+    assert inputs.of({"folder": one.folder}, "train", pattern) == cache
+    assert inputs.of({"folder": new.folder}, "train", pattern) == cache
+    assert inputs.of({"folder": "unknown"}, "train", pattern) == []  # its job says what it is
 
 
 def test_what_a_run_had_goes_before_it_is_trained_again(plan):

@@ -54,7 +54,7 @@ def test_a_study_takes_what_its_runs_take(plan):
         flop += 2 * 2 * (2 * (48 * both + 36 * forward) + 84 * forward)  # seeds; alone and joint
     assert cost.flop == pytest.approx(flop)
     assert cost.gpu_seconds == pytest.approx(flop / 1e6)
-    assert cost.bytes == 84 * sum(x.row_bytes for x in one.data["av_digits"].extractors.values())
+    assert cost.bytes == 84 * sum(x.row_bytes for x in one.datasets["av_digits"].extractors.values())
 
 
 def test_small_networks_take_the_time_of_their_steps(plan):
@@ -64,7 +64,7 @@ def test_small_networks_take_the_time_of_their_steps(plan):
 
 def test_a_manifest_counts_more_than_the_published_lists(plan):
     one = plan()
-    folder = one.data["av_digits"].manifest
+    folder = one.datasets["av_digits"].manifest
     table = pd.DataFrame({"split": ["train"] * 30 + ["val"] * 5 + ["test"] * 7})
     files.write_table(folder / "manifest.parquet", table)
     (cost,) = estimate.estimate(one)

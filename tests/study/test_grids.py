@@ -61,9 +61,9 @@ def test_a_grid_is_a_dataset_for_every_combination_of_its_levels(load):
 def test_its_datasets_are_what_the_same_blocks_without_a_grid_are(load):
     """So that runs are shared with a study that names the block itself."""
     load(VALID)
-    plain = Plan("p.yaml").data["av_digits"]
+    plain = Plan("p.yaml").datasets["av_digits"]
     load(VALID + GRID.replace("clear: {occlusion: 0.0}", "same: {}"))
-    same = Plan("p.yaml").data["av_digits-middle-same"]
+    same = Plan("p.yaml").datasets["av_digits-middle-same"]
     assert same.cache_fp == plain.cache_fp
 
 

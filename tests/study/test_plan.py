@@ -9,7 +9,8 @@ import yaml
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.stages import STAGES
-from pipeline_src.study.plan import Plan, Run
+from pipeline_src.study.outputs import Run
+from pipeline_src.study.plan import Plan
 from pipeline_src.study.resources import RESOURCES
 from pipeline_src.study.yaml import Loader
 
@@ -112,7 +113,7 @@ def test_growing_the_study_leaves_what_is_there(plan, place, value):
 
 
 def test_shards_cut_the_same_data(plan):
-    two, three = plan().data["av_digits"], plan({"datasets/av_digits/shards": 3}).data["av_digits"]
+    two, three = plan().datasets["av_digits"], plan({"datasets/av_digits/shards": 3}).datasets["av_digits"]
     assert (len(two.shards), len(three.shards)) == (2, 3)
     assert two.cache != three.cache and two.cache_fp == three.cache_fp
 
@@ -154,7 +155,7 @@ def test_path_of_nothing(plan):
 @pytest.fixture
 def fetched(plan):
     """The raw folder of the dataset, as the fetch stage leaves it."""
-    raw = plan().data["av_digits"].raw
+    raw = plan().datasets["av_digits"].raw
     (raw / "media").mkdir(parents=True)
     for name in ("a", "b"):
         (raw / "media" / name).write_text(name)

@@ -32,7 +32,7 @@ def test_nothing_is_stale_where_nothing_is(plan):
 
 
 def test_stale_addresses_are_listed_then_removed_and_all_else_stays(plan, capsys):
-    data, run = next(iter(plan.data.values())), plan.runs[0]
+    data, run = plan.data[0], plan.runs[0]
     old = "0123456789"
     named = make(data.raw, data.manifest, data.cache, *(r.evaluation for r in plan.runs))
     unaddressed = make(
@@ -109,7 +109,7 @@ def test_nothing_is_removed_while_a_study_cannot_be_read(plan):
 
 
 def test_what_was_made_from_a_folder_that_is_not_there_now_stays(plan, monkeypatch, capsys):
-    (data,) = plan.data.values()
+    (data,) = plan.data
     monkeypatch.setattr(type(data.dataset), "folder", property(lambda self: Path("/not/mounted")))
     made = make("data/cache/av_digits/av-digits-1-0123456789", "data/manifest/av_digits-0123456789")
     (other,) = make("data/manifest/other-0123456789")

@@ -7,7 +7,8 @@ import yaml
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.methods.base import Method, Requirement, methods
-from pipeline_src.study.plan import NO_FUSION, Plan
+from pipeline_src.study.outputs import NO_FUSION
+from pipeline_src.study.plan import Plan
 from pipeline_src.study.yaml import Loader
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
@@ -69,14 +70,16 @@ def test_a_run_requires_the_runs_of_its_seed_and_the_records_of_those_are_its_in
     needs("audio", None)
     plan = plan()
     for run in plan.runs:
+        cache, read = run.cell.data.files, plan.inputs("train", str(run.record))
+        assert plan.inputs("evaluate", str(run.metrics)) == [*cache, run.record]
         if run.cell.method != "pmr":
-            assert run.requires == {} and plan.required(str(run.record)) == []
+            assert run.requires == {} and read == cache
             continue
         audio, joint = run.requires["teacher-audio"], run.requires["teacher-None"]
         assert audio in plan.runs and joint in plan.runs
         assert (audio.seed, joint.seed) == (run.seed, run.seed)
         assert (audio.cell.method, joint.cell.fusion) == ("audio-only", run.cell.fusion)
-        assert plan.required(str(run.record)) == [audio.record, joint.record]
+        assert read == [*cache, audio.record, joint.record]
         assert run.cell.spec.record()["requires"] == {"teacher-audio": audio.cell.fp, "teacher-None": joint.cell.fp}
 
 

@@ -68,7 +68,7 @@ def test_weights_of_the_users_own_are_watched(plan, line, seen):
 
 
 def test_a_folder_of_published_files_is_watched_also_where_fetch_reads_it(plan, monkeypatch):
-    (data,) = plan.data.values()
+    (data,) = plan.data
     monkeypatch.setattr(type(data.dataset), "folder", property(lambda self: Path("media/mine")))
     assert data.fetched
     with pytest.raises(UserError, match=r"^dvc.yaml: stages.data.deps: expected media/mine, which datasets.av_digits"):

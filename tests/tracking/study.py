@@ -28,7 +28,7 @@ def planned(*changes: dict) -> Plan:
     study = {"study": {"methods": ["joint", "ogm_ge"], "unimodal": False, "seeds": [0]}}
     write_params(Path(), study, *changes)
     plan = Plan()
-    (data,) = plan.data.values()
+    (data,) = plan.data
     modalities = {
         "audio": {"layout": "spectrogram", "shape": [257, 46], "dtype": "float16"},
         "visual": {"layout": "frames", "shape": [2, 3, 32, 32], "dtype": "uint8"},

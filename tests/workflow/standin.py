@@ -120,7 +120,7 @@ def aggregate(plan) -> None:
         *(f"tables/accuracy.{k}" for k in ("csv", "md", "tex")),
     ):
         files.write_text(results / name, text)
-    for cell in plan.cells:
+    for cell in plan.rows:
         files.write_text(results / "metrics" / f"{cell.place}.json", "{}")
     files.write_text(results / "figures" / "accuracy-all.svg", text)
     event("nearly-aggregated", plan.index)
@@ -201,7 +201,7 @@ def state(file: str) -> dict:
         plan.results / f"tables/accuracy.{k}" for k in ("csv", "md", "tex")
     ]
     index = json.loads(plan.index.read_text()) if plan.index.exists() else None
-    cells = [plan.results / "metrics" / f"{cell.place}.json" for cell in plan.cells]
+    cells = [plan.results / "metrics" / f"{cell.place}.json" for cell in plan.rows]
     return {
         "runs": runs,
         "index": str(plan.index),

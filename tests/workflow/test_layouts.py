@@ -35,9 +35,9 @@ def test_published_files_become_metrics(tmp_path, monkeypatch, kind):
         values["datasets"][kind]["recipe"] = "pmr-2023-cgmnist"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
 
-    fetch(Plan("params.yaml").data[kind])
+    fetch(Plan("params.yaml").datasets[kind])
     plan = Plan("params.yaml")
-    data, threads = plan.data[kind], torch.get_num_threads()
+    data, threads = plan.datasets[kind], torch.get_num_threads()
     make(data)
     for index in range(len(data.shards)):
         extract(data, index)

@@ -7,7 +7,7 @@ rule aggregate:
         metrics=plan.results / "metrics.parquet",
         tables=expand(plan.results / "tables/accuracy.{kind}", kind=["csv", "md", "tex"]),
         history=plan.results / "history.csv",
-        cells=[plan.results / "metrics" / f"{cell.place}.json" for cell in plan.cells],
+        cells=[plan.results / "metrics" / f"{cell.place}.json" for cell in plan.rows],
         report=report(plan.results / "report.html", caption="../report/report.rst", category="Report"),
         figures=report(
             directory(plan.results / "figures"),

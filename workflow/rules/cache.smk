@@ -4,7 +4,7 @@ CACHE = (f"{places.CACHE}/{places.CACHE_FILE}", f"{places.CACHE}/quarantine.parq
 
 rule extract:
     input:
-        lambda w: inputs.of(w, SHARD, plan.data[w.dataset].listed),
+        lambda w: inputs.of(w, "extract", SHARD),
     output:
         shard=SHARD[0],
         quarantine=SHARD[1],
@@ -25,14 +25,7 @@ rule extract:
 
 rule cache:
     input:
-        lambda w: inputs.of(
-            w,
-            CACHE,
-            [
-                *[f"{shard}.arrow" for shard in plan.data[w.dataset].shards],
-                plan.data[w.dataset].manifest / "manifest.parquet",
-            ],
-        ),
+        lambda w: inputs.of(w, "cache", CACHE),
     output:
         cache=CACHE[0],
         quarantine=CACHE[1],

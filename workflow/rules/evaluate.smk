@@ -3,7 +3,7 @@ METRICS = f"{places.EVALUATION}/metrics.json"
 
 rule evaluate:
     input:
-        lambda w: inputs.of(w, (METRICS,), [*plan.data[w.dataset].files, RECORD.format(**dict(w.items()))]),
+        lambda w: inputs.of(w, "evaluate", (METRICS,)),
     output:
         METRICS,
     log:

@@ -3,7 +3,7 @@ MANIFEST = (f"{places.MANIFEST}/manifest.parquet", f"{places.MANIFEST}/quarantin
 
 rule manifest:
     input:
-        lambda w: inputs.of(w, MANIFEST, [plan.data[w.dataset].raw_index] if plan.data[w.dataset].fetched else []),
+        lambda w: inputs.of(w, "manifest", MANIFEST),
     output:
         manifest=MANIFEST[0],
         quarantine=MANIFEST[1],

@@ -3,8 +3,7 @@ RECORD = f"{places.RUN}/record.json"
 
 rule train:
     input:
-        lambda w: inputs.of(w, (RECORD,), plan.data[w.dataset].files),
-        lambda w: inputs.of(w, (RECORD,), plan.required(RECORD.format(**dict(w.items())))),
+        lambda w: inputs.of(w, "train", (RECORD,)),
     output:
         RECORD,
     log:
