@@ -2,21 +2,32 @@
 
 An estimate, from counts that are exact and rates that are assumed:
 
-    operations    of the encoders' forward and backward pass, counted by PyTorch on tensors without content
+    operations    of the encoders' forward and backward pass, counted by PyTorch on tensors without content, once for
+                  each encoder and shape on a machine
     clips         of the manifest where there is one, else of the published lists
     cache         bytes of a clip as the recipe gives it
     GPU           `tflops` sustained and at least `step_ms` a step; assumed, as it depends on the machine
     extraction    seconds of a core per clip, by extractor, from generated clips of 10 s (docs/measuring.md)
 
-Passes that a method adds, reading, and the linear probe are not counted.
+Passes that a method adds, reading, and the linear probe are not counted. A dry run shows the estimate in a line: it
+leaves counting to a process of its own, so that Snakemake never holds PyTorch.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
+from pipeline_src.core.fingerprint import code_digest, fingerprint
+from pipeline_src.models.base import encoders
 
 if TYPE_CHECKING:
     from pipeline_src.media.base import Extractor
@@ -29,7 +40,7 @@ SECONDS = {"flow": 1.7, "image": 0.01, "array": 0.001, "tokens": 0.001}  # of a 
 DECODING = 0.06  # of every other, a stream of about 10 s; `bench scale` measures 0.12 for sound and frames
 STEP_MS = 15.0  # launching the kernels of two small networks, however small the batch
 
-COUNTED: dict[tuple, tuple[float, float]] = {}  # operations of an encoder on a layout and shape, counted once
+COUNTS = Path("data/seen/operations")  # of encoders by their fingerprint; no output: it may be lost
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,10 @@ def estimate(plan: Plan, tflops: float = TFLOPS, step_ms: float = STEP_MS) -> li
 
 def line(plan: Plan) -> str:
     """The whole study in a line; what `snakemake -n` shows."""
+    if any(key(cell, m) not in _remembered() for cell in plan.cells for m in cell.spec.modalities):
+        command = [sys.executable, "-m", "pipeline_src", "estimate", f"--params={plan.file}"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        _remembered.cache_clear()
     costs = estimate(plan)
     runs, epochs = sum(cost.runs for cost in costs), plan.params.training.epochs
     text = f"{plan.file}: {runs} runs of {epochs} epochs"
@@ -139,20 +154,41 @@ def _clips(data: Data) -> tuple[dict[str, int], bool]:
 
 def _operations(cell: Cell, modality: str) -> tuple[float, float]:
     """Floating-point operations per clip of one encoder: of a forward pass, and of forward and backward."""
-    extractor = cell.data.extractors[modality]
-    encoder = cell.spec.encoders[modality]
-    key = encoder.model_dump_json(), extractor.layout, extractor.shape
-    if key not in COUNTED:
-        COUNTED[key] = counted(encoder, extractor.layout, extractor.shape)
-    return COUNTED[key]
+    name, known = key(cell, modality), _remembered()
+    if name not in known:
+        extractor = cell.data.extractors[modality]
+        known[name] = counted(cell.spec.encoders[modality], extractor.layout, extractor.shape)
+        with suppress(UserError):  # where nothing can be written they are counted again
+            files.write_json(COUNTS, known)
+    forward, both = known[name]
+    return forward, both
+
+
+def key(cell: Cell, modality: str) -> str:
+    """The name under which the operations of a cell's encoder of a modality are remembered."""
+    encoder, extractor = cell.spec.encoders[modality], cell.data.extractors[modality]
+    return _key(encoder.kind, json.dumps(encoder.values("train")), extractor.layout, extractor.shape)
+
+
+@cache
+def _key(kind: str, params: str, layout: str, shape: tuple[int, ...]) -> str:
+    return fingerprint(code=code_digest([encoders.module(kind)]), params=params, layout=layout, shape=shape)
+
+
+@cache
+def _remembered() -> dict[str, list[float] | tuple[float, float]]:
+    """What is remembered of earlier counts; nothing if the file is no such memory."""
+    try:
+        found = files.read_json(COUNTS)
+        return {name: [float(value) for value in counts] for name, counts in found.items() if len(counts) == 2}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def counted(encoder: EncoderParams, layout: str, shape: tuple[int, ...]) -> tuple[float, float]:
     """Floating-point operations per clip of a forward pass, and of forward and backward, without any data."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
-
-    from pipeline_src.models.base import encoders
 
     if "weights" in type(encoder).model_fields:  # a file of weights need not be read to count
         encoder = encoder.model_copy(update={"weights": None})

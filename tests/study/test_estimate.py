@@ -1,5 +1,8 @@
 """The estimate's counts, by hand."""
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 
@@ -95,3 +98,46 @@ def test_weights_of_a_file_need_not_be_read(plan, tmp_path):
     before = estimate.estimate(plan())[0].flop
     change = {"model": {"encoders": {"visual": {"weights": str(tmp_path / "weights.pt")}}}}
     assert estimate.estimate(plan(change))[0].flop == before
+
+
+@pytest.fixture
+def forgetful():
+    """Nothing is remembered of other tests, or afterwards."""
+    estimate._remembered.cache_clear()
+    yield
+    estimate._remembered.cache_clear()
+
+
+def test_an_encoder_is_counted_once_on_a_machine(plan, monkeypatch, forgetful):
+    asked = []
+    real = estimate.counted
+    monkeypatch.setattr(estimate, "counted", lambda *how: asked.append(how) or real(*how))
+    before = estimate.estimate(plan())[0].flop
+    assert len(asked) == 2, "two encoders in three cells"
+    estimate._remembered.cache_clear()  # as in another process
+    assert estimate.estimate(plan())[0].flop == before and len(asked) == 2
+    estimate.estimate(plan({"model": {"encoders": {"visual": {"width": 8}}}}))
+    assert [encoder.width for encoder, *_ in asked] == [4, 4, 8], "another network is another count"
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": 3}', '{"a": [1, "x"]}'])
+def test_a_damaged_memory_is_counted_anew(plan, forgetful, content):
+    files.write_text(estimate.COUNTS, content)
+    assert estimate.estimate(plan())[0].flop > 0
+    estimate._remembered.cache_clear()
+    assert len(estimate._remembered()) == 2
+
+
+def test_a_dry_run_holds_no_torch_and_counts_only_once(plan, tmp_path, forgetful):
+    """The estimate's line is what a dry run ends with."""
+    plan()
+    code = (
+        "import sys; from pipeline_src.study import estimate; from pipeline_src.study.plan import Plan;"
+        "print(estimate.line(Plan('params.yaml'))); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and "GPU hours" in done.stdout, done.stderr
+    counts = estimate.COUNTS.read_bytes()
+    code = f"import subprocess; subprocess.run = None; {code}"  # nothing is left to count
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert again.stdout == done.stdout and estimate.COUNTS.read_bytes() == counts
