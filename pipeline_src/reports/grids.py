@@ -70,8 +70,8 @@ class GridResults:
         values = [self._row(levels, method, fusion).get(f"{GAIN}_mean", np.nan) for levels in self.cells]
         return self.shaped(np.array(values, dtype=float))
 
-    def supported(self, method: str, fusion: str) -> np.ndarray:
-        """Whether the gain on each dataset remains after the correction, in the shape of `gains`."""
+    def significant(self, method: str, fusion: str) -> np.ndarray:
+        """Whether the gain on each dataset is significant after its correction, in the shape of `gains`."""
         rows = [self._row(levels, method, fusion) for levels in self.cells]
         return self.shaped(np.array([len(row) > 0 and significant(row, GAIN, self.confidence) for row in rows]))
 

@@ -38,9 +38,9 @@ def heatmaps(grid: GridResults) -> Iterator[Drawing]:
         with styled():
             figure, axes = panels(len(values), columns=4, size=size)
             for axis, (name, found) in zip(axes, values.items(), strict=True):
-                supported = grid.supported(shown[name], fusion)
+                significant = grid.significant(shown[name], fusion)
                 for at, value in np.ndenumerate(found):
-                    _draw(axis, at, float(value), reach, bool(supported[at]))
+                    _draw(axis, at, float(value), reach, bool(significant[at]))
                 axis.set(title=name, xlabel=across, ylabel=down)
                 axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
                 axis.set_xticks(range(len(columns)), columns)
@@ -66,18 +66,18 @@ def _caption(grid: GridResults, headroom: bool) -> str:
     return text + (f" Head-room: the ensemble of the models trained alone, less {BASELINE}." if headroom else "")
 
 
-def _draw(axis: Axes, at: tuple[int, ...], value: float, reach: float, supported: bool) -> None:
-    """One dataset's field: its colour, its number, and a frame if the difference is supported."""
+def _draw(axis: Axes, at: tuple[int, ...], value: float, reach: float, significant: bool) -> None:
+    """One dataset's field: its colour, its number, and a frame if the difference is significant."""
     from matplotlib.patches import Rectangle
 
     y, x = at
     color, opacity = (ABOVE if value > 0 else BELOW), DARKEST * abs(value) / reach
     if not np.isnan(value):
         axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, alpha=opacity, edgecolor="none"))
-    edge, width = (INK, 1.6) if supported else (PAPER, 1.2)
-    inset = 0.04 if supported else 0.0
+    edge, width = (INK, 1.6) if significant else (PAPER, 1.2)
+    inset = 0.04 if significant else 0.0
     side = 1 - 2 * inset
     corner = x - 0.5 + inset, y - 0.5 + inset
     axis.add_patch(Rectangle(corner, side, side, facecolor="none", edgecolor=edge, linewidth=width))
     text = NONE if np.isnan(value) else percent(value, sign=True)
-    axis.text(x, y, text, ha="center", va="center", fontsize=8, fontweight="bold" if supported else "normal")
+    axis.text(x, y, text, ha="center", va="center", fontsize=8, fontweight="bold" if significant else "normal")
