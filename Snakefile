@@ -93,7 +93,6 @@ include: "workflow/rules/fetch.smk"
 include: "workflow/rules/manifest.smk"
 include: "workflow/rules/cache.smk"
 include: "workflow/rules/train.smk"
-include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/aggregate.smk"
 
 
@@ -108,7 +107,6 @@ rule all:
     default_target: True
     input:
         rules.aggregate.output,
-        [run.record for run in plan.runs],
         [run.metrics for run in plan.runs],
 
 
@@ -127,5 +125,4 @@ rule features:
 
 rule runs:
     input:
-        [run.record for run in plan.runs],
         [run.metrics for run in plan.runs],

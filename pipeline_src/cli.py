@@ -4,6 +4,8 @@ A stage is given the path of its output, as the plan made from params.yaml names
 of a stage stay in its function: they are seconds, and no stage pays for another's.
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
 import os
@@ -11,12 +13,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pipeline_src.core import faults, progress
 from pipeline_src.core.errors import UserError, concealed
 from pipeline_src.training.interrupt import SIGNALS, StoppedError
 
 log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from pipeline_src.study.plan import Plan, Run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -195,26 +200,39 @@ def _cache(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    """Train the runs at the given record.json paths, in one process; they must share a cell."""
+    """Train the runs at the given record.json or metrics.json paths, in one process; they must share a cell.
+
+    Runs at metrics.json paths are evaluated, too. Where training is done already, only the evaluation is.
+    """
     started = time.time() - time.process_time()
     from pipeline_src.study import remains
     from pipeline_src.study.plan import Plan
+    from pipeline_src.study.runs import METRICS
     from pipeline_src.training.run import train
 
     plan = Plan(options.params)
-    runs = [plan.at("train", target) for target in options.target]
-    remains.make_way(plan, runs, "train")
-    train(runs, plan.params, started)
+    wanted = {target: target.endswith(f"/{METRICS}") for target in options.target}
+    runs = {target: plan.at("evaluate" if evaluated else "train", target) for target, evaluated in wanted.items()}
+    remains.make_way(plan, [*runs.values()], "train")
+    asked = train([*runs.values()], plan.params, started)
+    if any(wanted.values()):
+        if asked:
+            raise StoppedError(asked, "between training and evaluation")
+        _evaluated(plan, [run for target, run in runs.items() if wanted[target]])
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     """Evaluate the runs at the given metrics.json paths, in one process; they must share a cell."""
-    from pipeline_src.evaluation.run import evaluate
-    from pipeline_src.study import remains
     from pipeline_src.study.plan import Plan
 
     plan = Plan(options.params)
-    runs = [plan.at("evaluate", target) for target in options.target]
+    _evaluated(plan, [plan.at("evaluate", target) for target in options.target])
+
+
+def _evaluated(plan: Plan, runs: list[Run]) -> None:
+    from pipeline_src.evaluation.run import evaluate
+    from pipeline_src.study import remains
+
     remains.make_way(plan, runs, "evaluate")
     evaluate(runs, plan.params)
 

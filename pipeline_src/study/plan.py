@@ -191,10 +191,8 @@ class Plan:
                 return data.listed
             case "cache", Data() as data:
                 return [*(stem.with_suffix(".arrow") for stem in data.shards), data.manifest / "manifest.parquet"]
-            case "train", Run() as run:
-                return [*run.cell.data.files, *(other.record for other in run.requires.values())]
-            case "evaluate", Run() as run:
-                return [*run.cell.data.files, run.record]
+            case "evaluate", Run() as run:  # and "train": the job of metrics.json does both
+                return [*run.cell.data.files, *(other.metrics for other in run.requires.values())]
         return []
 
     @property

@@ -1,7 +1,8 @@
 """What is left of runs and tables whose files were deleted: found by looking, made again by the next `snakemake`.
 
-A record stands for a run, metrics.json for its evaluation, and the index for the tables. Each is written after the
-files that it stands for, so one of those can be missing only if somebody deleted it.
+A record stands for a trained run, metrics.json for its evaluation, and the index for the tables. Each is written after
+the files that it stands for, so one of those can be missing only if somebody deleted it. Snakemake knows metrics.json
+and the tables alone: the job that makes metrics.json trains the run where that is needed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def lost(run: Run) -> list[Path]:
 
 
 def lost_of_training(run: Run) -> list[Path]:
-    return [file for file in run.train_files if not file.exists()] if run.record.exists() else []
+    begun = run.record.exists() or run.metrics.exists()
+    return [file for file in run.train_files if not file.exists()] if begun else []
 
 
 def lost_of_evaluation(run: Run) -> list[Path]:
@@ -46,14 +48,11 @@ def again(plan: Plan) -> tuple[list[Path], list[Path]]:
     """(lost files, outputs that stand for them and must be made again) of a plan's runs and tables."""
     gone, outputs = [], []
     for run in plan.runs:
-        missing = lost(run)
-        gone += missing
-        if lost_of_training(run) and missing:
-            outputs.append(run.record)
-        if (missing or not run.record.exists()) and run.metrics.exists():
+        if missing := lost(run):
+            gone += missing
             outputs.append(run.metrics)
     gone += lost_tables(plan)
-    return gone, [*outputs, plan.index] if gone or outputs else []
+    return gone, [*outputs, plan.index] if gone else []
 
 
 def make_way(plan: Plan, runs: list[Run], stage: str) -> None:

@@ -92,8 +92,7 @@ class Resources(Section):
     manifest: Requests = Requests()
     extract: Requests = Requests()
     cache: Requests = Requests()
-    train: Requests = Requests()
-    evaluate: Requests = Requests()
+    train: Requests = Field(Requests(), description="training, and evaluation in the same job")
     aggregate: Requests = Requests()
 
     def resolved(self) -> "Resources":
@@ -110,12 +109,5 @@ def load(file: str | Path | None = None) -> Resources:
     file = Path(file or os.environ.get(RESOURCES) or SHIPPED)
     values, mistakes = yaml.read(file, Resources, "resources")
     resources = mistakes.checked(Resources, values, ())
-    if resources is not None:
-        resources = resources.resolved()
-        for name in ("gpu_model", "partition", "account", "constraint", "qos", "sbatch"):
-            train, evaluate = getattr(resources.train, name), getattr(resources.evaluate, name)
-            if train != evaluate and None not in (train, evaluate):
-                what = f"expected train's {train!r}, as both share jobs (group `cells`), but got {evaluate!r}"
-                mistakes.add(("evaluate", name), what)
     mistakes.raise_if_any()
-    return resources
+    return resources.resolved()

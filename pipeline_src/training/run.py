@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -46,8 +47,10 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 
 
-def train(runs: list[Run], params: Settings, process_started: float | None = None) -> None:
+def train(runs: list[Run], params: Settings, process_started: float | None = None) -> signal.Signals | None:
     """Train runs that share a cell (and so its cache and loaders). Finished ones are left alone, begun ones go on.
+
+    Returns the signal that asked to stop when the last run was all but done.
 
     `params` is the whole params file, of which only what changes no result is read here: device, memory and threads.
     `process_started` (Unix time) is when the process began, for the fixed cost in the first run's record.
@@ -57,7 +60,7 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
             _tidy(run)  # of a run that was killed after its last word
     runs = [run for run in runs if not run.record.exists()]
     if not runs:
-        return
+        return None
     cell = runs[0].cell
     device = devices.pick(params.training.device, params.resources.cells_per_gpu)
     devices.check_precision(device, cell.spec.training.precision)
@@ -82,6 +85,7 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
                 raise StoppedError(stop.asked, f"between two seeds, {run.label} done")
     if failed:
         raise failed[0]
+    return stop.asked
 
 
 def make_loaders(cache: Cache, modalities: Sequence[str], device: torch.device, params: Settings) -> dict[str, Loader]:

@@ -335,7 +335,8 @@ def test_neutral_modules_exist():
 
 
 def test_the_list_of_stages_is_the_rules_the_commands_and_the_resources():
-    assert tuple(name for name, field in Resources.model_fields.items() if name in STAGES) == STAGES
+    in_a_job_of_its_own = tuple(stage for stage in STAGES if stage != "evaluate")
+    assert tuple(name for name, field in Resources.model_fields.items() if name in STAGES) == in_a_job_of_its_own
     rules = {file.stem for file in (ROOT / "workflow/rules").glob("*.smk")}
-    assert rules | {"extract"} == set(STAGES)
+    assert rules | {"extract"} == set(in_a_job_of_its_own)
     assert Augmentation.affects == Training.affects == "train"

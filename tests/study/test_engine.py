@@ -92,23 +92,24 @@ def test_no_memory_of_snakemakes_is_asked_whatever_the_command_line(plan):
 
 def test_lost_files_are_asked_for_again_with_what_was_made_from_them(plan, capsys):
     finish(plan)
-    one, other = plan.runs[:2]
+    one, other, third, whole = plan.runs[:4]
     (one.folder / "weights.safetensors").unlink()
+    third.record.unlink()
     (other.evaluation / "predictions.parquet").unlink()
     made = workflow()
     inputs = engine.steer(made, plan)
     with pytest.raises(WorkflowError):
         made.execute()
-    asked = {one.record, one.metrics, other.metrics, plan.index}
+    asked = {one.metrics, other.metrics, third.metrics, plan.index}
     assert made.dag_settings.forcerun == set(map(str, asked))
-    assert "(2 in all)" in capsys.readouterr().err
-    assert inputs.kept(other.record).flags["ancient"] and not hasattr(inputs.kept(one.record), "flags")
-    pattern, (new, cache) = ("{folder}/record.json",), (plan.runs[2], list(map(str, one.cell.data.files)))
-    new.record.unlink()
-    assert inputs.of({"folder": other.folder}, "train", pattern) == []
-    assert inputs.of({"folder": one.folder}, "train", pattern) == cache
-    assert inputs.of({"folder": new.folder}, "train", pattern) == cache
-    assert inputs.of({"folder": "unknown"}, "train", pattern) == []  # its job says what it is
+    assert "(3 in all)" in capsys.readouterr().err
+    assert inputs.kept(whole.metrics).flags["ancient"] and not hasattr(inputs.kept(one.metrics), "flags")
+    pattern, (new, cache) = ("{folder}/metrics.json",), (plan.runs[4], list(map(str, one.cell.data.files)))
+    new.metrics.unlink()
+    assert inputs.of({"folder": whole.evaluation}, "evaluate", pattern) == []
+    assert inputs.of({"folder": one.evaluation}, "evaluate", pattern) == cache
+    assert inputs.of({"folder": new.evaluation}, "evaluate", pattern) == cache
+    assert inputs.of({"folder": "unknown"}, "evaluate", pattern) == []  # its job says what it is
 
 
 def test_what_a_run_had_goes_before_it_is_trained_again(plan):

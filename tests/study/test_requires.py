@@ -70,8 +70,7 @@ def test_a_run_requires_the_runs_of_its_seed_and_the_records_of_those_are_its_in
     needs("audio", None)
     plan = plan()
     for run in plan.runs:
-        cache, read = run.cell.data.files, plan.inputs("train", str(run.record))
-        assert plan.inputs("evaluate", str(run.metrics)) == [*cache, run.record]
+        cache, read = run.cell.data.files, plan.inputs("evaluate", str(run.metrics))
         if run.cell.method != "pmr":
             assert run.requires == {} and read == cache
             continue
@@ -79,7 +78,7 @@ def test_a_run_requires_the_runs_of_its_seed_and_the_records_of_those_are_its_in
         assert audio in plan.runs and joint in plan.runs
         assert (audio.seed, joint.seed) == (run.seed, run.seed)
         assert (audio.cell.method, joint.cell.fusion) == ("audio-only", run.cell.fusion)
-        assert read == [*cache, audio.record, joint.record]
+        assert read == [*cache, audio.metrics, joint.metrics]
         assert run.cell.spec.record()["requires"] == {"teacher-audio": audio.cell.fp, "teacher-None": joint.cell.fp}
 
 

@@ -18,7 +18,6 @@ cells_per_gpu: 1
 default: {threads: 1, mem_mb: 4000, runtime: 60, account: lab, partition: cpu}
 extract: {runtime: 240}
 train: {gpu: 1, partition: gpu, max_runtime: 100, sbatch: --signal=TERM@120}
-evaluate: {partition: gpu}
 """
 
 
@@ -75,11 +74,7 @@ def test_a_retry_asks_for_more_memory_and_time_up_to_the_set_most(loaded):
         ("extract: {runtime", "extract: {runtme", "3: extract.runtme: unknown key; did you mean 'runtime'? (known: "),
         ("extract:", "extrct:", "3: extrct: unknown key; did you mean 'extract'? (known: "),
         ("240", "4 h", '3: extract.runtime: expected a valid integer, but got "4 h"'),
-        (
-            "evaluate: {partition: gpu}",
-            "evaluate: {}",
-            "5: evaluate.partition: expected train's 'gpu', as both share jobs (group `cells`), but got 'cpu'",
-        ),
+        ("train:", "evaluate:", "4: evaluate: unknown key; did you mean "),
         ("240", "0", "3: extract.runtime: expected greater than or equal to 1, but got 0"),
         ("threads: 1, ", "", "2: default: expected at least threads, mem_mb and runtime, but got {"),
         (VALID, "", " expected sections (cells_per_gpu, default, "),

@@ -22,7 +22,7 @@ from tests.workflow.small import ROOT, kill, snakemake, start, write_params
 CLUSTER = ROOT / "slurm/toy/cluster"
 STATE = Path("/run/counterpoise-toy-cluster")
 PROFILE = ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "1")
-PARTITIONS = {"default": {"partition": "cpu"}, "train": {"partition": "gpu"}, "evaluate": {"partition": "gpu"}}
+PARTITIONS = {"default": {"partition": "cpu"}, "train": {"partition": "gpu"}}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_both_nodes_train_and_only_who_needs_one_asks_for_a_gpu(finished):
     trained = [job for job in jobs if job["Comment"].startswith("rule_cells")]
     assert {job["NodeList"] for job in trained} == {"gpu1", "gpu2"}
     assert {(job["TresPerJob"], job["Partition"]) for job in trained} == {("gres:gpu:1", "gpu")}
-    assert sorted(job["TimeLimit"] for job in trained) == ["02:20:00"] * 3  # six runs, two to a job
+    assert sorted(job["TimeLimit"] for job in trained) == ["02:00:00"] * 3  # six runs, two to a job
     others = [job for job in jobs if job not in trained]
     assert sorted(job["Comment"].split("_")[1] for job in others) == ["cache", "extract", "manifest"]
     assert not any("gpu" in job.get(field, "") for job in others for field in ("TRES", "TresPerJob", "TresPerNode"))

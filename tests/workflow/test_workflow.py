@@ -76,7 +76,7 @@ def test_splits_share_no_writer_and_no_voice(finished):
 
 
 def test_every_rule_leaves_a_log_and_a_benchmark(finished):
-    for rule in ("fetch", "manifest", "extract", "cache", "train", "evaluate", "aggregate"):
+    for rule in ("fetch", "manifest", "extract", "cache", "train", "aggregate"):
         assert any(finished.glob(f"logs/{rule}/**/*.log")), rule
         benchmarks = list(finished.glob(f"logs/{rule}/**/*.tsv"))
         assert benchmarks and all(pd.read_csv(f, sep="\t").s.gt(0).all() for f in benchmarks), rule
@@ -97,12 +97,12 @@ def test_nothing_to_do_whatever_the_file_times_and_without_snakemakes_memory(stu
     [
         ({"resources": {"train": {"mem_mb": 5000}}}, {}),
         ({"reporting": {"confidence": 0.9}}, {"aggregate": 1}),
-        ({"evaluation": {"probe_c": 0.1}}, {"evaluate": 6, "aggregate": 1}),
-        ({"model": {"encoders": {"visual": {"width": 5}}}}, {"train": 4, "evaluate": 4, "aggregate": 1}),
-        ({"study": {"fusions": ["concat", "sum"]}}, {"train": 2, "evaluate": 2, "aggregate": 1}),
+        ({"evaluation": {"probe_c": 0.1}}, {"train": 6, "aggregate": 1}),
+        ({"model": {"encoders": {"visual": {"width": 5}}}}, {"train": 4, "aggregate": 1}),
+        ({"study": {"fusions": ["concat", "sum"]}}, {"train": 2, "aggregate": 1}),
         (
             {"recipes": {"av-digits-2": {"audio": {"bins": 32}}}},
-            {"extract": 2, "cache": 1, "train": 6, "evaluate": 6, "aggregate": 1},
+            {"extract": 2, "cache": 1, "train": 6, "aggregate": 1},
         ),
     ],
 )
@@ -216,7 +216,7 @@ def test_another_resources_file_is_named_on_the_command_line(tmp_path):
 
 
 def test_only_registered_names_are_wildcards(study):
-    run = next(study.glob("results/runs/*/*/concat/joint-*/seed0/record.json")).relative_to(study)
+    run = next(study.glob("results/runs/*/*/concat/joint-*/seed0/*/metrics.json")).relative_to(study)
     for wrong in ("conat/joint", "concat/jiont"):
         output = snakemake(study, "-n", str(run).replace("concat/joint", wrong), succeeds=False)
         assert "MissingRuleException" in output

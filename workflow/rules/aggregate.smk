@@ -1,6 +1,5 @@
 rule aggregate:
     input:
-        [inputs.kept(run.record) for run in plan.runs],
         [inputs.kept(run.metrics) for run in plan.runs],
     output:
         index=plan.index,
