@@ -14,9 +14,8 @@ from pipeline_src.study.plan import Plan
 def main() -> int:
     """Run a benchmark; 2, with one line on standard error, if it cannot be measured here."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "what", choices=["loader", "methods", "cards", "extract", "scale", "start", "first_step", "report"]
-    )
+    every = ["loader", "methods", "cards", "extract", "scale", "start", "first_step", "report", "statistics"]
+    parser.add_argument("what", choices=every)
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=2400, help="of scale, generated; default: %(default)s")
     options = parser.parse_args()
@@ -43,6 +42,10 @@ def _run(options: argparse.Namespace) -> None:
 
         print(cards.cards(), end="")
         return None
+    if options.what == "statistics":
+        from benchmarks import statistics
+
+        return statistics.measure()
     if options.what == "methods":
         from benchmarks import methods
 
