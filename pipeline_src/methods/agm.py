@@ -32,7 +32,6 @@ from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, Quantity, WindowParams, methods
-from pipeline_src.models.base import fusion_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,14 +103,7 @@ class AGM(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        count = len(setting.modalities)
-        if count < 2:
-            return f"expected two modalities or more, but got {count}"
-        if setting.task != "classification":
-            return f"expected task classification, as it needs classes, but got {setting.task}"
-        if fusion_facts(setting.fusion).taps:
-            return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
-        return params.beyond(setting.epochs)
+        return setting.lacks(modalities=2, classes=True, no_taps=True) or params.beyond(setting.epochs)
 
     @classmethod
     def extension(cls, params: MethodParams, setting: Setting) -> str | None:

@@ -71,11 +71,7 @@ class AMCo(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if setting.task != "classification":
-            return f"expected task classification, as it needs classes, but got {setting.task}"
-        if not setting.additive:
-            return f"expected a fusion that is a sum over modalities, but got {setting.fusion!r}"
-        return setting.fewer_than(2)
+        return setting.lacks(modalities=2, classes=True, additive=True)
 
     @classmethod
     def extension(cls, params: AMCoParams, setting: Setting) -> str | None:

@@ -24,7 +24,6 @@ from pydantic import Field
 
 from pipeline_src.methods.alternating import FUSION, Alternating
 from pipeline_src.methods.base import Batch, Context, Method, MethodParams, Quantity, Setting, methods
-from pipeline_src.models.base import fusion_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,17 +58,14 @@ class AMST(Alternating):
 
     @classmethod
     def refuses(cls, params: AMSTParams, setting: Setting) -> str | None:
-        facts, names = fusion_facts(setting.fusion), ", ".join(setting.modalities)
+        names = ", ".join(setting.modalities)
         if params.mode == "alternating" and setting.fusion != FUSION:
             return f"expected fusion {FUSION}, one classifier for all modalities, but got {setting.fusion!r}"
-        if facts.writes:
-            return f"expected a fusion that leaves hidden states alone, but got {setting.fusion!r}"
-        unknown = params.period.keys() - set(setting.modalities)
-        if unknown and "period" in params.model_fields_set:
-            return f"expected periods of {names}, but got {', '.join(sorted(unknown))}"
+        if "period" in params.model_fields_set and (why := setting.unknown("periods", params.period)):
+            return why
         if all(params.period.get(m, 1) > 1 for m in setting.modalities):
             return f"expected a period of 1 for one of {names}, so that no epoch is empty, but got none"
-        return setting.fewer_than(2)
+        return setting.lacks(modalities=2, no_writes=True)
 
     def due(self, ctx: Context) -> list[str]:
         return [m for m in ctx.model.modalities if ctx.epoch % self.params.period.get(m, 1) == 0]

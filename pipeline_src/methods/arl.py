@@ -86,10 +86,7 @@ class ARL(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if setting.task != "classification":
-            return f"expected task classification, as it needs classes, but got {setting.task}"
-        count = len(setting.modalities)
-        return None if count > 1 else f"expected two modalities or more, but got {count}"
+        return setting.lacks(modalities=2, classes=True)
 
     @classmethod
     def extension(cls, params: MethodParams, setting: Setting) -> str | None:

@@ -5,7 +5,7 @@ Nothing here imports torch, so that params.yaml and the grid are read without it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
 from pipeline_src.methods.context import Batch, Context, Phase
-from pipeline_src.models.base import Output, fusions
+from pipeline_src.models.base import Output, fusion_facts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -115,15 +115,41 @@ class Setting(NamedTuple):
     epochs: int
     task: str = "classification"  # of the dataset
 
-    def fewer_than(self, least: int) -> str | None:
-        """What to say of fewer modalities than a method needs, or None."""
-        count, words = len(self.modalities), {2: "two modalities", 3: "three modalities"}
-        return f"expected {words.get(least, f'{least} modalities')} or more, but got {count}" if count < least else None
+    def lacks(
+        self,
+        modalities: int = 1,
+        classes: bool = False,
+        additive: bool = False,
+        linear: bool = False,
+        no_taps: bool = False,
+        no_writes: bool = False,
+    ) -> str | None:
+        """What to say if a method cannot work here that needs so many `modalities`, a task with `classes`, or a fusion
+        with such facts: `no_taps`, it uses no hidden states, and `no_writes`, it changes none. None if it can.
+        """
+        count, facts = len(self.modalities), fusion_facts(self.fusion)
+        words = {2: "two modalities", 3: "three modalities"}.get(modalities, f"{modalities} modalities")
+        fusion = repr(self.fusion)
+        needs = (
+            (count >= modalities, f"{words} or more", count),
+            (not classes or self.task == "classification", "task classification, as it needs classes", self.task),
+            (not additive or facts.additive, "a fusion that is a sum over modalities", fusion),
+            (not linear or facts.linear, "a fusion that is linear in each modality (concat, sum)", fusion),
+            (not no_taps or not facts.taps, "a fusion of features alone", f"{fusion}, which uses hidden states"),
+            (not no_writes or not facts.writes, "a fusion that leaves hidden states alone", fusion),
+        )
+        return next((f"expected {what}, but got {got}" for met, what, got in needs if not met), None)
+
+    def unknown(self, what: str, named: Iterable[str], others: tuple[str, ...] = ()) -> str | None:
+        """What to say of names, of `what` in params.yaml, that are no modalities (nor `others`); else None."""
+        names = (*self.modalities, *others)
+        wrong = sorted(set(named) - set(names))
+        return f"expected {what} of {', '.join(names)}, but got {', '.join(wrong)}" if wrong else None
 
     @property
     def additive(self) -> bool:
         """Whether the fusion is a sum over modalities."""
-        return bool(fusions.facts(self.fusion).get("additive", False))
+        return fusion_facts(self.fusion).additive
 
 
 class Method:

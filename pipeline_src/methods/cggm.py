@@ -85,9 +85,7 @@ class CGGM(Classifiers):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if setting.task != "classification":
-            return f"expected task classification, as it needs accuracies, but got {setting.task}"
-        return setting.fewer_than(2)
+        return setting.lacks(modalities=2, classes=True)
 
     @classmethod
     def extension(cls, params: MethodParams, setting: Setting) -> str | None:

@@ -22,7 +22,6 @@ from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
-from pipeline_src.models.base import fusion_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,14 +53,7 @@ class CML(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if setting.task != "classification":
-            return f"expected task classification, as it needs classes, but got {setting.task}"
-        count = len(setting.modalities)
-        if count < 2:
-            return f"expected two modalities or more, but got {count}"
-        if fusion_facts(setting.fusion).taps:
-            return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
-        return None
+        return setting.lacks(modalities=2, classes=True, no_taps=True)
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         features, model = output.features, ctx.model

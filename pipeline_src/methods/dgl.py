@@ -20,7 +20,6 @@ from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, MethodParams, Output, Quantity, methods
-from pipeline_src.models.base import fusion_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,9 +43,7 @@ class DGL(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if fusion_facts(setting.fusion).taps:
-            return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
-        return None
+        return setting.lacks(no_taps=True)
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         model = ctx.model

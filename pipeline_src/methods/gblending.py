@@ -41,7 +41,6 @@ from pipeline_src.core.lazy import torch
 from pipeline_src.core.seeding import seed_of
 from pipeline_src.methods.base import MethodParams, Phase, Quantity, Requirement, methods
 from pipeline_src.methods.classifiers import Classifiers
-from pipeline_src.models.base import fusion_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -110,16 +109,13 @@ class GBlending(Classifiers):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if why := setting.fewer_than(2):
+        if why := setting.lacks(modalities=2, no_writes=True):
             return why
         if JOINT in setting.modalities:
             return f"expected modalities of another name than {JOINT!r}, the name of the joint output, but got it"
-        if fusion_facts(setting.fusion).writes:
-            return f"expected a fusion that leaves hidden states alone, but got {setting.fusion!r}"
-        outputs = (*setting.modalities, JOINT)
         if params.weights is not None:
-            if unknown := params.weights.keys() - set(outputs):
-                return f"expected weights of {', '.join(outputs)}, but got {', '.join(sorted(unknown))}"
+            if why := setting.unknown("weights", params.weights, (JOINT,)):
+                return why
             if not any(params.weights.values()):
                 return "expected a weight above 0, but got none"
         elif params.mode == "online" and params.super_epoch > setting.epochs:

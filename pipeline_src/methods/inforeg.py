@@ -95,11 +95,9 @@ class InfoReg(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if why := setting.fewer_than(2):
-            return why
-        if isinstance(params.beta, dict) and (unknown := params.beta.keys() - set(setting.modalities)):
-            return f"expected beta of {', '.join(setting.modalities)}, but got {', '.join(sorted(unknown))}"
-        return None
+        return setting.lacks(modalities=2) or (
+            setting.unknown("beta", params.beta) if isinstance(params.beta, dict) else None
+        )
 
     @classmethod
     def extension(cls, params: MethodParams, setting: Setting) -> str | None:

@@ -64,12 +64,7 @@ class LearningRates(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        count = len(setting.modalities)
-        if count < 2:
-            return f"expected two modalities or more, but got {count}"
-        if fusion_facts(setting.fusion).taps:
-            return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
-        return None
+        return setting.lacks(modalities=2, no_taps=True)
 
     def rates(self, ctx: Context) -> dict[str, float]:
         """The factor of each modality in this epoch; 0 for one that is finished."""
@@ -115,9 +110,7 @@ class MSLR(LearningRates):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if unknown := params.initial.keys() - set(setting.modalities):
-            return f"expected rates of {', '.join(setting.modalities)}, but got {', '.join(sorted(unknown))}"
-        return super().refuses(params, setting)
+        return setting.unknown("rates", params.initial) or super().refuses(params, setting)
 
     def __init__(self, params: MethodParams) -> None:
         super().__init__(params)

@@ -121,14 +121,9 @@ class MCR(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if setting.task != "classification":
-            return f"expected task classification, as it needs classes, but got {setting.task}"
-        if why := setting.fewer_than(2):
+        if why := setting.lacks(modalities=2, classes=True, no_taps=True):
             return why
-        facts = fusion_facts(setting.fusion)
-        if facts.taps:
-            return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
-        if params.bias == "released" and not facts.linear:
+        if params.bias == "released" and not fusion_facts(setting.fusion).linear:
             return f"expected a linear fusion with bias: released, but got {setting.fusion!r}"
         return None
 

@@ -104,7 +104,7 @@ class MLA(Alternating):
             return f"expected task classification for weights by entropy, but got {setting.task}"
         if params.fusion == "fixed" and set(params.weights) != set(setting.modalities):
             return f"expected weights of {', '.join(setting.modalities)}, but got {', '.join(params.weights) or 'none'}"
-        return setting.fewer_than(2)
+        return setting.lacks(modalities=2)
 
     def __init__(self, params: MLAParams):
         super().__init__(params)

@@ -19,7 +19,6 @@ from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, MethodParams, methods
-from pipeline_src.models.base import fusion_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,9 +48,7 @@ class MMCosine(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if not fusion_facts(setting.fusion).linear:
-            return f"expected a fusion that is linear in each modality (concat, sum), but got {setting.fusion!r}"
-        return None
+        return setting.lacks(linear=True)
 
     def unimodal(self, model: MultimodalModel, features: Features) -> dict[str, Tensor]:
         weights = model.fusion.weights()

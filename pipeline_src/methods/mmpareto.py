@@ -31,7 +31,6 @@ from pydantic import Field
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import MethodParams, Quantity, methods
 from pipeline_src.methods.classifiers import Classifiers
-from pipeline_src.models.base import fusion_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,9 +100,7 @@ class MMPareto(Classifiers):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if fusion_facts(setting.fusion).writes:
-            return f"expected a fusion that leaves hidden states alone, but got {setting.fusion!r}"
-        return None
+        return setting.lacks(no_writes=True)
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         return super().loss(ctx, output, batch) | self.unimodal_losses(ctx, output, batch)

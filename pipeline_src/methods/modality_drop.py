@@ -20,7 +20,6 @@ from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
-from pipeline_src.models.base import fusion_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,14 +61,9 @@ class ModalityDrop(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        count = len(setting.modalities)
-        if count < 2:
-            return f"expected two modalities or more, but got {count}"
-        if isinstance(params.probability, dict) and (unknown := params.probability.keys() - set(setting.modalities)):
-            return f"expected probabilities of {', '.join(setting.modalities)}, but got {', '.join(sorted(unknown))}"
-        if fusion_facts(setting.fusion).taps:
-            return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
-        return None
+        if isinstance(params.probability, dict) and (why := setting.unknown("probabilities", params.probability)):
+            return why
+        return setting.lacks(modalities=2, no_taps=True)
 
     def on_features(self, ctx: Context, features: Features, batch: Batch) -> tuple[Mapping[str, Tensor], Tensor | None]:
         q = self.params.probability

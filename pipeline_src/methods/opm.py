@@ -124,7 +124,7 @@ class OPM(Method):
 
     @classmethod
     def refuses(cls, params: OPMParams, setting: Setting) -> str | None:
-        if why := setting.fewer_than(2):
+        if why := setting.lacks(modalities=2):
             return why
         if params.warmup_epochs >= setting.epochs:
             return f"expected warmup_epochs below training.epochs = {setting.epochs}, but got {params.warmup_epochs}"

@@ -230,11 +230,7 @@ class PMR(Method):
 
     @classmethod
     def refuses(cls, params: PMRParams, setting: Setting) -> str | None:
-        if why := setting.fewer_than(2):
-            return why
-        if setting.task != "classification":
-            return f"expected task classification, as it needs classes, but got {setting.task}"
-        return params.beyond(setting.epochs)
+        return setting.lacks(modalities=2, classes=True) or params.beyond(setting.epochs)
 
     @classmethod
     def extension(cls, params: PMRParams, setting: Setting) -> str | None:

@@ -106,14 +106,12 @@ class ReconBoost(Method):
 
     @classmethod
     def refuses(cls, params: ReconBoostParams, setting: Setting) -> str | None:
-        if setting.task != "classification":
-            return f"expected task classification, as it needs classes, but got {setting.task}"
-        if not setting.additive:
-            return f"expected a fusion that is a sum over modalities, but got {setting.fusion!r}"
+        if why := setting.lacks(modalities=2, classes=True, additive=True):
+            return why
         least = len(setting.modalities) * (params.boost + params.rectify)
         if setting.epochs < least:
             return f"expected training.epochs of at least {least}, a stage of each modality, but got {setting.epochs}"
-        return setting.fewer_than(2)
+        return None
 
     @classmethod
     def extension(cls, params: ReconBoostParams, setting: Setting) -> str | None:

@@ -166,8 +166,8 @@ class Relearning(Method):
 
     @classmethod
     def refuses(cls, params: RelearningParams, setting: Setting) -> str | None:
-        if setting.task != "classification":
-            return f"expected task classification, as it needs classes, but got {setting.task}"
+        if why := setting.lacks(classes=True):
+            return why
         least = params.every + 2  # `every` counts from 0, and an epoch must follow
         if setting.epochs < least:
             return f"expected training.epochs of {least} or more with every: {params.every}, but got {setting.epochs}"

@@ -59,13 +59,11 @@ class TCMax(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        if setting.task != "classification":
-            return f"expected task classification, as it needs classes, but got {setting.task}"
+        if why := setting.lacks(classes=True, no_taps=True):
+            return why
         count = len(setting.modalities)
         if not setting.additive and count != 2:
             return f"expected two modalities for a fusion that is no sum, {setting.fusion!r}, but got {count}"
-        if fusion_facts(setting.fusion).taps:
-            return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
         return None
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ class UMT(Method):
 
     @classmethod
     def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
-        return setting.fewer_than(2)
+        return setting.lacks(modalities=2)
 
     @classmethod
     def extension(cls, params: MethodParams, setting: Setting) -> str | None:

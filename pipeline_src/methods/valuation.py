@@ -38,7 +38,6 @@ from pydantic import Field
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.agm import shapley
 from pipeline_src.methods.base import Batch, Context, Method, MethodParams, Quantity, Setting, methods
-from pipeline_src.models.base import fusion_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,11 +106,9 @@ class Valuation(Method):
 
     @classmethod
     def refuses(cls, params: ValuationParams, setting: Setting) -> str | None:
-        if fusion_facts(setting.fusion).taps:
-            return f"expected a fusion of features alone, but got {setting.fusion!r}, which uses hidden states"
         if params.warm_up >= setting.epochs:
             return f"expected warm_up below training.epochs = {setting.epochs}, but got {params.warm_up}"
-        return setting.fewer_than(2)
+        return setting.lacks(modalities=2, no_taps=True)
 
     @classmethod
     def extension(cls, params: ValuationParams, setting: Setting) -> str | None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline_src.evaluation import run as evaluation
-from pipeline_src.methods.base import Method, Phase, Requirement, methods
+from pipeline_src.methods.base import Method, Phase, Requirement, Setting, methods
 from pipeline_src.training import run as training
 from pipeline_src.training.interrupt import Stop
 from pipeline_src.training.loader import Loader
@@ -340,3 +340,28 @@ def test_a_method_that_requires_says_so():
 
 def test_what_the_tests_register_is_not_there_for_users():
     assert not [name for name in methods if name.startswith("test_")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "needs", "why"),
+    [
+        (Setting(("a",), "concat", 1), {"modalities": 2}, "expected two modalities or more, but got 1"),
+        (Setting(("a",), "concat", 1), {"modalities": 4}, "expected 4 modalities or more, but got 1"),
+        (Setting(("a",), "concat", 1, "regression"), {"classes": True}, "expected task classification, as it needs "),
+        (Setting(("a", "b"), "film", 1), {"additive": True}, "expected a fusion that is a sum over modalities, but "),
+        (Setting(("a", "b"), "film", 1), {"linear": True}, "expected a fusion that is linear in each modality (con"),
+        (Setting(("a", "b"), "mmtm", 1), {"no_taps": True}, "expected a fusion of features alone, but got 'mmtm', w"),
+        (Setting(("a", "b"), "mmtm", 1), {"no_writes": True}, "expected a fusion that leaves hidden states alone, "),
+    ],
+)
+def test_what_a_setting_lacks_is_said_and_only_that(asked, needs, why):
+    assert asked.lacks(**needs).startswith(why)
+    assert asked.lacks() is None
+    everything = {"modalities": 2, **dict.fromkeys(("classes", "additive", "linear", "no_taps", "no_writes"), True)}
+    assert Setting(("a", "b"), "concat", 1).lacks(**everything) is None
+
+
+def test_names_that_are_no_modalities_are_said():
+    asked = Setting(("a", "b"), "concat", 1)
+    assert asked.unknown("rates", {"c": 1, "b": 2}) == "expected rates of a, b, but got c"
+    assert asked.unknown("rates", ["b", "joint"], ("joint",)) is None
