@@ -219,6 +219,7 @@ class Method:
         """Rows (N',) int64 of train that the coming pass visits, repeats allowed; None: each once.
 
         Called before each pass, and again when a run goes on within one: it may depend on what `state_dict` holds only.
+        A last batch of one sample joins the one before, as in every pass.
         `batch.position` (B,) says where in the list a batch's samples are, for what the method knows of each visit.
         """
         return None
@@ -232,6 +233,8 @@ class Method:
             features = features.replaced(changed)
             if kept is not None:
                 features, batch = features.rows(kept), batch.rows(kept)
+                if not len(batch.label):  # nothing to learn from, and no mean loss
+                    return
             output = Output(features, self.logits(ctx.model, features))
             losses = self.loss(ctx, output, batch)
         for name, value in losses.items():
@@ -241,7 +244,10 @@ class Method:
         ctx.update()
 
     def on_features(self, ctx: Context, features: Features, batch: Batch) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        """Between encoders and fusion: features {m: (B, D_m)} in and out; the rows kept (B,) bool, or None for all."""
+        """Between encoders and fusion: features {m: (B, D_m)} in and out; the rows kept (B,) bool, or None for all.
+
+        A batch of which no row is kept ends here, without an update.
+        """
         return features, None
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:

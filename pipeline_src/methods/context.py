@@ -66,7 +66,7 @@ class Context:
     step              optimiser steps so far
     task              what a label is: loss, confidence of the truth, whether a prediction is right
     classes           number C of classes
-    batch_size        samples of a training batch; the last of a pass has what is left
+    batch_size        samples of a training batch; the last of a pass has what is left, or one more
     seed              of the run
     rng, device_rng   the method's own generators, on the CPU and on the model's device: new in each epoch, so that no
                       method shifts the order of batches

@@ -21,8 +21,6 @@ What the authors' code does (Valuate-and-Enhance-Multimodal-Cooperation): the eq
 are its own; the general c is the paper's (recalled). It draws the part of the samples with replacement, here without.
 No script of it runs as released, so that no figure of it can be traced to it. Ours for more than two modalities
 [extension]: the copies by the rule above, and that the strongest modality alone is dropped.
-
-Where copies would leave a last batch of one sample, which batch normalisation cannot train on, the last is left out.
 Epochs get longer: the number of samples of the next one is in metrics.jsonl as `visits`, next to shapley/m, the
 mean of c_m,i.
 """
@@ -141,8 +139,6 @@ class Valuation(Method):
             self.rows, self.kept = resample(contribution)
         else:
             self.rows, self.kept = redraw(mean, count, p.alpha, p.shape, ctx.device_rng)
-        if count < len(self.rows) and len(self.rows) % ctx.batch_size == 1:
-            self.rows, self.kept = self.rows[:-1], self.kept[:-1]
         for m, value in zip(ctx.model.modalities, mean, strict=True):
             ctx.log(f"shapley/{m}", value)
         ctx.log("visits", len(self.rows))

@@ -14,6 +14,14 @@ from pipeline_src.methods.base import Batch
 PREFETCH = 3  # batches read ahead: one being used, one waiting, one being read
 
 
+def sizes(count: int, batch_size: int, least: int = 1) -> list[int]:
+    """How many samples each batch of `count` has, as `Loader.batches` describes it."""
+    full, rest = divmod(count, batch_size)
+    if full and rest < least:
+        return [batch_size] * (full - 1) + [batch_size + rest]
+    return [batch_size] * full + [rest] * (rest > 0)
+
+
 class Loader:
     """The clips of one split, on the device in the cache's own types; `Transform` makes them the model's input.
 
@@ -33,15 +41,22 @@ class Loader:
         return len(self.rows)
 
     def batches(
-        self, batch_size: int, order: Tensor | None = None, first: int = 0, samples: Tensor | None = None
+        self,
+        batch_size: int,
+        order: Tensor | None = None,
+        first: int = 0,
+        samples: Tensor | None = None,
+        least: int = 1,
     ) -> Iterator[Batch]:
         """Batches of the rows `samples` (N,), repeats allowed (default: every row once, ascending), in the order of
-        `order`, positions in `samples` (default: ascending). The last batch may be smaller, none is dropped.
+        `order`, positions in `samples` (default: ascending). The last batch may be smaller, none is dropped; if it had
+        fewer than `least` samples, they are in the batch before.
 
         Starts with batch number `first`, of a pass that goes on.
         """
-        count = len(self) if samples is None else len(samples)
-        parts = (torch.arange(count) if order is None else order).split(batch_size)[first:]
+        if order is None:
+            order = torch.arange(len(self) if samples is None else len(samples))
+        parts = order.split(sizes(len(order), batch_size, least))[first:]
         pairs = [(part, part if samples is None else samples[part]) for part in parts]
         yield from self._index(pairs) if self.resident is not None else self._stream(pairs)
 

@@ -17,9 +17,11 @@ from pipeline_src.methods.base import Context, Phase
 from pipeline_src.models.multimodal import MultimodalModel
 from pipeline_src.training import device as devices
 from pipeline_src.training.assemble import assemble
-from pipeline_src.training.loader import Loader
+from pipeline_src.training.loader import Loader, sizes
 from pipeline_src.training.spec import RunSpec
 from pipeline_src.training.transform import Transform
+
+LEAST = 2  # samples of a training batch
 
 
 @dataclass
@@ -126,9 +128,10 @@ class Trainer:
         order = torch.randperm(count, generator=generator(self.seed, "order", at.epoch))
         if at.batch == 0:
             self.augment = {m: generator(self.seed, "augment", m, at.epoch, at.phase) for m in self.modalities}
-        ctx.batches = -(-count // size)
+        # Batch normalisation has nothing to normalise by in a batch of one sample, and fails where a map is one pixel.
+        ctx.batches = len(sizes(count, size, LEAST))
         self.model.train()
-        with closing(loader.batches(size, order, at.batch, samples)) as batches:
+        with closing(loader.batches(size, order, at.batch, samples, LEAST)) as batches:
             for batch in batches:
                 ctx.batch = at.batch
                 self.method.step(ctx, batch._replace(inputs=self.transform(batch.inputs, self.augment)))

@@ -1,6 +1,7 @@
 """What a method may do with its step, each ability by a small method of its own, resumed bit for bit in both passes."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from pipeline_src.training import run as training
 from pipeline_src.training.interrupt import Stop
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import SPLITS, SyntheticCache, setting, spec, stand_ins
+from tests.synthetic import SPLITS, SyntheticCache, encoder, setting, spec, stand_ins
 from tests.training import killed
 
 CPU = torch.device("cpu")
@@ -365,3 +366,46 @@ def test_names_that_are_no_modalities_are_said():
     asked = Setting(("a", "b"), "concat", 1)
     assert asked.unknown("rates", {"c": 1, "b": 2}) == "expected rates of a, b, but got c"
     assert asked.unknown("rates", ["b", "joint"], ("joint",)) is None
+
+
+@methods.register("test_nine")
+class Nine(Method):
+    """Visits nine samples: a batch of eight, and one more."""
+
+    def samples(self, ctx):
+        return torch.arange(9)
+
+
+@methods.register("test_dropping")
+class Dropping(Method):
+    """Drops every row of the first batch, and all but one of the second."""
+
+    def on_features(self, ctx, features, batch):
+        return features, torch.arange(len(batch.label)) < ctx.batch
+
+
+def with_maps_of_one_pixel(method: str, train: int) -> Trainer:
+    """A run whose encoders end in maps of one pixel, which batch normalisation cannot train on one sample of."""
+    cache = SyntheticCache(2, splits=SPLITS | {"train": train})
+    what = spec(cache, "concat", method)
+    deep = {m: encoder("resnet", width=4, depth=[1] * 6) for m in cache.modalities}
+    loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=True) for s in ("train", "val", "test")}
+    return Trainer(replace(what, encoders=deep), 0, cache, loaders, CPU)
+
+
+@pytest.mark.parametrize(("method", "train", "batches"), [("joint", 25, 3), ("joint", 9, 1), ("test_nine", 26, 1)])
+def test_no_training_batch_has_one_sample(method, train, batches):
+    run = with_maps_of_one_pixel(method, train)
+    row = run.epoch(0)
+    assert torch.isfinite(torch.tensor(row["loss"]))
+    assert (run.at.batch, run.context.batches, run.context.step) == (0, batches, batches)
+    one = next(run.loaders["train"].batches(1))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):  # else this test would show nothing
+        run.method.step(run.context, one._replace(inputs=run.transform(one.inputs)))
+
+
+def test_a_batch_of_which_no_row_is_kept_changes_nothing():
+    run = trainer("test_dropping")
+    row = run.epoch(0)
+    assert run.context.step == 3 and run.context.counts["loss"] == 3, "of four batches"
+    assert torch.isfinite(torch.tensor(row["loss"]))

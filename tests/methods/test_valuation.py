@@ -129,18 +129,6 @@ def test_an_epoch_visits_what_was_listed_with_these_features_zero():
     assert sorted(seen) == listed and len(seen) == logged["visits"] > 26
 
 
-def test_copies_leave_no_batch_of_one_sample(monkeypatch):
-    """26 samples and 7 copies are 33, in batches of 8: the last copy is left out."""
-    run = trainer("valuation", {"warm_up": 1})
-    contribution = torch.ones(26, 2)
-    contribution[3:10, 0] = 0.5
-    monkeypatch.setattr(run.method, "contribution", lambda ctx, rows: contribution)
-    run.epoch(0)
-    assert len(run.method.rows) == len(run.method.kept) == run.context.logged()["visits"] == 32
-    assert run.method.rows.tolist() == [*range(26), *range(3, 9)]
-    run.epoch(1)
-
-
 def test_it_refuses():
     refuses, params = methods["valuation"].refuses, Valuation.Params
     assert refuses(params(), setting("gated", 4)) is None

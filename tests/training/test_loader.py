@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from pipeline_src.training.loader import Loader
+from pipeline_src.training.loader import Loader, sizes
 from tests.synthetic import SPLITS, SyntheticCache
 
 CPU = torch.device("cpu")
@@ -53,3 +53,27 @@ def test_a_read_that_fails_is_raised_where_the_batch_is_used():
     cache.gather = lambda modality, rows: (_ for _ in ()).throw(OSError("disk gone"))
     with pytest.raises(OSError, match="disk gone"):
         list(streamed.batches(8))
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "found"),
+    [
+        (26, 1, [8, 8, 8, 2]),
+        (26, 2, [8, 8, 8, 2]),
+        (25, 1, [8, 8, 8, 1]),
+        (25, 2, [8, 8, 9]),
+        (24, 2, [8, 8, 8]),
+        (9, 2, [9]),
+        (1, 2, [1]),
+        (0, 2, []),
+    ],
+)
+def test_a_last_batch_that_is_too_small_joins_the_one_before(count, least, found):
+    assert sizes(count, 8, least) == found
+    samples = torch.arange(count) % SPLITS["train"]
+    for loader in both(SyntheticCache(2)):
+        parts = [batch.index for batch in loader.batches(8, samples=samples, least=least)]
+        assert [len(part) for part in parts] == found
+        assert torch.equal(torch.cat([*parts, samples[:0]]), samples)
+        later = [batch.index for batch in loader.batches(8, samples=samples, first=1, least=least)]
+        assert all(torch.equal(a, b) for a, b in zip(later, parts[1:], strict=True)), "a pass that goes on"
