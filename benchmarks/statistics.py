@@ -45,6 +45,7 @@ SPREADS = {
     "calm joint training": _spreads(0.2, [0.8] * COMPARISONS),
     "heavy tails": _spreads(0.8, [0.8] * COMPARISONS),
     "rare failures": _spreads(0.8, [0.8] * COMPARISONS),
+    "one sample": _spreads(0.2, [0.2] * COMPARISONS),
 }
 TAILS = 3  # degrees of freedom of Student's t, in "heavy tails"
 FAILURES = 0.1, 5.0  # the fraction of a method's runs that lose so many points, in "rare failures"

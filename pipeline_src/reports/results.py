@@ -27,7 +27,7 @@ from pipeline_src.reports.statistics import over_clips
 from pipeline_src.study.runs import RunFiles
 
 if TYPE_CHECKING:
-    from pipeline_src.study.outputs import Cell, Run
+    from pipeline_src.study.outputs import Run
     from pipeline_src.study.plan import Plan
 
 Curve = tuple[list[int], list[float]]  # epochs from 1, means over seeds
@@ -222,10 +222,10 @@ def test_samples(finished: Iterable[Run]) -> dict[str, int]:
     import pyarrow.parquet as pq
 
     counts: dict[str, int] = {}
-    first: dict[str, Cell] = {}
+    first: dict[str, str] = {}  # dataset -> its cell that is read
     for run in finished:
-        name = run.cell.data.name
-        if first.setdefault(name, run.cell) is run.cell:
+        name, place = run.cell.data.name, str(run.cell.place)
+        if first.setdefault(name, place) == place:
             split = pq.read_table(RunFiles(run).predictions(), columns=["split"])["split"].to_pylist()
             counts[name] = min(split.count("test"), counts.get(name, len(split)))
     return counts

@@ -66,9 +66,9 @@ def summary(
     """Mean, standard deviation and t interval for the mean of `values` (n,), one value per seed.
 
     `confidence` is the level of the interval, between 0 and 1. The values are multiples of `step` (an accuracy on N
-    samples: 1 / N; 0 if they are not rounded), so the interval takes their standard deviation for no smaller than that
-    of rounding, step / sqrt(12) (Sheppard, 1898). It is cut at `limits`, between which the mean lies for sure: this
-    takes nothing from its confidence. A value that is NaN makes everything NaN.
+    samples: 1 / N; 0 if they are not rounded), so the interval takes their standard deviation for no smaller than
+    step / 2, the largest that an error within half a step can have. It is cut at `limits`, between which the mean lies
+    for sure: this takes nothing from its confidence. A value that is NaN makes everything NaN.
     """
     values = np.asarray(values, dtype=np.float64)
     n = len(values)
@@ -80,7 +80,7 @@ def summary(
     sd = float(values.std(ddof=1))
     if n < FEWEST or math.isnan(sd):
         return Summary(n, mean, sd)
-    low, high = _interval(mean, max(sd, step / math.sqrt(12)), n, 1 - confidence)
+    low, high = _interval(mean, max(sd, step / 2), n, 1 - confidence)
     return Summary(n, mean, sd, max(low, limits[0]), min(high, limits[1]))
 
 
@@ -110,11 +110,12 @@ def t_test(differences: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray
     """Of differences (..., n) of values that are multiples of `step`: their spread (...,), and the two-sided p (...,)
     of the t test that their mean is 0.
 
-    Each of the two values of a difference has the rounding variance step^2 / 12, so that the spread is no smaller than
-    step / sqrt(6). This can only make the test more careful.
+    Each of the two values of a difference is rounded, with an error whose standard deviation is step / 2 at most, so
+    the spread is taken for no smaller than step / sqrt(2). This can only make the test more careful. (With the
+    step / sqrt(6) of errors that are uniform, the simulation's error rate was 5.7 % where the true spread is a sample.)
     """
     n, mean = differences.shape[-1], differences.mean(-1)
-    spread = np.maximum(differences.std(-1, ddof=1), step / math.sqrt(6))
+    spread = np.maximum(differences.std(-1, ddof=1), step / math.sqrt(2))
     some = spread > EQUAL
     t = np.abs(mean) * math.sqrt(n) / np.where(some, spread, 1.0)
     return spread, np.where(some, 2 * stats.t.sf(t, n - 1), np.where(np.abs(mean) < EQUAL, 1.0, math.nan))

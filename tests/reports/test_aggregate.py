@@ -262,10 +262,16 @@ def test_the_answer_names_a_method_that_helps_and_one_that_does_not(tmp_path, mo
         if run.cell.method == "pmr":  # as joint, but for noise
             study.write(run, 0.91 + (run.seed - 1) * 0.01 + (0.03 if run.seed == 1 else -0.01), audio=0.9, visual=0.6)
     aggregate(study)
-    # Differences of 1.9, 2.0 and 2.1 points, whose sd is below that of rounding to 300 samples: 0.136 points.
-    # t(1 - 0.05 / 4, 2) = 6.205, times 0.136 / sqrt(3): 0.49
-    assert "ogm<ge> with concat (+2.0 points [+1.5, +2.5]) helps." in text()
+    # Differences of 1.9, 2.0 and 2.1 points, whose sd is below that of rounding to 300 samples: 0.236 points.
+    # t(1 - 0.05 / 4, 2) = 6.205, times 0.236 / sqrt(3): 0.84
+    assert "ogm<ge> with concat (+2.0 points [+1.2, +2.8]) helps." in text()
     assert "significant after the correction for 2 comparisons: 1." in text()
+    answer = text().split("Which method helps")[1].split("Setting")[1]
+    assert "Smallest detectable difference: with 3 seeds, a true difference of" in answer
+    for file in ("accuracy.md", "accuracy.tex"):
+        assert "Smallest detectable difference: with 3 seeds" in Path("results/tables", file).read_text(
+            encoding="utf-8"
+        )
     assert "ogm<ge>" not in REPORT.read_text(encoding="utf-8"), "not escaped"
 
 

@@ -54,10 +54,15 @@ def test_a_gain_is_filled_only_if_it_is_significant(study, parts):
             one.write(run, (0.919, 0.932, 0.941)[run.seed], audio=0.9, visual=0.6)
         if run.cell.method == "unclear":
             one.write(run, 0.9 + 0.03 * run.seed, audio=0.9, visual=0.6)
-    (drawing,) = gains(parts(one)[0])
+    (part,) = parts(one)
+    (drawing,) = gains(part)
     (axes,) = drawing.figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["clear", "unclear"]
     assert [face == style.PAPER for face in markers(axes)] == [False, True]
+    row = part.table.loc[("concat", "unclear")]
+    ends = [line.get_xdata() for line in axes.lines if line.get_marker() != "o"][2]
+    assert list(ends) == pytest.approx([100 * row.accuracy_gain_ci_low, 100 * row.accuracy_gain_ci_high])
+    assert "corrected for 2 comparisons" in drawing.caption
     low, high = axes.get_xlim()
     assert low == -high, "0 stands in the middle"
 

@@ -78,6 +78,10 @@ def test_it_is_compared_with_joint_training(study):
     words = Path("results/tables/accuracy.md").read_text(encoding="utf-8")
     assert "| concat | ensemble" in words and "arXiv:2305.01233" in words
     assert ENSEMBLE in Path("results/figures/gains-av_digits.svg").read_text(encoding="utf-8")
+    page = Path("results/report.html").read_text(encoding="utf-8")
+    headline = page.split('class="headline">')[1].split("</p>")[0]
+    assert ENSEMBLE not in headline, "it is no method"
+    assert "Reference: ensemble with concat (" in page and "correction for 2 comparisons" in page
 
 
 def test_it_waits_for_every_modality_of_a_seed(study):

@@ -67,10 +67,10 @@ def test_too_few_for_an_interval(values):
 def test_equal_values_have_the_interval_of_their_rounding():
     found = summary([0.5, 0.5, 0.5], 0.95)
     assert (found.sd, found.ci_low, found.ci_high) == (0, 0.5, 0.5)
-    # sd of a rounding error that is uniform between -0.05 and 0.05: 0.1 / sqrt(12) = 0.02887; t(0.975, 2) = 4.3027
+    # the largest sd of an error between -0.05 and 0.05 is 0.05; t(0.975, 2) = 4.3027, times 0.05 / sqrt(3): 0.12421
     found = summary([0.5, 0.5, 0.5], 0.95, step=0.1)
     assert found.sd == 0
-    assert (found.ci_low, found.ci_high) == pytest.approx((0.5 - 0.07171, 0.5 + 0.07171), abs=1e-5)
+    assert (found.ci_low, found.ci_high) == pytest.approx((0.5 - 0.12421, 0.5 + 0.12421), abs=1e-5)
 
 
 def test_an_interval_is_cut_at_its_limits():
@@ -106,13 +106,13 @@ def test_p_and_effect_size_as_scipy_and_by_definition(n):
 
 
 def test_a_difference_that_is_equal_in_every_seed_is_a_finding():
-    """opm_ogm lost 10 of 510 clips in each of three seeds: 10 steps, and rounding has the sd step / sqrt(6)."""
+    """opm_ogm lost 10 of 510 clips in each of three seeds: 10 steps, and rounding has the sd step / sqrt(2)."""
     found = paired([0.80, 0.81, 0.79], np.array([0.80, 0.81, 0.79]) + 10 * STEP, STEP)
     assert found.mean == pytest.approx(-10 * STEP)
-    t = 10 * math.sqrt(6) * math.sqrt(3)
-    assert found.p == pytest.approx(2 * stats.t.sf(t, 2)) == pytest.approx(0.00055509, rel=1e-4)
+    t = 10 * math.sqrt(2) * math.sqrt(3)  # 24.5
+    assert found.p == pytest.approx(2 * stats.t.sf(t, 2)) == pytest.approx(0.0016625, rel=1e-4)
     (one,) = corrected([found], 0.95)
-    half = 4.3026527 * STEP / math.sqrt(6) / math.sqrt(3)
+    half = 4.3026527 * STEP / math.sqrt(2) / math.sqrt(3)
     assert (one.ci_low, one.ci_high) == pytest.approx((-10 * STEP - half, -10 * STEP + half))
     assert one.ci_high < 0
     eighth = corrected([found] * 8, 0.95)[0]
