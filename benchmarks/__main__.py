@@ -5,6 +5,7 @@ docs/measuring.md describes each benchmark.
 
 import argparse
 import sys
+from pathlib import Path
 
 from pipeline_src.core import progress
 from pipeline_src.core.errors import UserError
@@ -14,10 +15,11 @@ from pipeline_src.study.plan import Plan
 def main() -> int:
     """Run a benchmark; 2, with one line on standard error, if it cannot be measured here."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    every = ["loader", "methods", "cards", "extract", "scale", "start", "first_step", "report", "statistics"]
+    every = ["loader", "methods", "cards", "extract", "scale", "start", "first_step", "report", "plan", "statistics"]
     parser.add_argument("what", choices=every)
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=2400, help="of scale, generated; default: %(default)s")
+    parser.add_argument("--runs", type=int, default=5000, help="of plan, about; default: %(default)s")
     options = parser.parse_args()
     try:
         progress.show()
@@ -46,6 +48,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import statistics
 
         return statistics.measure()
+    if options.what == "plan":
+        from benchmarks import planning
+
+        return planning.plan(Path(options.params), options.runs)
     if options.what == "methods":
         from benchmarks import methods
 

@@ -7,17 +7,29 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.study.outputs import Cell
 from pipeline_src.study.plan import Plan
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline_src.features.read import Cache
+    from pipeline_src.methods.base import Batch
+    from pipeline_src.training.loop import Trainer
+
+    Prepare = Callable[[Batch], Batch]
+    Step = Callable[[Batch], None]
 
 ROUNDS = 5
 STARTED = "COUNTERPOISE_STARTED"
 
 
 def loader(plan: Plan) -> None:
-    """Time of an epoch over the time of the same steps on batches that are already what the model reads.
+    """Time of an epoch over the time of as many steps on batches that are already what the model reads.
 
     Printed for a cache on the device and for a streamed one, with the parts: reading batches, and making them the
     model's input (augmentation, normalisation). Needs the feature cache of the first cell with several modalities.
@@ -25,51 +37,69 @@ def loader(plan: Plan) -> None:
     import torch
 
     from pipeline_src.core.seeding import generator
-    from pipeline_src.training import device as devices
     from pipeline_src.training.loader import Loader
     from pipeline_src.training.loop import Trainer
 
-    cell, device, cache = _cell(plan), *_ready(plan)
+    cell, cache = _cell(plan), _cache(plan)
+    device = _device(plan)
     size, modalities = cell.spec.training.batch_size, cell.spec.modalities
     print(f"{cell.data.name}/{cell.fusion}/{cell.method} on {device}, {torch.get_num_threads()} threads, batch {size}")
     print(f"medians of {ROUNDS} epochs; read and prepare as shares of the steps")
     print(f"{'cache':12}{'epoch s':>10}{'steps s':>10}{'ratio':>8}{'read':>8}{'prepare':>9}")
-
-    def timed(call):
-        devices.synchronize(device)
-        started = time.perf_counter()
-        value = call()
-        devices.synchronize(device)
-        return value, time.perf_counter() - started
 
     for name, resident in (("on device", True), ("streamed", False)):
         loaders = {split: Loader(cache, split, modalities, device, resident) for split in ("train", "val")}
         trainer = Trainer(cell.spec, 0, cache, loaders, device)
         augment = {m: generator(0, "bench", m) for m in modalities}
 
-        def prepare(batch, trainer=trainer, augment=augment):
+        def prepare(batch: Batch, trainer: Trainer = trainer, augment: dict = augment) -> Batch:
             return batch._replace(inputs=trainer.transform(batch.inputs, augment))
+
+        def step(batch: Batch, trainer: Trainer = trainer) -> None:
+            trainer.method.step(trainer.context, batch)
 
         ready = [prepare(batch) for batch in loaders["train"].batches(size)]
         trainer.epoch(0)
-        rows = []
-        for _ in range(ROUNDS):
-            trainer.model.train()
-            spent = dict.fromkeys(("read", "prepare", "step", "ready"), 0.0)
-            batches = loaders["train"].batches(size)
-            # Both sides take each step in turn, so that a slow minute of the machine slows them alike.
-            for same in ready:
-                batch, read = timed(lambda batches=batches: next(batches))
-                batch, prepared = timed(lambda batch=batch: prepare(batch))
-                _, step = timed(lambda batch=batch, trainer=trainer: trainer.method.step(trainer.context, batch))
-                _, bare = timed(lambda same=same, trainer=trainer: trainer.method.step(trainer.context, same))
-                for part, seconds in zip(spent, (read, prepared, step, bare), strict=True):
-                    spent[part] += seconds
-            batches.close()
-            rows.append((spent["read"] + spent["prepare"] + spent["step"], *spent.values()))
-        epoch, read, prepared, _, bare = (statistics.median(column) for column in zip(*rows, strict=True))
-        ratio = statistics.median(row[0] / row[-1] for row in rows)
+        trainer.model.train()
+        turns = []
+        for _ in range(ROUNDS):  # all in turn, so that a slow minute of the machine slows them alike
+            bare = whole(iter(ready), lambda batch: batch, step, device)
+            epoch = whole(loaders["train"].batches(size), prepare, step, device)
+            turns.append((epoch, bare, epoch / bare, *parts(loaders["train"].batches(size), prepare, step, device)))
+        epoch, bare, ratio, read, prepared = (statistics.median(column) for column in zip(*turns, strict=True))
         print(f"{name:12}{epoch:10.3f}{bare:10.3f}{ratio:8.3f}{read / bare:8.3f}{prepared / bare:9.3f}", flush=True)
+
+
+def whole(batches: Iterator[Batch], prepare: Prepare, step: Step, device: torch.device) -> float:
+    """Seconds of an epoch as training goes through it: one step for each batch that is read, so that a thread that
+    reads ahead has the time of that one step; nobody waits for the device before the end.
+    """
+    started = _now(device)
+    for batch in batches:
+        step(prepare(batch))
+    return _now(device) - started
+
+
+def parts(batches: Iterator[Batch], prepare: Prepare, step: Step, device: torch.device) -> tuple[float, float]:
+    """Of such an epoch, the seconds of waiting for batches, and of making them the model's input; the device is waited
+    for after each.
+    """
+    read = prepared = 0.0
+    before = _now(device)
+    while (batch := next(batches, None)) is not None:
+        there = _now(device)
+        batch = prepare(batch)
+        ready = _now(device)
+        step(batch)
+        read, prepared, before = read + there - before, prepared + ready - there, _now(device)
+    return read, prepared
+
+
+def _now(device: torch.device) -> float:
+    from pipeline_src.training import device as devices
+
+    devices.synchronize(device)
+    return time.perf_counter()
 
 
 def start(plan: Plan) -> None:
@@ -93,11 +123,12 @@ def first_step(plan: Plan) -> None:
     from pipeline_src.training.run import make_loaders
 
     mark("imports")
-    device, cache = _ready(plan)
-    loaders = make_loaders(cache, cell.spec.modalities, device, plan.params)
+    device = _device(plan)
+    mark("device and determinism")  # PyTorch imports more of itself here
+    loaders = make_loaders(cache := _cache(plan), cell.spec.modalities, device, plan.params)
     mark("cache on the device")
     trainer = Trainer(cell.spec, 0, cache, loaders, device)
-    mark("model")
+    mark("model and optimiser")
     batch = next(loaders["train"].batches(cell.spec.training.batch_size))
     trainer.model.train()
     trainer.method.step(trainer.context, batch._replace(inputs=trainer.transform(batch.inputs)))
@@ -134,13 +165,20 @@ def _cell(plan: Plan) -> Cell:
     return max(plan.cells, key=lambda cell: len(cell.spec.modalities))
 
 
-def _ready(plan: Plan) -> tuple:
-    from pipeline_src.features.read import Cache
+def _device(plan: Plan) -> torch.device:
+    """The plan's device, as training sets it up."""
     from pipeline_src.training import device as devices
 
-    cell = _cell(plan)
-    if not cell.data.cache_file.exists():
-        raise UserError(f"{cell.data.cache}: expected a finished cache to measure with; run snakemake first")
     device = devices.pick(plan.params.training.device)
     devices.deterministic(device, plan.params.resources.train.threads)
-    return device, Cache(cell.data.cache)
+    return device
+
+
+def _cache(plan: Plan) -> Cache:
+    """The cache of the plan's `_cell`. Raises UserError if it is not there."""
+    from pipeline_src.features.read import Cache
+
+    data = _cell(plan).data
+    if not data.cache_file.exists():
+        raise UserError(f"{data.cache}: expected a finished cache to measure with; run snakemake first")
+    return Cache(data.cache)

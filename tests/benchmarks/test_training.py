@@ -1,0 +1,83 @@
+"""The benchmarks of reading and of starting measure what they say."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks import training as bench
+from pipeline_src.core.errors import UserError
+from pipeline_src.training import device as devices
+from pipeline_src.training.loader import Loader
+
+CPU = torch.device("cpu")
+BATCHES = 8
+
+
+class Slow:
+    """A cache of BATCHES samples, of which the next is read when the test says so."""
+
+    def __init__(self):
+        self.clips = pd.DataFrame({"label": np.zeros(BATCHES, dtype=int)})
+        self.asked = threading.Semaphore(0)
+
+    def rows(self, split):
+        return np.arange(BATCHES)
+
+    def gather(self, modality, rows):
+        self.asked.acquire()
+        return np.zeros((len(rows), 1), dtype=np.float32)
+
+
+@pytest.mark.parametrize("measure", [bench.whole, bench.parts])
+def test_one_step_is_taken_for_each_batch_that_is_read(measure):
+    """A second one in between would give the thread that reads ahead twice the time that it has in training."""
+    cache, steps = Slow(), []
+    loader = Loader(cache, "train", ["a"], CPU, resident=False)
+
+    def step(batch):
+        steps.append(int(batch.index[0]))
+        cache.asked.release()  # a batch is read in the time of a step: with fewer steps the loop would stop here
+
+    cache.asked.release()
+    measure(loader.batches(1), lambda batch: batch, step, CPU)
+    assert steps == list(range(BATCHES))
+
+
+def test_the_parts_of_an_epoch_are_booked_where_they_are_spent(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+
+    def spend(seconds, value=None):
+        clock.now += seconds
+        return value
+
+    def batches():
+        for i in range(3):
+            spend(1.0)
+            yield i
+
+    how = (lambda batch: spend(0.25, batch)), (lambda batch: spend(10.0)), CPU
+    assert bench.parts(batches(), *how) == (3.0, 0.75)
+    assert bench.whole(batches(), *how) == pytest.approx(3 * 11.25)
+
+
+def test_the_start_books_the_import_of_determinism_apart_from_the_cache(monkeypatch, capsys, tmp_path):
+    """`use_deterministic_algorithms` imports much of PyTorch; it was booked as the cache's time."""
+    order = []
+    monkeypatch.setattr(devices, "deterministic", lambda *_: order.append(capsys.readouterr().out))
+    monkeypatch.setattr(
+        bench, "_cell", lambda plan: SimpleNamespace(data=SimpleNamespace(cache_file=tmp_path / "no", cache=tmp_path))
+    )
+    asked = SimpleNamespace(
+        training=SimpleNamespace(device="cpu"), resources=SimpleNamespace(train=SimpleNamespace(threads=1))
+    )
+    with pytest.raises(UserError, match="expected a finished cache"):
+        bench.first_step(SimpleNamespace(params=asked))
+    (before,) = order
+    assert "imports" in before and "determinism" not in before
+    assert "device and determinism" in capsys.readouterr().out, "printed before the cache is opened"
