@@ -3,7 +3,7 @@
 import re
 import urllib.parse
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
@@ -18,6 +18,8 @@ CLIPS = 2**20  # of a batch
 WIDTH = 8192  # channels or features of a layer; the weights of one convolution between two such layers are 2.4 GB
 CHARACTERS = 4000  # of a path; Linux takes 4095 bytes
 
+Variable = Literal["split", "data"]  # the val cut; what is drawn when the data are generated
+
 
 @dataclass(frozen=True)
 class Affects:
@@ -27,6 +29,19 @@ class Affects:
     """
 
     stage: Stage | None
+
+
+@dataclass(frozen=True)
+class Varies:
+    """Metadata of a field of a dataset that is a seed: what it fixes, which a study can let vary (`study.vary`)."""
+
+    what: Variable
+
+
+def varying(section: type["Section"], what: str) -> list[str]:
+    """The fields of a class of parameters that are marked Varies(what)."""
+    marks = {name: field.metadata for name, field in section.model_fields.items()}
+    return [name for name, of in marks.items() if any(isinstance(mark, Varies) and mark.what == what for mark in of)]
 
 
 class Section(BaseModel):

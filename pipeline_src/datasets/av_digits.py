@@ -27,6 +27,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from pipeline_src.core.errors import UserError, listed
+from pipeline_src.core.params import Varies
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, datasets
 
@@ -63,7 +64,12 @@ Decibels = Annotated[float, Field(ge=-60, le=60)]
 
 
 class AVDigitsParams(DatasetParams):
-    seed: int = Field(ge=0, le=2**31 - 1, description="seed of everything that is drawn when the clips are generated")
+    seed: Annotated[int, Varies("data")] = Field(
+        ge=0, le=2**31 - 1, description="seed of everything that is drawn when the clips are generated"
+    )
+    writer_seed: Annotated[int | None, Varies("data")] = Field(
+        None, ge=0, le=2**31 - 1, description="seed of the draw of the writers of test; null: the last ones"
+    )
     clips: int = Field(
         ge=len(FORM_STARTS), le=DIGITS, description="how many clips, spread evenly over the 14 writers and 10 classes"
     )
@@ -102,6 +108,10 @@ class AVDigits(Dataset):
     params: AVDigitsParams
     modalities = ("audio", "visual")
     classes = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    shared = (
+        "All draws have the same 14 writers, so the training sets of two seeds share images of digits, and intervals"
+        " are narrower than for writers never seen."
+    )
 
     def fetch(self, folder: Path) -> None:
         """Generate `clips.csv` and `media/<id>.mp4`. Raises UserError if speech or video cannot be made."""
@@ -170,6 +180,14 @@ def writers() -> np.ndarray:
     return np.searchsorted(FORM_STARTS, np.arange(DIGITS), side="right") - 1
 
 
+def tested(params: AVDigitsParams) -> set[int]:
+    """The writers of the test split."""
+    order = np.arange(len(FORM_STARTS))
+    if params.writer_seed is not None:
+        order = np.random.default_rng(params.writer_seed).permutation(order)
+    return set(order[-params.test_writers :].tolist())
+
+
 def planned(params: AVDigitsParams) -> list[Plan]:
     """The clips to make, in the table's order."""
     from sklearn.datasets import load_digits
@@ -178,7 +196,7 @@ def planned(params: AVDigitsParams) -> list[Plan]:
     labels, writer = load_digits().target, writers()
     if len(labels) != DIGITS:
         raise UserError(f"expected scikit-learn's {DIGITS} digits, but got {len(labels)}; install another version")
-    hands = len(FORM_STARTS)
+    hands, test = len(FORM_STARTS), tested(params)
     voices = rng.permutation(VOICES)
     # Take the first digit of every writer and class, then the second, and so on; diagonally, so that writers and
     # classes stay even wherever `clips` stops.
@@ -192,7 +210,7 @@ def planned(params: AVDigitsParams) -> list[Plan]:
         Plan(
             row=int(row),
             label=AVDigits.classes[labels[row]],
-            split="test" if writer[row] >= hands - params.test_writers else "train",
+            split="test" if writer[row] in test else "train",
             group=f"writer-{writer[row]:02d}",
             voice=str(rng.choice(voices[writer[row] :: hands])),
         )

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, Field
 
-from pipeline_src.core.params import CHARACTERS, SEED, Affects, Section, address, printable
+from pipeline_src.core.params import CHARACTERS, SEED, Affects, Section, Varies, address, printable, varying
 from pipeline_src.core.registry import Registry
 
 datasets = Registry("pipeline_src.datasets", "dataset")
@@ -34,7 +34,9 @@ class DatasetParams(Section):
         lt=0.5,
         description="fraction of the training clips held out as val, by group, if no val is published",
     )
-    split_seed: Annotated[int, Affects("manifest")] = Field(ge=0, le=SEED, description="seed of the val cut")
+    split_seed: Annotated[int, Affects("manifest"), Varies("split")] = Field(
+        ge=0, le=SEED, description="seed of the val cut"
+    )
     max_quarantine: Annotated[float, Affects("aggregate")] = Field(
         ge=0, lt=1, description="fraction of unreadable clips above which the run stops"
     )
@@ -103,7 +105,8 @@ class Dataset:
     citation: ClassVar[str] = ""
     layout: ClassVar[str] = ""  # tree of `folder`, with where to get each part
     downloads: ClassVar[tuple[Download, ...]] = ()
-    sizes: ClassVar[dict[str, int]] = {}  # clips per published split, for `estimate` alone
+    sizes: ClassVar[dict[str, int]] = {}  # clips per published split: for `estimate`, and whether val is published
+    shared: ClassVar[str] = ""  # a sentence: what all draws of the data have in common, where seeds draw other data
 
     def __init__(self, params: DatasetParams):
         self.params = params
@@ -113,6 +116,14 @@ class Dataset:
         """The user's folder with the published files, or None if there is none."""
         folder = getattr(self.params, "folder", None)
         return None if folder is None else Path(folder).expanduser()
+
+    def refuses(self, what: str) -> str | None:
+        """Why `what` of the data cannot vary with the seed (a `study.vary`), or None if it can."""
+        if what == "split" and "val" in self.sizes:
+            return "expected a dataset whose val is cut from train, but got one that publishes its val"
+        if not varying(self.Params, what):
+            return "expected a dataset that is drawn from a seed, but got one that is published"
+        return None
 
     def fetch(self, folder: Path) -> None:
         """Generate or convert the raw media into `folder`, which is new and empty; renamed into place afterwards."""

@@ -18,13 +18,13 @@ import colorsys
 import gzip
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from pipeline_src.core.errors import UserError
-from pipeline_src.core.params import SEED
+from pipeline_src.core.params import SEED, Varies
 from pipeline_src.datasets import lists, pickles
 from pipeline_src.datasets.base import Clip, Dataset, Download, FolderParams, datasets
 
@@ -42,7 +42,7 @@ class CGMnistParams(FolderParams):
     variance: float = Field(
         ge=0, le=1, description="of the training colours about their class's; published 0.020 to 0.050, PMR 0.030"
     )
-    seed: int = Field(ge=0, le=SEED, description="of the colours that are made")
+    seed: Annotated[int, Varies("data")] = Field(ge=0, le=SEED, description="of the colours that are made")
 
 
 @datasets.register("cg_mnist")
@@ -56,6 +56,7 @@ class CGMnist(Dataset):
     licence = "MNIST CC BY-SA 3.0; the published colours: none stated"
     citation = "LeCun et al., Proc. IEEE 86(11), 1998; Kim et al., Learning Not to Learn, CVPR 2019"
     sizes: ClassVar = {split: count for split, (_, count) in PARTS.items()}
+    shared = "All draws have MNIST's images and its test set; their colours differ."
     layout = """
 train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz    fetched
 mnist_10color_jitter_var_0.030.npy    only for `colors: published`: from the second address, dataset/colored_mnist
@@ -77,6 +78,11 @@ mnist_10color_jitter_var_0.030.npy    only for `colors: published`: from the sec
             ("t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4_542),
         )
     )
+
+    def refuses(self, what: str) -> str | None:
+        if what == "data" and self.params.colors == "published":
+            return "expected colors: made, which are drawn from a seed, but got colors: published"
+        return super().refuses(what)
 
     def fetch(self, folder: Path) -> None:
         """Write both images of every digit as PNG. Raises UserError if a file is missing, broken or does not fit."""

@@ -47,7 +47,13 @@ def make(data: Data, threads: int = 1) -> None:
     rows, bad = look(data, clips, threads, hashed=True)
     files.write_table(data.manifest / "quarantine.parquet", bad)
     quarantine.check_fraction(data, bad, len(clips))
-    manifest = with_val(pd.DataFrame(rows), data.dataset.params)
+    table = pd.DataFrame(rows)
+    if "split" in data.vary and (table.split == "val").any():
+        raise UserError(
+            f"study.vary: expected a dataset whose val is cut from train, but {data.name} has samples of val in its "
+            "lists; remove 'split'"
+        )
+    manifest = with_val(table, data.dataset.params)
     files.write_table(data.manifest / "manifest.parquet", manifest)
     if missing := unseen_in_val(manifest.label, manifest.split):
         log.warning(f"manifest {data.name}  val has no sample of {listed(missing)}, which train has")

@@ -190,7 +190,8 @@ def comparisons(table: pd.DataFrame, seeds: int, confidence: float) -> Table:
         f" find significant with {100 * POWER:.0f} % probability at this standard deviation; seeds for 1 point: the"
         f" number of seeds with which one point is detectable. Over samples: {level(confidence)} interval of the same"
         " difference over the choice of test samples (normal, paired by sample, mean over seeds). It treats samples as"
-        " independent, so it is too narrow where several come from one speaker or writer."
+        " independent, so it is too narrow where several come from one speaker or writer. It is left out where the"
+        " seeds differ in their test samples: there, the interval over seeds covers the choice of samples."
         if numbers
         else f"Differences in points, paired by seed. {plural(seeds, 'seed')} cannot be tested."
     )

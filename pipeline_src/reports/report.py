@@ -78,7 +78,7 @@ def sections(
     for results, data in zip(every, plan.datasets.values(), strict=True):
         rows = table[(table.dataset == results.name) & (table.recipe == results.recipe)]
         drawings, undrawn = _drawn(results)
-        shown = tables(rows, seeds, results.confidence, extensions, declared.metrics(data))
+        shown = tables(rows, seeds, results.confidence, extensions, declared.metrics(data), _covered(plan, data))
         without = ended_table(results.name, results.recipe, ended)
         beside = side_by_side(results.name, results.recipe, results.published.same, rows, seeds)
         made.append(Section(results, [*shown, *([without] if without else [])], drawings, undrawn, beside))
@@ -139,7 +139,14 @@ def render(
         compared = comparisons(rows, seeds, confidence)
         significant = sum(row[3].strong for row in compared.rows)
         data.append(
-            {**_data(one), "answer": answer, "section": section, "comparisons": compared, "significant": significant}
+            {
+                **_data(plan.named(one.name)),
+                "answer": answer,
+                "covered": _covered(plan, one),
+                "section": section,
+                "comparisons": compared,
+                "significant": significant,
+            }
         )
     return environment.get_template(TEMPLATE).render(
         plan=plan,
@@ -164,6 +171,10 @@ def render(
     )
 
 
+def _covered(plan: Plan, data: Data) -> str:
+    return wording.covered(plan.params.study.vary, data.dataset.shared)
+
+
 def _ends(ended: Mapping[tuple, Ended]) -> str:
     """`; 2 diverged, 1 failed`, or nothing."""
     counts = Counter(how.state for how in ended.values())
@@ -175,22 +186,26 @@ def command(params: Path) -> str:
     return "snakemake --cores all" + (f" --config params={params}" if str(params) != "params.yaml" else "")
 
 
-def _data(data: Data) -> dict[str, Any]:
-    """A dataset's samples by split and its quarantine; empty where its cache is not there."""
-    cache, table = data.cache_file, data.cache / QUARANTINE_FILE
-    info = read_info(data.cache) if cache.exists() else {}
-    bad = files.read_table(table, fix(table)) if table.exists() else None
-    order = {split: i for i, split in enumerate(("train", "val", "test"))}
+def _data(every: list[Data]) -> dict[str, Any]:
+    """A dataset's samples by split, as they differ between its draws, and its quarantine; empty where no cache is."""
+    data, tables = every[0], [one.cache / QUARANTINE_FILE for one in every]
+    counts = [read_info(one.cache)["splits"] for one in every if one.cache_file.exists()]
+    bad = [files.read_table(table, fix(table)) for table in tables if table.exists()]
+    quarantined = pd.concat(bad).drop_duplicates() if len(bad) == len(tables) else None
+    splits = {split: [of.get(split, 0) for of in counts] for split in ("train", "val", "test")}
     return {
         "name": data.name,
         "recipe": data.recipe,
         "classes": len(data.dataset.classes),
         "modalities": list(data.extractors),
-        "splits": dict(sorted(info.get("splits", {}).items(), key=lambda item: order.get(item[0], len(order)))),
-        "known": bad is not None,
-        "bad": 0 if bad is None else len(bad),
-        "reasons": None if bad is None else _reasons(bad),
-        "quarantine": None if bad is None else _quarantine(bad),
+        "splits": {
+            split: " to ".join(map(wording.number, sorted({min(n), max(n)}))) for split, n in splits.items() if any(n)
+        },
+        "draws": len(every),
+        "known": quarantined is not None,
+        "bad": 0 if quarantined is None else len(quarantined),
+        "reasons": None if quarantined is None else _reasons(quarantined),
+        "quarantine": None if quarantined is None else _quarantine(quarantined),
     }
 
 

@@ -39,7 +39,7 @@ class Outcome:
     """How a cell's models did on the test samples."""
 
     confusion: np.ndarray  # (C, C) samples by label and prediction, summed over seeds
-    right: pd.Series  # (N,) by sample id: the fraction of seeds that had it right
+    right: pd.Series | None  # (N,) by sample id: the fraction of seeds that had it right; None if seeds differ in test
     label: np.ndarray | None = None  # (N,) of the first seed's samples, as coordinates are
     coordinates: dict[str, np.ndarray] = field(default_factory=dict)  # modality -> (N, 2), of the first seed
 
@@ -133,13 +133,13 @@ def collect(
         for cell in cells:
             runs, key = scored[cell.place], (cell.fusion, cell.method)
             histories[key] = history(runs)
-            if (outcome := predictions(runs, len(data.dataset.classes))) is not None:
+            if (outcome := predictions(runs, len(data.dataset.classes), "data" not in data.vary)) is not None:
                 outcomes[key] = outcome
         methods = list(dict.fromkeys(cell.method for cell in whole))
         quantities = {(cell.fusion, cell.method): declared.quantities(cell) for cell in cells}
         if (ensemble := ensembles.get(data.name)) is not None:
             methods.append(ENSEMBLE)
-            right = sum(ensemble.right[1:], ensemble.right[0]) / len(ensemble.right)
+            right = None if "data" in data.vary else sum(ensemble.right[1:], ensemble.right[0]) / len(ensemble.right)
             for cell in whole:
                 key = cell.fusion, ENSEMBLE
                 histories[key], quantities[key] = {}, {}
@@ -187,8 +187,11 @@ def history(runs: list[Run]) -> History:
     return means
 
 
-def predictions(runs: list[Run], classes: int) -> Outcome | None:
-    """The outcome on the test samples from the runs' predictions.parquet; None where there is none."""
+def predictions(runs: list[Run], classes: int, paired: bool = True) -> Outcome | None:
+    """The outcome on the test samples from the runs' predictions.parquet; None where there is none.
+
+    `paired`: all seeds have the same test samples. Else an id names another sample in each.
+    """
     import pyarrow.parquet as pq
 
     outcome, right, read = None, None, 0
@@ -213,7 +216,7 @@ def predictions(runs: list[Run], classes: int) -> Outcome | None:
             outcome.confusion += confusion
             right = right + hits
     if outcome is not None:
-        outcome.right = right / read
+        outcome.right = right / read if paired else None
     return outcome
 
 
@@ -232,13 +235,17 @@ def test_samples(finished: Iterable[Run]) -> dict[str, int]:
 
 
 def add_clips(table: pd.DataFrame, every: list[Results]) -> pd.DataFrame:
-    """The table with accuracy_gain_clips_low and _high: the interval of the gain over the choice of test samples."""
+    """The table with accuracy_gain_clips_low and _high: the interval of the gain over the choice of test samples; none
+    where the seeds' test samples differ, as the intervals over seeds hold that.
+    """
     bounds = {}
     for results in every:
         for (fusion, method), outcome in results.outcomes.items():
             baseline = results.outcomes.get((fusion, BASELINE))
             row = results.table.loc[(fusion, method)]
-            if baseline is not None and not np.isnan(row[f"{GAIN}_mean"]):
+            if baseline is None or outcome.right is None or baseline.right is None:
+                continue
+            if not np.isnan(row[f"{GAIN}_mean"]):
                 both = pd.concat([outcome.right, baseline.right], axis=1, join="inner").to_numpy()
                 interval = over_clips(both[:, 0], both[:, 1], results.confidence)
                 bounds[results.name, results.recipe, fusion, method] = interval

@@ -59,14 +59,16 @@ def tables(
     confidence: float,
     extensions: dict[tuple[str, str], str] | None = None,
     metrics: Sequence[Metric] = (),
+    covered: str = "",
 ) -> list[Table]:
     """Tables per dataset of an accuracy table: the fused models, each of their modalities, and the fused models by all
     but the first of the `metrics` that their task declares.
 
     `extensions` {(dataset, method): text} says of a method what no paper gives; it is marked and the text shown.
+    `covered` says which randomness the intervals cover.
     """
     made = []
-    common = _captions(table, seeds, confidence)
+    common = _captions(table, seeds, confidence, covered)
     for (dataset, recipe), rows in table.groupby(CELL[:2], sort=False):
         where = f"{dataset} (recipe {recipe})"
         notes = {method: text for (name, method), text in (extensions or {}).items() if name == dataset}
@@ -149,13 +151,13 @@ def sensitivity(table: pd.DataFrame, what: str, confidence: float) -> str:
     )
 
 
-def _captions(table: pd.DataFrame, seeds: int, confidence: float) -> str:
+def _captions(table: pd.DataFrame, seeds: int, confidence: float, covered: str) -> str:
     """What the numbers of an accuracy table are, and what they do not support."""
     if seeds >= FEWEST:
         text = (
             f"Test scores in percent: mean ± standard deviation over {seeds} seeds [{level(confidence)} Student t"
-            " interval, cut at 0 and 100]."
-        )
+            f" interval, cut at 0 and 100]. {covered}"
+        ).rstrip()
     elif seeds == 2:
         text = (
             "Test scores in percent: mean (both values). Two seeds support no conclusion and have no interval: with one"

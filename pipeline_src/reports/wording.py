@@ -1,7 +1,7 @@
 """How numbers are written: percent, intervals, p values, counts and times, with typographic signs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pipeline_src.reports.statistics import Summary
 
@@ -71,6 +71,19 @@ def clock(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def covered(vary: Collection[str], shared: str = "") -> str:
+    """Which randomness the intervals over seeds cover, by the study's `vary`; `shared` is what all draws share."""
+    varying = ["initial weights", "order of batches", "augmentation"]
+    varying += ["split into train and val"] * ("split" in vary) + ["draw of the data, test samples included"] * (
+        "data" in vary
+    )
+    text = f"Intervals cover what varies with the seed: {words(varying)}."
+    if "data" in vary:
+        return f"{text} {shared}".rstrip()
+    same = "Test samples are" if "split" in vary else "Split and data are"
+    return f"{text} {same} the same in all seeds, so intervals do not cover other data."
 
 
 def plural(count: int, noun: str) -> str:

@@ -18,7 +18,7 @@ from pipeline_src.datasets.base import Dataset, datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
-from pipeline_src.study import grids, tuning, yaml
+from pipeline_src.study import grids, tuning, varied, yaml
 from pipeline_src.study import resources as requests
 from pipeline_src.study.params import Network, Params, Recipe, Settings
 from pipeline_src.study.yaml import Mistakes, shown
@@ -163,6 +163,7 @@ def _check_references(params: Params, mistakes: Mistakes) -> None:
             if name not in registry:
                 mistakes.add(("study", axis, i), registry.unknown(name))
     _check_fusions(params, mistakes)
+    varied.check(params, mistakes)
     for method in params.study.methods:
         refusals = {}  # one that holds for several fusions or datasets is said once
         for fusion in params.study.fusions:

@@ -54,6 +54,7 @@ class DataCost:
     epochs: int
     flop: float  # of all its runs
     gpu_seconds: float
+    draws: int = 1  # caches of it
 
     @property
     def total(self) -> int:
@@ -61,11 +62,11 @@ class DataCost:
 
     @property
     def bytes(self) -> int:
-        return self.total * sum(x.row_bytes for x in self.data.extractors.values())
+        return self.draws * self.total * sum(x.row_bytes for x in self.data.extractors.values())
 
     @property
     def core_seconds(self) -> float:
-        return self.total * sum(map(seconds, self.data.extractors.values()))
+        return self.draws * self.total * sum(map(seconds, self.data.extractors.values()))
 
 
 def seconds(extractor: Extractor) -> float:
@@ -88,7 +89,8 @@ def estimate(plan: Plan, tflops: float = TFLOPS, step_ms: float = STEP_MS) -> li
             one = schedule.epochs * (clips["train"] * both + scored * forward) + sum(clips.values()) * forward
             flop += seeds * one
             gpu += seeds * max(one / (tflops * 1e12), schedule.epochs * batches * step_ms / 1000)
-        costs.append(DataCost(data, clips, counted, len(cells) * seeds, schedule.epochs, flop, gpu))
+        draws = len(plan.named(data.name))
+        costs.append(DataCost(data, clips, counted, len(cells) * seeds, schedule.epochs, flop, gpu, draws))
     return costs
 
 
@@ -123,11 +125,12 @@ def show(plan: Plan, tflops: float, step_ms: float) -> None:
             continue
         source = "manifest" if cost.counted else "published lists"
         clips = ", ".join(f"{count:,} {split}" for split, count in cost.clips.items())
-        print(f"    clips       {clips} ({source})")
-        print(f"    cache       {_short(size / 1e9)} GB, {size / cost.total / 1000:,.0f} kB a clip")
+        draws = f", in each of {cost.draws} draws" if cost.draws > 1 else ""
+        print(f"    clips       {clips} ({source}){draws}")
+        print(f"    cache       {_short(size / 1e9)} GB, {size / cost.draws / cost.total / 1000:,.0f} kB a clip")
         parts = ", ".join(f"{m} {1000 * seconds(x):.3g} ms" for m, x in data.extractors.items())
         hours = _short(cost.core_seconds / 3600)
-        print(f"    extraction  {hours} core hours in {len(data.shards)} jobs ({parts} a clip)")
+        print(f"    extraction  {hours} core hours in {cost.draws * len(data.shards)} jobs ({parts} a clip)")
         print(f"    training    {_short(cost.gpu_seconds / 3600)} GPU hours ({cost.flop:.2g} operations)")
     print(
         f"An estimate: {tflops:g} TFLOP/s sustained and {step_ms:g} ms or more a step are assumed (--tflops, --step-ms)"

@@ -47,6 +47,7 @@ class Data:
     cache: Path  # folder
     cache_fp: str  # of its content
     seeds: tuple[int, ...] = ()  # of the study, those whose runs read it
+    vary: tuple[str, ...] = ()  # what of it varies with the seed
 
     @property
     def max_quarantine(self) -> float:

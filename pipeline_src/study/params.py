@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from pipeline_src.core.params import SEED, Section, unique
+from pipeline_src.core.params import SEED, Section, Variable, unique
 from pipeline_src.datasets.base import DatasetParams
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.media.base import ExtractorParams
@@ -38,6 +38,11 @@ class Study(Section):
     seeds: Annotated[
         list[Annotated[int, Field(ge=0, le=SEED)]], Field(min_length=1, max_length=10_000), AfterValidator(unique)
     ] = Field(description="a seed fixes initial weights, batches and augmentation for every method alike")
+    vary: Annotated[list[Variable], AfterValidator(unique)] = Field(
+        default=[],
+        description="what else varies with the seed: `split` (which training samples are val), `data` (what is drawn"
+        " when a dataset is generated, its test set included)",
+    )
 
 
 class Model(Section):

@@ -5,7 +5,7 @@ DVC and the command line all take their paths from here, so whichever ran first,
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, brief, plain
 from pipeline_src.core.fingerprint import HEX, code_digest, fingerprint
 from pipeline_src.core.registry import closest
-from pipeline_src.datasets.base import Dataset, datasets
+from pipeline_src.datasets.base import Dataset, DatasetParams, datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Requirement, Setting, methods
 from pipeline_src.models.base import encoders, fusions
@@ -22,6 +22,7 @@ from pipeline_src.reports.figures.registry import figures
 from pipeline_src.study import config
 from pipeline_src.study.naming import study_name
 from pipeline_src.study.outputs import CACHE, INDEX, MANIFEST, NO_FUSION, RAW, SEEN, STUDY, Cell, Data, Run
+from pipeline_src.study.varied import varied
 from pipeline_src.tasks.base import tasks
 from pipeline_src.training.spec import RunSpec
 
@@ -33,11 +34,19 @@ class Plan:
         self.file = Path(file)
         self.params = config.load(file)
         self._paths: dict[str, dict[Path, Any]] = {}  # by stage, what lives at a path
+        self._looks: dict[tuple, Any] = {}
 
     @cached_property
     def data(self) -> list[Data]:
-        """Dataset by dataset, whatever runs read."""
-        return [self._data(name) for name in self.params.study.datasets]
+        """Dataset by dataset, whatever runs read: one, or one for each seed if the study lets it vary."""
+        study, blocks = self.params.study, self.params.datasets
+        if not study.vary:
+            return [self._data(name, blocks[name], tuple(study.seeds)) for name in study.datasets]
+        return [
+            self._data(name, varied(blocks[name], study.vary, seed), (seed,))
+            for name in study.datasets
+            for seed in study.seeds
+        ]
 
     @cached_property
     def datasets(self) -> dict[str, Data]:
@@ -53,8 +62,14 @@ class Plan:
             )
         return [data for data in self.data if data.name == name]
 
-    def _data(self, name: str) -> Data:
-        params = self.params.datasets[name]
+    def _look(self, look: Callable[[Path, Path], Any], folder: Path, seen: Path) -> Any:
+        """What is found in a folder, which is looked into once."""
+        key = look, folder, seen
+        if key not in self._looks:
+            self._looks[key] = look(folder, seen)
+        return self._looks[key]
+
+    def _data(self, name: str, params: DatasetParams, seeds: tuple[int, ...]) -> Data:
         dataset = datasets[params.kind](params)
         recipe = self.params.recipes[params.recipe]
         recipe = {m: extractors[recipe[m].kind](recipe[m]) for m in dataset.modalities}
@@ -65,12 +80,12 @@ class Plan:
         if folder is not None:
             # By folder, as studies may give one name to several.
             seen = Path(SEEN.format(name=f"{name}-{fingerprint(folder=str(folder))}"))
-            source = files.content(folder, seen) if folder.is_dir() else "absent"
+            source = self._look(files.content, folder, seen) if folder.is_dir() else "absent"
         fetched = folder is None or type(dataset).fetch is not Dataset.fetch
         fp = fingerprint(stage="fetch", code=code, params=params.values("fetch"), source=source)
         raw = Path(RAW.format(dataset=name, fp=fp)) if fetched else folder
         seen = Path(SEEN.format(name=raw.name)) if fetched else seen
-        state = files.changes(raw, seen) if fetched and (raw / files.FILES).exists() else {}
+        state = self._look(files.changes, raw, seen) if fetched and (raw / files.FILES).exists() else {}
         manifest_fp = fingerprint(
             stage="manifest",
             code=code_digest(["pipeline_src.datasets.manifest"] + [extractors.module(x.name) for x in recipe.values()]),
@@ -97,7 +112,8 @@ class Plan:
             manifest=Path(MANIFEST.format(dataset=name, fp=manifest_fp)),
             cache=Path(CACHE.format(dataset=name, recipe=params.recipe, fp=cut)),
             cache_fp=cache_fp,
-            seeds=tuple(self.params.study.seeds),
+            seeds=seeds,
+            vary=tuple(self.params.study.vary),
         )
 
     @cached_property
@@ -244,7 +260,8 @@ class Plan:
         """The path of every output of a stage, and what lives there."""
         match stage:
             case "fetch":
-                yield from ((data.raw_index, data) for data in self.data if data.fetched)
+                raw = {data.raw_index: data for data in self.data if data.fetched}  # several splits may share one
+                yield from raw.items()
             case "manifest":
                 yield from ((data.manifest / "manifest.parquet", data) for data in self.data)
             case "extract":

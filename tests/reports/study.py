@@ -24,7 +24,7 @@ EVALUATION = Evaluation(batch_size=8, probe_c=1.0, probe_iterations=10)
 class Study:
     """Looks like a Plan: one dataset, each modality alone, and `methods` with the fusion concat."""
 
-    def __init__(self, modalities=("audio", "visual"), methods=("joint",), seeds=(0, 1, 2), confidence=0.95):
+    def __init__(self, modalities=("audio", "visual"), methods=("joint",), seeds=(0, 1, 2), confidence=0.95, vary=()):
         self.file = Path("params.yaml")
         self.results = Path("results")
         self.index = self.results / "tables/index-0123456789.json"
@@ -46,45 +46,62 @@ class Study:
             resident_fraction=0.5,
         )
         study = params.Study(
-            datasets=["av_digits"], fusions=["concat"], methods=list(methods), unimodal=True, seeds=list(seeds)
+            datasets=["av_digits"],
+            fusions=["concat"],
+            methods=list(methods),
+            unimodal=True,
+            seeds=list(seeds),
+            vary=list(vary),
         )
         self.params = SimpleNamespace(
             study=study, training=training, reporting=params.Reporting(confidence=confidence), studied_grids={}
         )
-        self.data = [
-            Data(
-                name="av_digits",
-                recipe="av-digits-1",
-                dataset=SimpleNamespace(
-                    name="av_digits",
-                    task="classification",
-                    classes=[str(i) for i in range(10)],
-                    params=SimpleNamespace(max_quarantine=0.5),
-                ),
-                extractors=dict.fromkeys(modalities),
-                raw=Path("data/raw/av_digits-0"),
-                fetched=True,
-                seen=Path("data/seen/av_digits.json"),
-                manifest=Path("data/manifest/av_digits-0"),
-                cache=Path("data/cache/av_digits/av-digits-1-0"),
-                cache_fp="c0ffee0000",
-            )
-        ]
+        each = [(seed,) for seed in seeds] if vary else [tuple(seeds)]
+        self.data = [self._data(modalities, i, of, vary) for i, of in enumerate(each)]
         self.datasets = {"av_digits": self.data[0]}
+
+    def _data(self, modalities, number, seeds, vary):
+        return Data(
+            name="av_digits",
+            recipe="av-digits-1",
+            dataset=SimpleNamespace(
+                name="av_digits",
+                task="classification",
+                classes=[str(i) for i in range(10)],
+                shared="All draws have ten digits." if vary else "",
+                params=SimpleNamespace(max_quarantine=0.5),
+            ),
+            extractors=dict.fromkeys(modalities),
+            raw=Path(f"data/raw/av_digits-{number}"),
+            fetched=True,
+            seen=Path("data/seen/av_digits.json"),
+            manifest=Path(f"data/manifest/av_digits-{number}"),
+            cache=Path(f"data/cache/av_digits/av-digits-1-{number}"),
+            cache_fp="c0ffee0000",
+            seeds=seeds,
+            vary=tuple(vary),
+        )
+
+    def named(self, name):
+        return [data for data in self.data if data.name == name]
 
     @cached_property
     def cells(self):
-        (data,) = self.data
-        names = [(NO_FUSION, f"{m}-only", [m]) for m in data.extractors]
-        names += [("concat", method, list(data.extractors)) for method in self.params.study.methods]
+        (modalities,) = {tuple(data.extractors) for data in self.data}
+        names = [(NO_FUSION, f"{m}-only", [m]) for m in modalities]
+        names += [("concat", method, list(modalities)) for method in self.params.study.methods]
+        each = [(data, *name) for name in names for data in self.data]
         return [
-            Cell(data, f, m, self._spec(f, m, own), "c" * 10, f"{i:010x}", EVALUATION, "e" * 10, None)
-            for i, (f, m, own) in enumerate(names)
+            Cell(
+                *(data, f, m, self._spec(f, m, own), "c" * 10, f"{i:010x}", EVALUATION, "e" * 10, None),
+                seeds=data.seeds,
+            )
+            for i, (data, f, m, own) in enumerate(each)
         ]
 
     @property
     def rows(self):
-        return self.cells
+        return list({cell.place: cell for cell in reversed(self.cells)}.values())[::-1]
 
     def _spec(self, fusion, method, modalities):
         training = self.params.training
@@ -93,7 +110,7 @@ class Study:
 
     @cached_property
     def runs(self):
-        return [Run(cell, seed) for cell in self.cells for seed in self.params.study.seeds]
+        return [Run(cell, seed) for cell in self.cells for seed in cell.seeds]
 
     def run(self, method, seed):
         return next(run for run in self.runs if (run.cell.method, run.seed) == (method, seed))
@@ -134,9 +151,12 @@ class Study:
             self.write(run, max(own.values()) + gain + (0.01 if len(own) > 1 else 0.0), **own)
 
     def write_cache(self, quarantined=()):
-        """A cache that says it has 1,700 clips and holds three, of a spectrogram each or of two frames."""
-        (data,) = self.data
-        splits = {"test": 300, "train": 1200, "val": 200}
+        """Caches that say they have 1,700 clips and hold three, of a spectrogram each or of two frames."""
+        for number, data in enumerate(self.data):
+            self._write_cache(data, number, quarantined)
+
+    def _write_cache(self, data, number, quarantined):
+        splits = {"test": 300, "train": 1200 - number, "val": 200 + number}
         modalities = {
             m: {"shape": [2, 3, 8, 8], "dtype": "uint8"} if m == "visual" else {"shape": [9, 5], "dtype": "float16"}
             for m in data.extractors

@@ -20,13 +20,14 @@ def subsets(*values) -> st.SearchStrategy:
 
 
 STUDIES = st.builds(
-    lambda seeds, methods, fusions, alpha, probe, confidence: {
-        "study": {"seeds": seeds, "methods": methods, "fusions": fusions},
+    lambda seeds, vary, methods, fusions, alpha, probe, confidence: {
+        "study": {"seeds": seeds, "vary": vary, "methods": methods, "fusions": fusions},
         "methods": {"ogm": {"alpha": alpha}},
         "evaluation": {"probe_c": probe},
         "reporting": {"confidence": confidence},
     },
     subsets(0, 1, 2),
+    st.sampled_from([[], [], [], [], ["split"], ["split", "data"]]),
     subsets("joint", "ogm"),
     st.sampled_from([["concat"], ["concat"], ["sum"], ["concat", "sum"]]),
     st.sampled_from([0.5, 0.5, 0.9]),
