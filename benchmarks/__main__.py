@@ -15,7 +15,19 @@ from pipeline_src.study.plan import Plan
 def main() -> int:
     """Run a benchmark; 2, with one line on standard error, if it cannot be measured here."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    every = ["loader", "methods", "cards", "extract", "scale", "start", "first_step", "report", "plan", "statistics"]
+    every = [
+        "loader",
+        "methods",
+        "cards",
+        "extract",
+        "scale",
+        "start",
+        "first_step",
+        "report",
+        "plan",
+        "statistics",
+        "grid",
+    ]
     parser.add_argument("what", choices=every)
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=2400, help="of scale, generated; default: %(default)s")
@@ -48,6 +60,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import statistics
 
         return statistics.measure()
+    if options.what == "grid":
+        from benchmarks import grid
+
+        return grid.grid()
     if options.what == "plan":
         from benchmarks import planning
 

@@ -13,6 +13,8 @@ from pipeline_src.evaluation import FUSED
 from pipeline_src.reports.ensemble import ENSEMBLE
 from pipeline_src.reports.results import Results
 from pipeline_src.reports.scores import BASELINE, GAIN, significant
+from pipeline_src.reports.tables import Entry, Table
+from pipeline_src.reports.wording import MINUS, percent, plural
 
 if TYPE_CHECKING:
     from pipeline_src.study.plan import Plan
@@ -67,12 +69,12 @@ class GridResults:
         """The mean gain over BASELINE with the same fusion on every dataset, a fraction of 1, in the shape of the axes
         (a grid of one axis has one row); NaN where there is none.
         """
-        values = [self._row(levels, method, fusion).get(f"{GAIN}_mean", np.nan) for levels in self.cells]
+        values = [self.row(levels, method, fusion).get(f"{GAIN}_mean", np.nan) for levels in self.cells]
         return self.shaped(np.array(values, dtype=float))
 
     def significant(self, method: str, fusion: str) -> np.ndarray:
         """Whether the gain on each dataset is significant after its correction, in the shape of `gains`."""
-        rows = [self._row(levels, method, fusion) for levels in self.cells]
+        rows = [self.row(levels, method, fusion) for levels in self.cells]
         return self.shaped(np.array([len(row) > 0 and significant(row, GAIN, self.confidence) for row in rows]))
 
     def shaped(self, values: np.ndarray) -> np.ndarray:
@@ -80,7 +82,8 @@ class GridResults:
         sizes = [len(levels) for levels in self.axes.values()]
         return values.reshape(*([1] if len(sizes) == 1 else []), *sizes)
 
-    def _row(self, levels: Levels, method: str, fusion: str) -> pd.Series:
+    def row(self, levels: Levels, method: str, fusion: str) -> pd.Series:
+        """A row of a dataset's accuracy table; empty if it has none."""
         table = self.cells[levels].table
         row = table[table.index == (fusion, method)]
         return row.iloc[0] if len(row) else pd.Series(dtype=float)
@@ -93,6 +96,33 @@ class GridResults:
             chosen = m[(m.fusion == fusion) & (m.method == method) & (m.modality == FUSED) & (m.metric == "accuracy")]
             rows.append(chosen.set_index("seed").value.reindex(self.seeds))
         return pd.DataFrame(rows, index=pd.Index(list(self.cells), tupleize_cols=False), columns=self.seeds)
+
+
+def gains_table(grid: GridResults) -> Table:
+    """The accuracies and gains of every dataset of a grid."""
+    headroom = [ENSEMBLE] if "headroom" in grid.offers else []
+    compared = [*headroom, *grid.methods]
+    alone = grid.first.alone
+    rows = []
+    for fusion in grid.fusions:
+        for levels in grid.cells:
+            models = [grid.row(levels, method, of) for of, method in (*alone.values(), (fusion, BASELINE))]
+            entries = [Entry(percent(model.get("accuracy_mean", np.nan))) for model in models]
+            for method in compared:
+                row = grid.row(levels, method, fusion)
+                strong = len(row) > 0 and significant(row, GAIN, grid.confidence)
+                entries.append(Entry(percent(row.get(f"{GAIN}_mean", np.nan), sign=True), "", strong))
+            rows.append([Entry(fusion), *map(Entry, levels), *entries])
+    headings = {ENSEMBLE: "head-room"}
+    columns = ["fusion", *grid.axes, *(f"{m} alone" for m in alone), BASELINE]
+    columns += [headings.get(method, method) for method in compared]
+    caption = (
+        f"Test accuracy in percent of the models of one modality and of {BASELINE}, and differences from {BASELINE}"
+        f" with the same fusion in points, means over {plural(len(grid.seeds), 'seed')}."
+        + (f" Head-room: the ensemble of the models trained alone {MINUS} {BASELINE}." if headroom else "")
+        + " Bold: significant after the correction for the comparisons on its dataset; its own table has the interval."
+    )
+    return Table(f"Gains by dataset: {grid.name}", caption, columns, rows, 1 + len(grid.axes))
 
 
 def grids(plan: Plan, every: list[Results]) -> list[GridResults]:

@@ -17,7 +17,7 @@ from pipeline_src.features import QUARANTINE_FILE, fix, read_info
 from pipeline_src.reports import declared, headroom, provenance, wording
 from pipeline_src.reports.answer import answers, comparisons
 from pipeline_src.reports.figures import base, drawing
-from pipeline_src.reports.grids import GridResults
+from pipeline_src.reports.grids import GridResults, gains_table
 from pipeline_src.reports.published import side_by_side
 from pipeline_src.reports.results import Results
 from pipeline_src.reports.scores import Ended
@@ -64,7 +64,7 @@ def grid_sections(grids: list[GridResults]) -> list[GridSection]:
     for grid in grids:
         found = headroom.associations(grid)
         drawings, undrawn = _drawn(grid, (base.GRID,))
-        shown = [headroom.table(grid, found)] if found else []
+        shown = [gains_table(grid), *([headroom.table(grid, found)] if found else [])]
         headline = headroom.headline(found, grid.confidence)
         made.append(GridSection(grid.name, headline, shown, drawings[base.GRID], undrawn))
     return made

@@ -6,6 +6,7 @@ import pytest
 from pipeline_src.reports.figures import style
 from pipeline_src.reports.figures.drawing import shown
 from pipeline_src.reports.figures.heatmaps import DARKEST, heatmaps
+from pipeline_src.reports.grids import gains_table
 from pipeline_src.reports.wording import MINUS, NONE
 from tests.reports.gridded import grid
 
@@ -78,3 +79,15 @@ def test_the_page_takes_it_apart_and_the_same_numbers_give_the_same_bytes():
     made = shown(make(), folded=False)
     assert len(made.panels) == 2 and "var(--s1)" in made.panels[1].svg and "var(--ink)" in made.panels[1].svg
     assert made.svg == shown(make(), folded=False).svg
+
+
+def test_the_table_has_the_numbers_of_the_figure():
+    values = accuracies([0.08, -0.02, 0.0, 0.01, None, -0.16])
+    table = gains_table(grid(AXES, values))
+    assert table.columns == ["fusion", "sound", "picture", "joint", "head-room", "pmr"] and table.names == 3
+    assert [[entry.value for entry in row] for row in table.rows][:2] == [
+        ["concat", "noisy", "scarce", "70.0", "+4.0", "+8.0"],
+        ["concat", "noisy", "middle", "70.0", "+4.0", f"{MINUS}2.0"],
+    ]
+    assert [row[5].value for row in table.rows][4] == NONE
+    assert [row[5].strong for row in table.rows] == [True, True, False, True, False, True]
