@@ -20,5 +20,5 @@ class Picked1x1(nn.Conv2d):
 
 
 def picked1x1(inside: int, outside: int, stride: int) -> Picked1x1:
-    """torchvision's `conv1x1`, picked."""
+    """`residual.conv1x1`, picked."""
     return Picked1x1(inside, outside, kernel_size=1, stride=stride, bias=False)

@@ -48,7 +48,8 @@ def deterministic(device: torch.device, threads: int) -> None:
     torch.set_num_threads(threads)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+    # As use_deterministic_algorithms, which imports PyTorch's compiler to set it the same.
+    torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "warn")
     # Nothing here reads memory that it has not written, so there is no need to fill it first.
     torch.utils.deterministic.fill_uninitialized_memory = False
 

@@ -66,7 +66,7 @@ def test_no_layer_of_few_channels_has_a_stride_within_onednn(kind, layout, width
             assert layer.in_channels >= 16 or isinstance(layer, Picked1x1)
 
 
-def test_wide_networks_keep_torchvisions_layer():
+def test_wide_networks_keep_the_plain_layer():
     assert set(encoders) == {"convnet", "embedding", "resnet", "transformer"}, "does a new encoder have such layers?"
     model = ResNet(ResNetParams(width=16, depth=[1, 1, 1]), "frames", (1, 3, 32, 32)).build()
     assert type(model.layer2[0].downsample[0]) is type(model.layer3[0].downsample[0]) is nn.Conv2d

@@ -28,7 +28,7 @@ from tests.synthetic import SPLITS, SyntheticCache, spec
 
 CPU = torch.device("cpu")
 FULL = "full"
-SLOW = ["torchvision.models", "torch._inductor.config", "sklearn.linear_model", "sklearn.cluster"]  # imports of a run
+SLOW = ["sklearn.linear_model", "sklearn.cluster"]  # imports of a run
 CELLS = {  # name: method, its parameters, optimizer, resident
     "joint": ("joint", {}, "sgd", True),
     "ogm_ge": ("ogm_ge", {}, "adamw", False),

@@ -1,4 +1,4 @@
-"""Residual networks of torchvision's basic blocks (He et al., CVPR 2016, arXiv:1512.03385).
+"""Residual networks of basic blocks (He et al., CVPR 2016, arXiv:1512.03385).
 
 Width 64 and depth [2, 2, 2, 2] is ResNet-18, the backbone of the papers, weight for weight torchvision's without its
 last layer; the first convolution takes as many channels as the modality has. A clip of several frames is the mean over
@@ -79,9 +79,9 @@ class ResNet(Encoder):
 
     def _trunk(self, channels: int) -> list[tuple[str, nn.Module]]:
         from torch import nn
-        from torchvision.models.resnet import BasicBlock, conv1x1
 
         from pipeline_src.models.picked import SAFE_CHANNELS, picked1x1
+        from pipeline_src.models.residual import BasicBlock, conv1x1
 
         def stage(inside: int, outside: int, blocks: int, stride: int) -> nn.Sequential:
             shortcut = None
