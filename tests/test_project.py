@@ -1,5 +1,6 @@
 """What must stay in step: pins and environments, the schema, the README's picture, and the first command's checks."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -80,3 +81,14 @@ def test_every_file_that_a_page_names_is_there(page):
     named += [page.parent / path for path in re.findall(r"\]\(([^):]+)\)", text)]
     assert len(named) > 10 or page.stem != "README"
     assert [str(path.relative_to(ROOT)) for path in named if not path.exists()] == []
+
+
+@pytest.mark.parametrize(("own", "value"), [(None, "1073741824"), ("131072", "131072")])
+def test_a_job_that_trains_keeps_freed_memory_unless_the_user_says_otherwise(own, value):
+    """The shell command of the rule, with `env` in the place of `python`."""
+    text = (ROOT / "workflow/rules/train.smk").read_text()
+    (setting,) = re.findall(r"MALLOC_MMAP_THRESHOLD_=\S+", text.replace("{{", "{").replace("}}", "}"))
+    given = {} if own is None else {"MALLOC_MMAP_THRESHOLD_": own}
+    done = subprocess.run(["bash", "-c", f"{setting} env"], env={**os.environ, **given}, capture_output=True, text=True)
+    assert f"MALLOC_MMAP_THRESHOLD_={value}" in done.stdout.splitlines()
+    assert "MALLOC_TRIM_THRESHOLD_=${{MALLOC_TRIM_THRESHOLD_-" in text

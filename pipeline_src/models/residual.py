@@ -21,7 +21,7 @@ def conv3x3(inside: int, outside: int, stride: int = 1) -> nn.Conv2d:
 
 
 class BasicBlock(nn.Module):
-    """Images (B, `inside`, H, W) -> (B, `outside`, H / `stride`, W / `stride`). `downsample` is W; None: the identity."""
+    """Images (B, `inside`, H, W) -> (B, `outside`, H / `stride`, W / `stride`), with `downsample` as W."""
 
     def __init__(self, inside: int, outside: int, stride: int = 1, downsample: nn.Module | None = None):
         super().__init__()

@@ -1,4 +1,10 @@
 METRICS = f"{places.EVALUATION}/metrics.json"
+# The C library gives freed memory back and takes it anew, 600,000 page faults a run of the default study. With these it keeps it:
+# about 7 % less CPU time, for 10 to 60 MB. Export other values to change it; 131072, twice, is the C library's own.
+ALLOCATOR = (
+    "MALLOC_MMAP_THRESHOLD_=${{MALLOC_MMAP_THRESHOLD_-1073741824}} "
+    "MALLOC_TRIM_THRESHOLD_=${{MALLOC_TRIM_THRESHOLD_-4294967296}}"
+)
 
 
 # A run is trained, if its record is not there, and evaluated in the same process: the imports take longer than an evaluation.
@@ -11,6 +17,7 @@ rule train:
         "logs/train/{dataset}/{recipe}/{fusion}/{method}-{fp}/seed{seed}-{evaluation}.log",
     benchmark:
         "logs/train/{dataset}/{recipe}/{fusion}/{method}-{fp}/seed{seed}-{evaluation}.tsv"
+    priority: lambda w: w.fusion != places.NO_FUSION  # the longer ones first, so that no core waits long for the last
     group:
         "cells"
     conda:
@@ -21,4 +28,4 @@ rule train:
     params:
         file=lambda w: params_file,
     shell:
-        "python -m pipeline_src train --params={params.file:q} {output:q} 2>&1 | tee {log:q}"
+        f"{ALLOCATOR} python -m pipeline_src train --params={{params.file:q}} {{output:q}} 2>&1 | tee {{log:q}}"
