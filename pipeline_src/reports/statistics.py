@@ -8,8 +8,8 @@ hold at once with the confidence 1 - alpha, and the smallest detectable differen
 docs/statistics.md has the simulation that the choice rests on. Dunnett's test on a model of seeds and methods
 (Dunnett, 1955) pools the variances of the methods; where these differ, it finds differences that do not exist in 10 to
 30 of 100 studies instead of 5. Holm's step-down method keeps the error rate and finds the same as Bonferroni's if one
-method differs, and up to 8 points more if several do, but it has no intervals that agree with its verdicts. Sign flips
-cannot reach p < 0.05 with fewer than 6 seeds.
+method differs, and 5 points more with 8 seeds if several do, but it has no intervals that agree with its verdicts. Sign
+flips cannot reach p < 0.05 with fewer than 6 seeds.
 
 All of this speaks of what varies with the seed. For the choice of test samples, see `over_clips`.
 """

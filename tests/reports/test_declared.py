@@ -13,7 +13,7 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.methods.base import Quantity, methods
 from pipeline_src.reports import declared
 from pipeline_src.reports.aggregate import aggregate
-from pipeline_src.reports.figures.base import PLACES, figures
+from pipeline_src.reports.figures.base import GRID, PLACES, figures
 from pipeline_src.study.runs import write_record
 from pipeline_src.tracking import ui, view
 from tests.reports import plugged
@@ -163,7 +163,7 @@ def test_an_unknown_place_is_an_error(folder, monkeypatch):
 def test_every_figure_says_where_it_belongs_and_what_it_needs():
     assert set(figures) >= {"gains", "learning", "quantities", "own_quantities", "contributions", "examples"}
     for name in figures:
-        assert figures.facts(name)["place"] in PLACES
+        assert figures.facts(name)["place"] in (*PLACES, GRID)
         assert figures.facts(name)["needs"], name
         assert figures.module(name).rpartition(".")[2] == name, "a file per figure"
 
