@@ -206,13 +206,14 @@ def _train(options: argparse.Namespace) -> None:
     """
     started = time.time() - time.process_time()
     from pipeline_src.study import remains
+    from pipeline_src.study.choice import resolved
     from pipeline_src.study.plan import Plan
     from pipeline_src.study.runs import METRICS
     from pipeline_src.training.run import train
 
     plan = Plan(options.params)
     wanted = {target: target.endswith(f"/{METRICS}") for target in options.target}
-    runs = {target: plan.at("evaluate" if evaluated else "train", target) for target, evaluated in wanted.items()}
+    runs = {target: resolved(plan.at("evaluate" if both else "train", target)) for target, both in wanted.items()}
     remains.make_way(plan, [*runs.values()], "train")
     asked = train([*runs.values()], plan.params, started)
     if any(wanted.values()):
@@ -223,10 +224,11 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     """Evaluate the runs at the given metrics.json paths, in one process; they must share a cell."""
+    from pipeline_src.study.choice import resolved
     from pipeline_src.study.plan import Plan
 
     plan = Plan(options.params)
-    _evaluated(plan, [plan.at("evaluate", target) for target in options.target])
+    _evaluated(plan, [resolved(plan.at("evaluate", target)) for target in options.target])
 
 
 def _evaluated(plan: Plan, runs: list[Run]) -> None:

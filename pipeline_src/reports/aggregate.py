@@ -4,6 +4,7 @@ Writes, below the plan's results folder,
     metrics.parquet                  every metric of every complete run, in long form
     metrics/, history.csv            what DVC compares and draws
     tables/accuracy.csv, .md, .tex   over seeds
+    tables/tuned.csv, trials.csv     of a study that is tuned: over seeds, and every trial
     figures/<what>-<dataset>.svg    those of the report, on paper
     report.html
     tables/index-<fingerprint>.json  the addresses of all runs; it exists once all else is written and no run is missing
@@ -21,11 +22,12 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import listed
 from pipeline_src.datasets import quarantine
 from pipeline_src.features import QUARANTINE_FILE, fix, read_info
-from pipeline_src.reports import ensemble, formats, summaries
+from pipeline_src.reports import ensemble, formats, summaries, tuning
 from pipeline_src.reports.grids import grids
 from pipeline_src.reports.report import GridSection, Section, grid_sections, render, sections
 from pipeline_src.reports.results import add_clips, collect, test_samples
 from pipeline_src.reports.scores import COLUMNS, Ended, accuracy_table
+from pipeline_src.study.outputs import TRIAL, TUNING
 from pipeline_src.study.runs import DIVERGED, FAILED, RunFiles
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ def aggregate(plan: Plan) -> None:
         complete = read.evaluated()
         entry = {**run.names, "run": str(run.folder), "evaluation": str(run.evaluation), "complete": complete}
         index.append(entry | {"files": read.hashes() if complete else {}})
+        if run.cell.role == TRIAL:  # the record of the tuned runs has its score
+            continue
         if complete and read.diverged() is None:
             records[tuple(run.names.values())] = read.record()
             rows += [{**run.names, **row} for row in read.metrics()]
@@ -66,14 +70,15 @@ def aggregate(plan: Plan) -> None:
             clips = sum(read_info(data.cache)["splits"].values()) + len(bad)
             quarantine.check_fraction(data, bad, clips)
     alone = ensemble.ensembles(plan, finished)
-    rows += ensemble.rows(plan, alone)
+    rows += ensemble.rows(plan, alone) + tuning.ensembles(plan, finished)
     metrics = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "int64", "value": "float64"})
     metrics = metrics.astype({name: "str" for name in COLUMNS if name not in ("seed", "value")})
     cells, samples = ensemble.with_ensembles(plan, alone), test_samples(finished)
     table = accuracy_table(metrics, cells, study.seeds, confidence, ended, samples)
     every = collect(plan, table, metrics, records, alone)
     table = add_clips(table, every)
-    made = sections(plan, every, table, extensions(plan.rows), ended)
+    tuned = tuning.collected(plan, metrics, finished, records, ended, samples)
+    made = sections(plan, every, table, extensions(plan.rows), ended, tuned)
     of_grids = grid_sections(grids(plan, every))
     every_section: list[GridSection | Section] = [*of_grids, *made]
     shown = [each for section in every_section for each in section.tables]
@@ -86,6 +91,11 @@ def aggregate(plan: Plan) -> None:
     with files.whole(results / "metrics.parquet") as temporary:
         metrics.to_parquet(temporary, index=False)
     files.write_text(results / "tables" / "accuracy.csv", formats.csv(table))
+    for name in TUNING:
+        (results / "tables" / name).unlink(missing_ok=True)
+    if tuned is not None:
+        for name, values in zip(TUNING, (tuned.table, tuning.trials(tuned)), strict=True):
+            files.write_text(results / "tables" / name, formats.csv(values))
     files.write_text(results / "tables" / "accuracy.md", formats.markdown(shown))
     files.write_text(results / "tables" / "accuracy.tex", formats.latex(shown))
     files.write_text(results / "history.csv", summaries.history(finished).to_csv(index=False, lineterminator="\n"))

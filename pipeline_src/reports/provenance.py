@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,12 +120,13 @@ def pairs(cells: Iterable[Cell], records: Records) -> Iterator[tuple[dict, dict]
         yield from ((record, records[other]) for other in others if other in records and other != key)
 
 
-def mixture(cells: Iterable[Cell], records: Records) -> str:
+def mixture(cells: Iterable[Cell], *records: Records) -> str:
     """A sentence on how many compared pairs of runs differ in processor, instruction set, GPU or versions, and in what;
     empty where nothing is compared.
     """
     total, mixed, reasons = 0, 0, Counter()
-    for pair in pairs(cells, records):
+    cells = list(cells)
+    for pair in chain.from_iterable(pairs(cells, each) for each in records):
         both = [{**record["machine"], **record["versions"]} for record in pair]
         differing = {k for k in both[0].keys() | both[1].keys() if both[0].get(k) != both[1].get(k)} - HARMLESS
         total, mixed = total + 1, mixed + bool(differing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
 from pipeline_src.features import QUARANTINE_FILE, fix, read_info
-from pipeline_src.reports import declared, headroom, provenance, wording
+from pipeline_src.reports import declared, headroom, provenance, tuning, wording
 from pipeline_src.reports.answer import answers, comparisons
 from pipeline_src.reports.figures import base, drawing
 from pipeline_src.reports.grids import GridResults, gains_table
@@ -22,6 +22,7 @@ from pipeline_src.reports.published import side_by_side
 from pipeline_src.reports.results import Results
 from pipeline_src.reports.scores import Ended
 from pipeline_src.reports.tables import Entry, Table, ended_table, tables
+from pipeline_src.study.outputs import TRIAL
 
 if TYPE_CHECKING:
     from pipeline_src.study.outputs import Data
@@ -41,6 +42,7 @@ class Section:
     drawings: dict[str, list[drawing.Shown]]
     undrawn: list[str]  # why a figure is left out
     published: Table | None
+    points: list[str] = field(default_factory=list)  # what equal tuning says
 
     @property
     def figures(self) -> list[drawing.Shown]:
@@ -71,7 +73,12 @@ def grid_sections(grids: list[GridResults]) -> list[GridSection]:
 
 
 def sections(
-    plan: Plan, every: list[Results], table: pd.DataFrame, extensions: dict, ended: Mapping[tuple, Ended]
+    plan: Plan,
+    every: list[Results],
+    table: pd.DataFrame,
+    extensions: dict,
+    ended: Mapping[tuple, Ended],
+    tuned: tuning.Tuning | None = None,
 ) -> list[Section]:
     """Tables and figures, dataset by dataset; `table` is the accuracy table with all of its columns."""
     made, seeds = [], len(plan.params.study.seeds)
@@ -81,7 +88,9 @@ def sections(
         shown = tables(rows, seeds, results.confidence, extensions, declared.metrics(data), _covered(plan, data))
         without = ended_table(results.name, results.recipe, ended)
         beside = side_by_side(results.name, results.recipe, results.published.same, rows, seeds)
-        made.append(Section(results, [*shown, *([without] if without else [])], drawings, undrawn, beside))
+        more, points = tuning.said(tuned, rows, seeds, results.confidence) if tuned else ([], [])
+        every_table = [*shown[:1], *more, *shown[1:], *([without] if without else [])]
+        made.append(Section(results, every_table, drawings, undrawn, beside, points))
     return made
 
 
@@ -132,7 +141,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.globals |= {"number": wording.number, "clock": wording.clock, "plural": wording.plural}
-    seeds = len(study.seeds)
+    seeds, runs = len(study.seeds), [run for run in plan.runs if run.cell.role != TRIAL]
     data = []
     for one, section, answer in zip(plan.datasets.values(), made, answers(table, seeds, confidence), strict=True):
         rows = table[(table.dataset == one.name) & (table.recipe == one.recipe)]
@@ -154,17 +163,17 @@ def render(
         seeds=seeds,
         schedule=plan.params.training,
         confidence=wording.level(confidence),
-        complete=bool(table.complete.all()),
+        complete=len(records) == len(runs),
         done=len(records),
         data=data,
         grids=grids,
         ends=_ends(ended),
         stages=provenance.stages_table(provenance.benchmarks(provenance.addresses(plan))),
         costs=provenance.cost_table(plan.rows, records),
-        mixture=provenance.mixture(plan.rows, records),
+        mixture=provenance.mixture(plan.rows, *tuning.halves(records)),
         command=command(plan.file),
-        runs=provenance.runs_table(plan.runs[:RUN_ROWS], records, ended),
-        count=len(plan.runs),
+        runs=provenance.runs_table(runs[:RUN_ROWS], records, ended),
+        count=len(runs),
         caches=provenance.distinct(records, lambda r: {"dataset": r["dataset"], "recipe": r["recipe"], **r["cache"]}),
         machines=provenance.distinct(records, lambda r: r["machine"]),
         versions=provenance.distinct(records, lambda r: r["versions"]),

@@ -151,6 +151,14 @@ def sensitivity(table: pd.DataFrame, what: str, confidence: float) -> str:
     )
 
 
+def how_tested(numbers: str, confidence: float) -> str:
+    """How differences are tested, and for which numbers of comparisons they are corrected."""
+    return (
+        f" The differences have a paired t test; p and interval are corrected by Bonferroni's method for {numbers}."
+        f" Significant means that p is below {1 - confidence:.2g} and that the interval excludes 0."
+    )
+
+
 def _captions(table: pd.DataFrame, seeds: int, confidence: float, covered: str) -> str:
     """What the numbers of an accuracy table are, and what they do not support."""
     if seeds >= FEWEST:
@@ -211,8 +219,8 @@ def _whole(table: pd.DataFrame, where: str, common: str, seeds: int, confidence:
         )
         if table[f"{GAIN}_p"].notna().any():
             caption += (
-                f"{_test(corrections(table, [GAIN]), confidence)} Bold: a significant difference, and the best accuracy"
-                f" of a fusion if its difference is one. {sensitivity(table, GAIN, confidence)}"
+                f"{how_tested(corrections(table, [GAIN]), confidence)} Bold: a significant difference, and the best"
+                f" accuracy of a fusion if its difference is one. {sensitivity(table, GAIN, confidence)}"
             )
     columns += [f"{m} probe" for m in modalities_of(table)]
     columns += [*(["best test epoch"] if best_test else []), "training, s", f"passes / {BASELINE}"]
@@ -255,16 +263,8 @@ def _each(table: pd.DataFrame, where: str, common: str, seeds: int, confidence: 
     if any(counts.values()):
         names = {GAP: f"probe {MINUS} alone", PROBE_GAIN: f"probe {MINUS} {BASELINE}"}
         numbers = " and ".join(f"{count} ({names[kind]})" for kind, count in counts.items() if count)
-        caption += f"{_test(numbers, confidence)} Bold: a significant difference."
+        caption += f"{how_tested(numbers, confidence)} Bold: a significant difference."
     return Table(f"Each modality: {where}", caption, columns, rows, 3)
-
-
-def _test(numbers: str, confidence: float) -> str:
-    """How differences are tested, and for which numbers of comparisons they are corrected."""
-    return (
-        f" The differences have a paired t test; p and interval are corrected by Bonferroni's method for {numbers}."
-        f" Significant means that p is below {1 - confidence:.2g} and that the interval excludes 0."
-    )
 
 
 def _others(table: pd.DataFrame, where: str, common: str, seeds: int, metrics: Sequence[Metric]) -> list[Table]:

@@ -61,18 +61,18 @@ def choose(search: Search, metric: Metric, label: str) -> dict[str, Any]:
     {"seeds": [...], "metric": "val_accuracy", "chosen": 3, "values": {...}, "edges": {"training.lr": "highest"},
      "trials": [{"values": {...}, "scores": [0.8, None], "score": None}, ...]}    None: diverged
     """
-    key, best, trials = f"val_{metric.name}", -1, []
+    key, means, trials = f"val_{metric.name}", {}, []
     for i, (point, runs) in enumerate(zip(search.points, search.runs, strict=True)):
         scores = [_score(run, key) for run in runs]
         there = [score for score in scores if score is not None]
-        score = math.fsum(there) / len(there) if len(there) == len(scores) else None
-        trials.append({"values": dict(point), "scores": scores, "score": score})
-        if score is not None and (best < 0 or not metric.at_least(trials[best]["score"], score)):
-            best = i
-    if best < 0:
+        if len(there) == len(scores):
+            means[i] = math.fsum(there) / len(there)
+        trials.append({"values": dict(point), "scores": scores, "score": means.get(i)})
+    if not means:
         raise UserError(
             f"{label}: expected a trial that did not diverge, but all {len(trials)} did; change tuning.spaces"
         )
+    best = min(i for i, mean in means.items() if mean == metric.best(list(means.values())))
     return {
         "seeds": [run.seed for run in search.runs[0]],
         "metric": key,

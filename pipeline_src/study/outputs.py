@@ -6,6 +6,7 @@ Paths are relative to the working directory. Each holds the fingerprint of all t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.features import CACHE_FILE
 from pipeline_src.media.base import Extractor
 from pipeline_src.study import runs
+from pipeline_src.study.choice import Search
 from pipeline_src.training.spec import RunSpec
 
 NO_FUSION = "none"  # the fusion of a unimodal model
+TRIAL, TUNED = "trial", "tuned"  # what a cell is to equal tuning; see study.tuning
 
 # Where outputs live, relative to the working directory; the same words are the wildcards of the rules.
 RAW = "data/raw/{dataset}-{fp}"
@@ -29,6 +32,7 @@ RUN = CELL + "/seed{seed}"
 EVALUATION = RUN + "/evaluation-{evaluation}"
 STUDY = "results/studies/{study}"
 INDEX = "tables/index-{fp}.json"  # below `Plan.results`
+TUNING = ("tuned.csv", "trials.csv")  # tables of a study that is tuned: over seeds, and of every trial
 SEEN = "data/seen/{name}.json"  # what this machine remembers of raw files; no output
 
 
@@ -46,7 +50,7 @@ class Data:
     manifest: Path  # folder
     cache: Path  # folder
     cache_fp: str  # of its content
-    seeds: tuple[int, ...] = ()  # of the study, those whose runs read it
+    seeds: tuple[int, ...] = ()  # of the study and its tuning, those whose runs read it
     vary: tuple[str, ...] = ()  # what of it varies with the seed
 
     @property
@@ -81,7 +85,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Cell:
-    """What is trained once for each of `seeds`: one method with one fusion on one dataset."""
+    """What is trained once for each of `seeds`: one method with one fusion on one dataset.
+
+    A tuned cell has a search, and the spec of params.yaml; `choice.resolved` gives its runs the spec of the chosen
+    trial, and the outcome of the search.
+    """
 
     data: Data
     fusion: str
@@ -94,6 +102,9 @@ class Cell:
     extension: str | None  # what no paper gives about the method here
     requires: Mapping[str, "Cell"] = field(default_factory=dict)  # whose runs of the same seed must be there first
     seeds: tuple[int, ...] = ()
+    role: str = ""  # TRIAL, TUNED, or what the study compares
+    search: Search | None = None
+    outcome: Mapping[str, Any] | None = None
 
     @property
     def names(self) -> dict[str, str]:
@@ -144,6 +155,12 @@ class Run:
     def requires(self) -> dict[str, "Run"]:
         """The runs of the same seed that must be there first, by the method's names for them."""
         return {name: Run(cell, self.seed) for name, cell in self.cell.requires.items()}
+
+    @property
+    def first(self) -> list["Run"]:
+        """All runs that must be there first: those that the method requires, and the trials of a tuned run."""
+        search = self.cell.search
+        return [*self.requires.values(), *([] if search is None else chain.from_iterable(search.runs))]
 
     @property
     def train_files(self) -> list[Path]:

@@ -7,6 +7,7 @@ DVC and the command line all take their paths from here, so whichever ran first,
 import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,24 @@ from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Requirement, Setting, methods
 from pipeline_src.models.base import encoders, fusions
 from pipeline_src.reports.figures.registry import figures
-from pipeline_src.study import config
+from pipeline_src.study import config, tuning
+from pipeline_src.study.choice import Search
 from pipeline_src.study.naming import study_name
-from pipeline_src.study.outputs import CACHE, INDEX, MANIFEST, NO_FUSION, RAW, SEEN, STUDY, Cell, Data, Run
+from pipeline_src.study.outputs import (
+    CACHE,
+    INDEX,
+    MANIFEST,
+    NO_FUSION,
+    RAW,
+    SEEN,
+    STUDY,
+    TRIAL,
+    TUNED,
+    Cell,
+    Data,
+    Run,
+)
+from pipeline_src.study.tuning import Point
 from pipeline_src.study.varied import varied
 from pipeline_src.tasks.base import tasks
 from pipeline_src.training.spec import RunSpec
@@ -40,12 +56,13 @@ class Plan:
     def data(self) -> list[Data]:
         """Dataset by dataset, whatever runs read: one, or one for each seed if the study lets it vary."""
         study, blocks = self.params.study, self.params.datasets
+        seeds = *study.seeds, *self._tuning_seeds
         if not study.vary:
-            return [self._data(name, blocks[name], tuple(study.seeds)) for name in study.datasets]
+            return [self._data(name, blocks[name], seeds) for name in study.datasets]
         return [
             self._data(name, varied(blocks[name], study.vary, seed), (seed,))
             for name in study.datasets
-            for seed in study.seeds
+            for seed in seeds
         ]
 
     @cached_property
@@ -116,32 +133,56 @@ class Plan:
             vary=tuple(self.params.study.vary),
         )
 
+    @property
+    def _tuning_seeds(self) -> list[int]:
+        return self.params.tuning.seeds if self.params.tuning else []
+
     @cached_property
     def cells(self) -> list[Cell]:
-        """Unimodal baselines first, then every fusion with every method, dataset by dataset.
+        """Unimodal baselines first, then every fusion with every method, dataset by dataset; then the same tuned, each
+        after its trials.
 
         A cell that another requires is one of them, before it, even if the study does not list it.
         """
-        study, cells = self.params.study, []
-        for name in study.datasets:
-            data, modalities = self.named(name), tuple(self.datasets[name].extractors)
-            if study.unimodal:
-                cells += [self._cell(one, NO_FUSION, f"{m}-only", "joint", (m,)) for m in modalities for one in data]
-            cells += [
-                self._cell(one, fusion, method, method, modalities)
-                for fusion in study.fusions
-                for method in study.methods
-                for one in data
-            ]
+        cells = [cell for configuration in self._configurations() for cell in self._seeded(*configuration)]
+        if self.params.tuning is not None:
+            cells += [cell for configuration in self._configurations() for cell in self._tuned(*configuration)]
         every = [part for cell in cells for part in (*cell.requires.values(), cell)]
-        return list({cell.folder: cell for cell in every}.values())
+        return list({(cell.folder, cell.seeds): cell for cell in every}.values())
+
+    def _configurations(self) -> Iterator[tuple[str, str, str, str, tuple[str, ...]]]:
+        """Dataset, fusion, label, method and modalities of all that the study lists."""
+        study = self.params.study
+        for name in study.datasets:
+            modalities = tuple(self.datasets[name].extractors)
+            if study.unimodal:
+                yield from ((name, NO_FUSION, f"{m}-only", "joint", (m,)) for m in modalities)
+            yield from ((name, fusion, of, of, modalities) for fusion in study.fusions for of in study.methods)
+
+    def _seeded(self, name: str, *configuration: Any, role: str = "", **more: Any) -> list[Cell]:
+        """The cells of a configuration: one, or one for each data that its seeds read."""
+        cells = [self._cell(data, *configuration, role=role, **more) for data in self.named(name)]
+        return [cell for cell in cells if cell.seeds]
+
+    def _tuned(self, name: str, fusion: str, label: str, method: str, modalities: tuple[str, ...]) -> list[Cell]:
+        """The cells of a configuration's trials, and the tuned ones."""
+        assert self.params.tuning is not None
+        points = self.params.tuning.points(method, fusion == NO_FUSION)
+        trials = [self._seeded(name, fusion, label, method, modalities, role=TRIAL, point=point) for point in points]
+        runs = tuple(tuple(Run(cell, seed) for cell in cells for seed in cell.seeds) for cells in trials)
+        search = Search(tuple(points), runs)
+        tuned = self._seeded(name, fusion, f"{label}-{TUNED}", method, modalities, role=TUNED, search=search)
+        return [*chain.from_iterable(trials), *tuned]
 
     @cached_property
     def rows(self) -> list[Cell]:
-        """What tables have a row of: cells that differ in their data alone are one row, which the first stands for."""
+        """What tables have a row of: cells that differ in their data alone are one row, which the first stands for.
+        Trials have none; of tuned cells, see `reports.tuning`.
+        """
         rows: dict[Path, Cell] = {}
         for cell in self.cells:
-            rows.setdefault(cell.place, cell)
+            if not cell.role:
+                rows.setdefault(cell.place, cell)
         return list(rows.values())
 
     @cached_property
@@ -150,12 +191,24 @@ class Plan:
         hashes = {m: encoder.weights_sha256() for m, encoder in self.params.model.encoders.items()}
         return {m: value for m, value in hashes.items() if value is not None}
 
-    def _cell(self, data: Data, fusion: str, label: str, method: str, modalities: tuple[str, ...]) -> Cell:
+    def _cell(
+        self,
+        data: Data,
+        fusion: str,
+        label: str,
+        method: str,
+        modalities: tuple[str, ...],
+        role: str = "",
+        point: Point | None = None,
+        search: Search | None = None,
+    ) -> Cell:
+        """A cell, with a trial's values (`point`) in place of those of params.yaml, or as a `search` will choose."""
         params, shown = self.params, fusion
         fusion = "concat" if fusion == NO_FUSION else fusion
+        schedule, own = tuning.split(point or {})
         setting = Setting(modalities, fusion, params.training.epochs, data.dataset.task)
         requires = {
-            name: self._baseline(data, shown, method, need)
+            name: self._baseline(data, shown, method, need, role)
             for name, need in methods[method].requires(params.methods[method], setting).items()
         }
         spec = RunSpec(
@@ -163,8 +216,8 @@ class Plan:
             encoders={m: params.model.encoders[m] for m in modalities},
             fusion=fusion,
             method=method,
-            params=params.methods[method],
-            training=params.training,
+            params=tuning.changed(params.methods[method], own),
+            training=tuning.changed(params.training, schedule),
             augmentation={m: params.training.augmentation[m] for m in modalities},
             task=data.dataset.task,
             weights_sha256={m: value for m, value in self._weights.items() if m in modalities},
@@ -172,27 +225,44 @@ class Plan:
         )
         network = [encoders.module(params.model.encoders[m].kind) for m in modalities] + [fusions.module(fusion)]
         network.append(tasks.module(data.dataset.task))
-        code = code_digest(["pipeline_src.training.run", methods.module(method), *network])
-        fp = fingerprint(stage="train", code=code, spec=spec.address(), cache=data.cache_fp)
+        chooser = [] if search is None else ["pipeline_src.study.choice"]
+        code = code_digest(["pipeline_src.training.run", methods.module(method), *network, *chooser])
+        what = {"spec": spec.address()} if search is None else {"search": search.address()}
+        fp = fingerprint(stage="train", code=code, cache=data.cache_fp, **what)
         evaluation_fp = fingerprint(
             stage="evaluate",
             code=code_digest(["pipeline_src.evaluation.run", methods.module(method), *network]),
             params=params.evaluation.values("evaluate"),
             run=fp,
         )
-        extension = methods[method].extension(params.methods[method], setting)
+        wanted = self._tuning_seeds if role == TRIAL else params.study.seeds
         return Cell(
-            data, shown, label, spec, code, fp, params.evaluation, evaluation_fp, extension, requires, data.seeds
+            data=data,
+            fusion=shown,
+            method=label,
+            spec=spec,
+            code=code,
+            fp=fp,
+            evaluation=params.evaluation,
+            evaluation_fp=evaluation_fp,
+            extension=methods[method].extension(params.methods[method], setting),
+            requires=requires,
+            seeds=tuple(seed for seed in data.seeds if seed in wanted),
+            role=role,
+            search=search,
         )
 
-    def _baseline(self, data: Data, fusion: str, method: str, need: Requirement) -> Cell:
-        """The cell that a method requires: of one modality alone, or joint training with the same fusion."""
+    def _baseline(self, data: Data, fusion: str, method: str, need: Requirement, role: str) -> Cell:
+        """The cell that a method requires: of one modality alone, or joint training with the same fusion. It is never
+        tuned; a trial's has the seeds of trials.
+        """
+        role = TRIAL if role == TRIAL else ""
         if need.modality is None:
-            return self._cell(data, fusion, "joint", "joint", tuple(data.extractors))
+            return self._cell(data, fusion, "joint", "joint", tuple(data.extractors), role)
         if need.modality not in data.extractors:
             what = f"expected a modality of {data.name!r}, but got {need.modality!r}"
             raise UserError(f"methods.{method}.requires: {what}{closest(need.modality, data.extractors)}")
-        return self._cell(data, NO_FUSION, f"{need.modality}-only", "joint", (need.modality,))
+        return self._cell(data, NO_FUSION, f"{need.modality}-only", "joint", (need.modality,), role)
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -208,7 +278,7 @@ class Plan:
             case "cache", Data() as data:
                 return [*(stem.with_suffix(".arrow") for stem in data.shards), data.manifest / "manifest.parquet"]
             case "evaluate", Run() as run:  # and "train": the job of metrics.json does both
-                return [*run.cell.data.files, *(other.metrics for other in run.requires.values())]
+                return [*run.cell.data.files, *(other.metrics for other in run.first)]
         return []
 
     @property

@@ -217,19 +217,23 @@ def _check_trials(params: "Params", tuning: Tuning, method: str, unimodal: bool,
         block = params.methods[method]
         schedule = mistakes.checked(Training, _given(params.training) | training, (*place, "training"))
         values = mistakes.checked(type(block), _given(block) | changes, place)
-        refusals = {} if values is None or unimodal else _refusals(params, methods[method], values)
+        refusals = {} if values is None or unimodal else _refusals(params, methods[method], block, values)
         for why in refusals:
             mistakes.add(place, f"{why} (trial {point})")
         if refusals or values is None or schedule is None:
             return
 
 
-def _refusals(params: "Params", method: type[Method], values: MethodParams) -> dict[str, None]:
-    """Why a method cannot work with the values of a trial, each reason once."""
-    kinds = [datasets[block.kind] for name in params.study.datasets if (block := params.datasets.get(name)) is not None]
+def _refusals(params: "Params", method: type[Method], block: MethodParams, values: MethodParams) -> dict[str, None]:
+    """Why a method cannot work with the values of a trial in place of its block's, each reason once."""
+    blocks = [params.datasets.get(name) for name in params.study.datasets]
+    kinds = [datasets[each.kind] for each in blocks if each is not None]
     settings = [
         Setting(tuple(kind.modalities), fusion, params.training.epochs, kind.task)
         for kind in kinds
         for fusion in params.study.fusions
     ]
-    return {why: None for setting in settings if (why := method.refuses(values, setting)) is not None}
+    reasons = {why: None for setting in settings if (why := method.refuses(values, setting)) is not None}
+    if not reasons and any(method.requires(values, setting) != method.requires(block, setting) for setting in settings):
+        reasons["expected trials that require the same runs as the method's block does, but got others"] = None
+    return reasons

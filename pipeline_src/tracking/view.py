@@ -12,6 +12,7 @@ Names of metrics, which the UI draws in sections by what stands before the slash
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline_src.features import read_info
 from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import declared
 from pipeline_src.study import runs as states
+from pipeline_src.study.outputs import TRIAL
 from pipeline_src.study.runs import ATTEMPT, CHECKPOINT, COMPLETE, STOPPED, RunFiles, State
 
 if TYPE_CHECKING:
@@ -101,8 +103,10 @@ def _read(run: Run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> 
     status, ended = _status(state, about)
     versions, machine = about["versions"], about["machine"]
     tags = {
-        "kind": "run",
-        "group": f"{cell.data.name}/{cell.fusion}/{cell.method}",
+        "kind": "trial" if cell.role == TRIAL else "run",
+        "group": cell.place.as_posix() + (f"/trial-{cell.fp}" if cell.role == TRIAL else ""),
+        "tuning": cell.role or None,
+        "chosen": json.dumps(about["tuning"]["values"]) if "tuning" in about else None,
         **{name: str(value) for name, value in run.names.items()},
         "address": folder.as_posix(),
         "data": about["cache"]["sha256"],

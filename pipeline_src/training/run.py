@@ -115,6 +115,7 @@ def _train(
         "fingerprint": run.cell.fp,
         "code": run.cell.code,
         "parameters": run.cell.spec.record(),
+        **({"tuning": run.cell.outcome} if run.cell.outcome else {}),
         "cache": {"folder": str(cache.folder), "fingerprint": run.cell.data.cache_fp, "sha256": cache.info["sha256"]},
         "machine": machine(device, params.resources.train.threads),
         "versions": versions(),

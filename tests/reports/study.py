@@ -54,7 +54,11 @@ class Study:
             vary=list(vary),
         )
         self.params = SimpleNamespace(
-            study=study, training=training, reporting=params.Reporting(confidence=confidence), studied_grids={}
+            study=study,
+            training=training,
+            reporting=params.Reporting(confidence=confidence),
+            studied_grids={},
+            tuning=None,
         )
         each = [(seed,) for seed in seeds] if vary else [tuple(seeds)]
         self.data = [self._data(modalities, i, of, vary) for i, of in enumerate(each)]

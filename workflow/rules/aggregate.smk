@@ -5,6 +5,7 @@ rule aggregate:
         index=plan.index,
         metrics=plan.results / "metrics.parquet",
         tables=expand(plan.results / "tables/accuracy.{kind}", kind=["csv", "md", "tex"]),
+        tuning=[plan.results / "tables" / name for name in places.TUNING if plan.params.tuning],
         history=plan.results / "history.csv",
         cells=[plan.results / "metrics" / f"{cell.place}.json" for cell in plan.rows],
         report=report(plan.results / "report.html", caption="../report/report.rst", category="Report"),

@@ -19,7 +19,8 @@ rule train:
         "logs/train/{dataset}/{recipe}/{fusion}/{method}-{fp}/seed{seed}-{evaluation}.tsv"
     priority: lambda w: w.fusion != places.NO_FUSION  # the longer ones first, so that no core waits long for the last
     group:
-        "cells"
+        # Jobs of one group that need each other are one job of the queue: a tuned run's trials would be, with all its seeds.
+        lambda w: "tuned" if w.method.endswith(f"-{places.TUNED}") else "cells"
     conda:
         "../../envs/counterpoise.yaml"
     threads: asked.train.threads

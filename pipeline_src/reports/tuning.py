@@ -1,0 +1,219 @@
+"""Equal tuning in the report: "same settings" and "equal tuning" side by side, and what was chosen.
+
+Tuned runs have rows of their own in metrics.parquet, under `<method>-tuned`. Here they go by the names of the methods,
+so that the same functions compare each tuned method with tuned joint training: a family of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipeline_src.core.errors import listed
+from pipeline_src.reports import ensemble
+from pipeline_src.reports.answer import answers
+from pipeline_src.reports.scores import BASELINE, CELL, GAIN, Ended, accuracy_table, read, shortfall, significant
+from pipeline_src.reports.tables import Entry, Table, corrections, entry, how_tested, sensitivity
+from pipeline_src.reports.wording import MINUS, NONE, p_value, percent, plural, words
+from pipeline_src.study.choice import KEY
+from pipeline_src.study.outputs import TUNED
+
+if TYPE_CHECKING:
+    from pipeline_src.study.outputs import Run
+    from pipeline_src.study.plan import Plan
+
+SUFFIX = f"-{TUNED}"
+EDGE = "on the edge"
+Outcome = Mapping[str, Any]  # of a search; see `study.choice.choose`
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What equal tuning gave: the accuracy table of the tuned runs, and the outcome of each search by CELL."""
+
+    table: pd.DataFrame
+    outcomes: dict[tuple[str, ...], Outcome]
+    differing: list[tuple[str, ...]]  # cells whose seeds did not all choose alike
+    trials: int
+    seeds: list[int]  # of the trials
+
+
+def half(plan: Plan, role: str) -> Plan:
+    """The plan with the cells of one role alone: what the study compares as it is, or the tuned cells."""
+    part = copy.copy(plan)
+    values = vars(part)
+    for name in ("cells", "rows", "runs"):
+        values.pop(name, None)
+    values["cells"] = [cell for cell in plan.cells if cell.role == role]
+    values["runs"] = [run for run in plan.runs if run.cell.role == role]
+    values["rows"] = list({cell.place: cell for cell in reversed(values["cells"])}.values())[::-1]
+    return part
+
+
+def ensembles(plan: Plan, finished: Sequence[Run]) -> list[dict[str, Any]]:
+    """Metrics in long form of the ensembles of the tuned unimodal models."""
+    tuned = half(plan, TUNED)
+    rows = ensemble.rows(tuned, ensemble.ensembles(tuned, finished))
+    return [row | {"method": row["method"] + SUFFIX} for row in rows]
+
+
+def collected(
+    plan: Plan,
+    metrics: pd.DataFrame,
+    finished: Sequence[Run],
+    records: Mapping[tuple, Mapping[str, Any]],
+    ended: Mapping[tuple, Ended],
+    samples: Mapping[str, int],
+) -> Tuning | None:
+    """The tuned runs of a study; None if it is not tuned. The arguments are as the report has them, without trials."""
+    section = plan.params.tuning
+    if section is None:
+        return None
+    tuned, study = half(plan, TUNED), plan.params.study
+    rows = metrics[metrics.method.str.endswith(SUFFIX)].assign(method=lambda rows: rows.method.map(_plain))
+    cells = [
+        names | {"method": _plain(names["method"])}
+        for names in ensemble.with_ensembles(tuned, ensemble.ensembles(tuned, finished))
+    ]
+    ends = halves(ended)[1]
+    table = accuracy_table(rows, cells, study.seeds, plan.params.reporting.confidence, ends, samples)
+    outcomes: dict[tuple[str, ...], Outcome] = {}
+    differing: list[tuple[str, ...]] = []
+    for key, record in records.items():
+        cell = *key[:3], _plain(key[3])
+        if KEY in record and outcomes.setdefault(cell, record[KEY])["values"] != record[KEY]["values"]:
+            differing.append(cell)
+    return Tuning(table, outcomes, list(dict.fromkeys(differing)), section.trials, section.seeds)
+
+
+def _plain(method: str) -> str:
+    return method.removesuffix(SUFFIX)
+
+
+def halves(records: Mapping[tuple, Any]) -> list[dict[tuple, Any]]:
+    """Values by (*CELL, seed) of the study as it is, and of the tuned runs under the names of the methods."""
+    same = {key: value for key, value in records.items() if not key[3].endswith(SUFFIX)}
+    tuned = {(*key[:3], _plain(key[3]), key[4]): value for key, value in records.items() if key not in same}
+    return [same, tuned]
+
+
+def said(tuning: Tuning, same: pd.DataFrame, seeds: int, confidence: float) -> tuple[list[Table], list[str]]:
+    """The two tables of a dataset, and its sentences; `same` are its rows of the accuracy table."""
+    name, recipe = same.dataset.iloc[0], same.recipe.iloc[0]
+    where = f"{name} (recipe {recipe})"
+    equal = tuning.table[(tuning.table.dataset == name) & (tuning.table.recipe == recipe)]
+    made = [_side_by_side(tuning, same, equal, where, seeds, confidence), _chosen(tuning, equal, where)]
+    (answer,) = answers(equal, seeds, confidence)
+    return made, list(_points(tuning, answer.headline, same, equal))
+
+
+def _both(same: pd.DataFrame, equal: pd.DataFrame) -> list[tuple[dict, dict]]:
+    """The rows of each configuration that is in both tables."""
+    after = {tuple(row[name] for name in CELL): row for row in equal.to_dict("records")}
+    keys = [(row, tuple(row[name] for name in CELL)) for row in same.to_dict("records")]
+    return [(row, after[key]) for row, key in keys if key in after]
+
+
+def _side_by_side(
+    tuning: Tuning, same: pd.DataFrame, equal: pd.DataFrame, where: str, seeds: int, confidence: float
+) -> Table:
+    rows = []
+    for before, after in _both(same, equal):
+        numbers = []
+        for row in (before, after):
+            gain = entry(read(row, GAIN), seeds, True, significant(row, GAIN, confidence))
+            numbers += [entry(read(row, "accuracy"), seeds), gain, Entry(p_value(row[f"{GAIN}_p_corrected"]))]
+        lacks = [text for row, text in ((before, "same settings"), (after, "equal tuning")) if shortfall(row)]
+        names = [before["fusion"], before["method"] + (f" ({', '.join(lacks)} incomplete)" if lacks else "")]
+        rows.append([*map(Entry, names), *numbers])
+    columns = ["fusion", "method", "same settings", f"{MINUS} {BASELINE}", "p, corrected"]
+    columns += ["equal tuning", f"{MINUS} tuned {BASELINE}", "p, corrected"]
+    caption = (
+        "Test accuracy in percent, mean ± standard deviation over the seeds. Same settings: every method with the"
+        f" parameters of params.yaml. Equal tuning: every configuration, {BASELINE} and unimodal training included, had"
+        f" {tuning.trials} trials with each of the seeds {words(tuning.seeds)}; all seeds of the study train with the"
+        " trial whose mean score on val is the best. Differences are in points, paired by seed, each from the"
+        f" {BASELINE} of its own half of the table; the two halves are two families of comparisons."
+        f"{how_tested(corrections(equal, [GAIN]), confidence)} Bold: a significant difference. Of the tuned"
+        f" comparisons: {sensitivity(equal, GAIN, confidence)}"
+    )
+    return Table(f"Equal tuning: {where}", caption, columns, rows, 2)
+
+
+def _chosen(tuning: Tuning, equal: pd.DataFrame, where: str) -> Table:
+    rows = []
+    for row in equal.to_dict("records"):
+        outcome = tuning.outcomes.get(tuple(row[name] for name in CELL))
+        if outcome is None:
+            continue
+        scores = [trial["score"] for trial in outcome["trials"] if trial["score"] is not None]
+        best = outcome["trials"][outcome["chosen"]]["score"]
+        middle = sorted(scores)[len(scores) // 2]
+        rows.append(
+            [
+                *map(Entry, (row["fusion"], row["method"], values(outcome["values"]), edge(outcome) or NONE)),
+                *(Entry(_score(score, outcome)) for score in (best, middle, min(scores))),
+                Entry(str(sum(trial["score"] is None for trial in outcome["trials"]))),
+            ]
+        )
+    caption = (
+        f"Of {tuning.trials} trials of each configuration, the mean over {plural(len(tuning.seeds), 'seed')} of the"
+        " score on val at the selected epoch; test data took no part. A choice is on the edge if no trial had a value"
+        " beyond it: a wider space may give a better one. Diverged: trials of which a run diverged; they count as"
+        " worse than any other."
+    )
+    columns = ["fusion", "method", "chosen", EDGE, "val, chosen", "val, median trial", "val, worst", "diverged"]
+    return Table(f"Chosen values: {where}", caption, columns, rows, 4)
+
+
+def values(chosen: Mapping[str, Any]) -> str:
+    """`training.lr 0.0192, alpha 1.11`."""
+    return ", ".join(f"{name} {value}" for name, value in chosen.items())
+
+
+def edge(outcome: Outcome) -> str:
+    """`training.lr is the highest of 8`; empty where the choice is on no edge."""
+    tried = len(outcome["trials"])
+    return ", ".join(f"{name} is the {which} of {tried}" for name, which in outcome["edges"].items())
+
+
+def _score(score: float, outcome: Outcome) -> str:
+    return percent(score) if outcome["metric"] == "val_accuracy" else f"{score:.3f}"
+
+
+def trials(tuning: Tuning) -> pd.DataFrame:
+    """Every trial: CELL, trial (from 1), values, score (mean), score of each seed, whether it diverged, was chosen."""
+    rows = [
+        dict(zip(CELL, cell, strict=True))
+        | {"trial": i + 1, **trial["values"], "metric": outcome["metric"], "score": trial["score"]}
+        | {f"score_seed{seed}": score for seed, score in zip(outcome["seeds"], trial["scores"], strict=True)}
+        | {"diverged": trial["score"] is None, "chosen": i == outcome["chosen"]}
+        for cell, outcome in tuning.outcomes.items()
+        for i, trial in enumerate(outcome["trials"])
+    ]
+    return pd.DataFrame(rows)
+
+
+def _points(tuning: Tuning, headline: str, same: pd.DataFrame, equal: pd.DataFrame) -> Iterator[str]:
+    """What equal tuning says of a dataset, in sentences; `headline` is the answer of its tuned rows, `equal`."""
+    name = same.dataset.iloc[0]
+    yield f"Equal tuning ({plural(tuning.trials, 'trial')} of each configuration, chosen on val): {headline}"
+    for before, after in _both(same, equal):
+        if before["method"] == BASELINE and before["complete"] and after["complete"]:
+            change = percent(after["accuracy_mean"] - before["accuracy_mean"], True)
+            yield f"Tuning changes {BASELINE} training with {before['fusion']} by {change} points."
+    cells = {cell: outcome for cell, outcome in tuning.outcomes.items() if cell[0] == name}
+    if on := [f"{cell[3]} with {cell[2]} ({edge(outcome)})" for cell, outcome in cells.items() if outcome["edges"]]:
+        yield f"The choice lies on the edge of its space for {listed(on, 12)}. A wider space may change these results."
+    diverged = sum(trial["score"] is None for outcome in cells.values() for trial in outcome["trials"])
+    if diverged:
+        yield f"{plural(diverged, 'trial')} diverged, and could not be chosen."
+    if different := [f"{cell[3]} with {cell[2]}" for cell in tuning.differing if cell[0] == name]:
+        yield (
+            f"The seeds of {listed(different)} did not all train with the same choice, because trials were trained"
+            " again between them; delete these runs and run snakemake again."
+        )
