@@ -79,18 +79,19 @@ def estimate(plan: Plan, tflops: float = TFLOPS, step_ms: float = STEP_MS) -> li
     costs = []
     for data in plan.datasets.values():
         clips, counted = _clips(data)
-        cells = [cell for cell in plan.rows if cell.data.name == data.name]
-        seeds, schedule = len(plan.params.study.seeds), plan.params.training
+        cells = [cell for cell in plan.cells if cell.data.name == data.name]
+        runs = sum(len(cell.seeds) for cell in cells)
         flop = gpu = 0.0
         for cell in cells if clips else []:
             forward, both = map(sum, zip(*(_operations(cell, m) for m in cell.spec.modalities), strict=True))
+            seeds, schedule = len(cell.seeds), cell.spec.training
             scored = clips["val"] + schedule.track_test * clips["test"]
             batches = -(-clips["train"] // schedule.batch_size) + -(-scored // schedule.batch_size)
             one = schedule.epochs * (clips["train"] * both + scored * forward) + sum(clips.values()) * forward
             flop += seeds * one
             gpu += seeds * max(one / (tflops * 1e12), schedule.epochs * batches * step_ms / 1000)
-        draws = len(plan.named(data.name))
-        costs.append(DataCost(data, clips, counted, len(cells) * seeds, schedule.epochs, flop, gpu, draws))
+        draws, epochs = len(plan.named(data.name)), plan.params.training.epochs
+        costs.append(DataCost(data, clips, counted, runs, epochs, flop, gpu, draws))
     return costs
 
 

@@ -103,7 +103,7 @@ class Cell:
     requires: Mapping[str, "Cell"] = field(default_factory=dict)  # whose runs of the same seed must be there first
     seeds: tuple[int, ...] = ()
     role: str = ""  # TRIAL, TUNED, or what the study compares
-    search: Search | None = None
+    search: Search | None = field(default=None, repr=False)
     outcome: Mapping[str, Any] | None = None
 
     @property

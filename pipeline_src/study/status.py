@@ -28,7 +28,9 @@ def status(plan: Plan) -> str:
     for one in found:
         by[one.state].append(one)
     total = len(found)
-    lines = [f"{plan.file}: {total} runs ({len(plan.rows)} models x {len(plan.params.study.seeds)} seeds)"]
+    tuning = sum(bool(one.run.cell.role) for one in found)
+    more = f", and {tuning} of equal tuning" if tuning else ""
+    lines = [f"{plan.file}: {total} runs ({len(plan.rows)} models x {len(plan.params.study.seeds)} seeds{more})"]
     for state in STATES:
         if by[state] or state in (EVALUATED, MISSING):
             lines.append(f"  {state:<12}{len(by[state]):6}{100 * len(by[state]) / max(total, 1):7.1f} %")

@@ -8,10 +8,12 @@ import yaml
 
 from pipeline_src.core.stages import STAGES
 from pipeline_src.methods.base import Requirement, methods
+from pipeline_src.study import estimate
 from pipeline_src.study.choice import resolved
 from pipeline_src.study.outputs import TRIAL, TUNED, Run
 from pipeline_src.study.plan import Plan
 from pipeline_src.study.runs import write_record
+from pipeline_src.study.status import status
 from pipeline_src.study.yaml import Loader
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
@@ -78,6 +80,15 @@ def test_every_configuration_has_the_same_trials_and_a_tuned_cell(plan):
     for label in labels:
         assert sum(run.cell.method == label for run in trials) == 4 * 2
     assert len({run.record for run in made.runs}) == len(made.runs)
+
+
+def test_status_and_estimate_count_the_runs_of_tuning(plan):
+    made = plan()
+    assert status(made).startswith("params.yaml: 48 runs (4 models x 2 seeds, and 40 of equal tuning)\n")
+    (cost,) = estimate.estimate(made)
+    (without,) = estimate.estimate(plan(None))
+    assert (cost.runs, without.runs) == (48, 8)
+    assert cost.flop == pytest.approx(6 * without.flop)
 
 
 def test_a_study_keeps_every_address_when_it_is_tuned(plan):
