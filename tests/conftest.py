@@ -16,6 +16,7 @@ FIRST = (  # by how long they take
     "tests/workflow/test_slurm.py",
     "tests/workflow/test_sequences",
     "tests/workflow/",
+    "tests/methods/test_contract",
     "tests/attacks/test_environment.py",
     "tests/reports/test_aggregate.py",
     "tests/training/test_resume.py",

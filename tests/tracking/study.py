@@ -124,7 +124,7 @@ def until(what, why: str = "") -> None:
     deadline = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < deadline, why or "waited in vain"
-        time.sleep(0.1)
+        time.sleep(0.5)  # a look is several requests, which the one at work waits for
 
 
 def free_port() -> int:
