@@ -24,7 +24,7 @@ from pipeline_src.evaluation.metrics import contributions
 from pipeline_src.features.read import Cache
 from pipeline_src.models.fusions.base import Features, only
 from pipeline_src.study.runs import ATTEMPT, PREDICTIONS, RunFiles, told
-from pipeline_src.tasks.base import Task
+from pipeline_src.tasks.base import Task, tasks
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
 from pipeline_src.training.assemble import Assembly, assemble
@@ -50,7 +50,8 @@ def evaluate(runs: list[Run], params: Settings) -> None:
     devices.deterministic(device, params.resources.train.threads)
     cache = Cache(cell.data.cache)
     modalities = cell.spec.modalities
-    loaders = {s: Loader(cache, s, modalities, device, resident=False) for s in ("train", "val", "test")}
+    target = tasks[cell.spec.task].target
+    loaders = {s: Loader(cache, s, modalities, device, False, target) for s in ("train", "val", "test")}
     failed: list[Exception] = []
     for run in runs:
         try:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """Inputs {m: (B, ...)} and labels (B,) int64 of samples of one split, all on the device.
+    """Inputs {m: (B, ...)} and labels (B, ...), the task's targets, of samples of one split, all on the device.
 
     `index` (B,) holds the samples' rows in the split. `position` (B,) says where in the list of `Method.samples` they
     are; without such a list it is `index`.
@@ -175,7 +175,7 @@ class Context:
     # What a method may do besides.
 
     def labels(self, split: str = "train") -> Tensor:
-        """Labels (N,) of train or val, on the device."""
+        """Labels (N, ...) of train or val, on the device."""
         return self._splits[split].label
 
     def collect(

@@ -6,7 +6,7 @@ Nothing outside this package calls cross-entropy on labels or takes an argmax of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pipeline_src.core.registry import Registry
 
@@ -39,6 +39,13 @@ class Metric:
         return value >= other if self.higher else value <= other
 
 
+class Target(NamedTuple):
+    """The target of one sample, as `Loader.label` holds it: (N, *shape)."""
+
+    dtype: str = "int64"  # as PyTorch and NumPy both call it
+    shape: tuple[int, ...] = ()
+
+
 class Task:
     """Targets (B, ...) against logits (B, outputs, ...), as `Loader.label` and `Method.logits` give them.
 
@@ -48,6 +55,8 @@ class Task:
 
     name: ClassVar[str]  # that it is registered under
     metrics: ClassVar[tuple[Metric, ...]]
+    target: ClassVar[Target] = Target()
+    counted: ClassVar[bool] = False  # whether a target is one of the classes, so that a split can lack some
 
     def __init__(self, classes: int):
         self.classes = classes

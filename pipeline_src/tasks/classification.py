@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @tasks.register("classification")
 class Classification(Task):
+    counted = True
     metrics = (
         Metric("accuracy", "accuracy", "%", "The fraction of samples whose class is predicted."),
         Metric("macro_f1", "macro-F1", "%", "The mean of the F1 scores of the classes that occur."),

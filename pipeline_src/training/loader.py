@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.features.read import Cache
 from pipeline_src.methods.base import Batch
+from pipeline_src.tasks.base import Target
 
 PREFETCH = 3  # batches read ahead: one being used, one waiting, one being read
 
@@ -22,17 +24,36 @@ def sizes(count: int, batch_size: int, least: int = 1) -> list[int]:
     return [batch_size] * full + [rest] * (rest > 0)
 
 
+def targets(label: np.ndarray, target: Target) -> np.ndarray:
+    """Labels of a cache, (N,) numbers or lists, as targets (N, *shape). Raises UserError if they have another shape."""
+    values = np.array(label.tolist(), dtype=target.dtype) if label.dtype == object else label.astype(target.dtype)
+    if values.shape != (len(label), *target.shape):
+        raise UserError(
+            f"expected labels of shape {target.shape} for the task, but got {values.shape[1:]}; "
+            "name the task of the dataset's labels in its class"
+        )
+    return values
+
+
 class Loader:
     """The clips of one split, on the device in the cache's own types; `Transform` makes them the model's input.
 
     `resident` moves all of them there at once, so that a batch is an index; otherwise a thread reads ahead from the
-    mapped file. Both give the same batches.
+    mapped file. Both give the same batches. `label` (N, ...) holds the targets as the task wants them.
     """
 
-    def __init__(self, cache: Cache, split: str, modalities: Sequence[str], device: torch.device, resident: bool):
+    def __init__(
+        self,
+        cache: Cache,
+        split: str,
+        modalities: Sequence[str],
+        device: torch.device,
+        resident: bool,
+        target: Target = Target(),  # noqa: B008  # it cannot change
+    ):
         self.cache, self.modalities, self.device = cache, modalities, device
         self.rows = cache.rows(split)
-        self.label = torch.from_numpy(cache.clips.label.to_numpy()[self.rows].astype(np.int64)).to(device)
+        self.label = torch.from_numpy(targets(cache.clips.label.to_numpy()[self.rows], target)).to(device)
         self.resident = None
         if resident:
             self.resident = {m: torch.from_numpy(cache.gather(m, self.rows)).to(device) for m in modalities}

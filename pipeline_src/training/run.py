@@ -27,7 +27,7 @@ from pipeline_src.features import unseen_in_val
 from pipeline_src.features.read import Cache
 from pipeline_src.study import runs as states
 from pipeline_src.study.runs import ATTEMPT, CHECKPOINT, RunFiles
-from pipeline_src.tasks.base import Metric
+from pipeline_src.tasks.base import Metric, Target, tasks
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
 from pipeline_src.training.assemble import assemble
@@ -66,8 +66,9 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
     devices.check_precision(device, cell.spec.training.precision)
     devices.deterministic(device, params.resources.train.threads)
     cache = Cache(cell.data.cache)
-    loaders = make_loaders(cache, cell.spec.modalities, device, params)
-    if missing := unseen_in_val(cache.clips.label, cache.clips.split):
+    task = tasks[cell.spec.task]
+    loaders = make_loaders(cache, cell.spec.modalities, device, params, task.target)
+    if task.counted and (missing := unseen_in_val(cache.clips.label, cache.clips.split)):
         names = listed([cache.classes[label] for label in missing])
         log.warning(f"train {cell.data.name}  val has no sample of {names}, which train has: they do not select")
     failed: list[Exception] = []
@@ -88,17 +89,19 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
     return stop.asked
 
 
-def make_loaders(cache: Cache, modalities: Sequence[str], device: torch.device, params: Settings) -> dict[str, Loader]:
+def make_loaders(
+    cache: Cache, modalities: Sequence[str], device: torch.device, params: Settings, target: Target
+) -> dict[str, Loader]:
     """The three splits, on the device if all of them fit in the set share of its memory, else streamed."""
     need = cache.row_bytes(modalities) * len(cache.clips)
     room = params.training.resident_fraction * devices.free_bytes(device, params.resources.train.mem_mb)
     try:
-        return {split: Loader(cache, split, modalities, device, resident=need <= room) for split in SPLITS}
+        return {s: Loader(cache, s, modalities, device, need <= room, target) for s in SPLITS}
     except (RuntimeError, MemoryError) as error:
         if not devices.is_out_of_memory(error):
             raise
     log.info(f"train  {need / 1e6:,.0f} MB of clips do not fit on {devices.describe(device)}: streamed from disk")
-    return {split: Loader(cache, split, modalities, device, resident=False) for split in SPLITS}
+    return {s: Loader(cache, s, modalities, device, False, target) for s in SPLITS}
 
 
 def _train(

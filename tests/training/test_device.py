@@ -7,6 +7,7 @@ import torch
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.methods.base import Method
+from pipeline_src.tasks.base import Target
 from pipeline_src.training import device as devices
 from pipeline_src.training import run
 from pipeline_src.training.loader import Loader
@@ -64,16 +65,16 @@ def test_another_error_stays_what_it_is(tmp_path, monkeypatch):
 def test_clips_that_do_not_fit_on_the_device_are_streamed(monkeypatch, caplog):
     cache, init = SyntheticCache(2), Loader.__init__
 
-    def full(self, cache, split, modalities, device, resident):
+    def full(self, cache, split, modalities, device, resident, target):
         if resident and split == "val":
             raise OUT_OF_MEMORY[0]
-        init(self, cache, split, modalities, device, resident)
+        init(self, cache, split, modalities, device, resident, target)
 
     monkeypatch.setattr(Loader, "__init__", full)
     params = SimpleNamespace(
         training=SimpleNamespace(resident_fraction=1.0),
         resources=SimpleNamespace(train=SimpleNamespace(mem_mb=1000)),
     )
-    loaders = run.make_loaders(cache, list(cache.modalities), CPU, params)
+    loaders = run.make_loaders(cache, list(cache.modalities), CPU, params, Target())
     assert all(loader.resident is None for loader in loaders.values())
     assert "do not fit on cpu: streamed from disk" in caplog.text
