@@ -7,6 +7,7 @@ import time
 import pytest
 
 from pipeline_src.core.errors import UserError
+from pipeline_src.study.outputs import TRIAL, TUNED
 from pipeline_src.study.runs import QUIET
 from pipeline_src.tracking import view
 from tests.tracking.study import begin, finish, metrics, planned, row
@@ -34,6 +35,22 @@ def test_only_lines_that_a_checkpoint_covers_count(run):
     begin(run, [row(0)], covered=0)
     (run.folder / "checkpoint.safetensors").unlink()
     assert view.read(run).epochs == [] and view.read(run).attempt is None
+
+
+def test_trials_and_tuned_runs_are_told_from_the_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spaces = {"all": {"training.lr": [0.01, 0.1]}}
+    plan = planned({"tuning": {"trials": 2, "seeds": [5], "spaces": spaces}})
+    plain, trial, tuned = (next(run for run in plan.runs if run.cell.role == role) for role in ("", TRIAL, TUNED))
+    for run in (plain, trial):
+        finish(run, [row(0)])
+    begin(tuned, [row(0)], tuning={"values": {"training.lr": 0.1}})
+    tags = [view.read(run).tags for run in (plain, trial, tuned)]
+    assert [tag["kind"] for tag in tags] == ["run", "trial", "run"]  # the prepared view shows runs
+    assert [tag.get("tuning") for tag in tags] == [None, "trial", "tuned"]
+    group = tags[0]["group"]
+    assert [tag["group"] for tag in tags[1:]] == [f"{group}/trial-{trial.cell.fp}", f"{group}-tuned"]
+    assert [tag.get("chosen") for tag in tags] == [None, None, '{"training.lr": 0.1}']
 
 
 def test_names_of_metrics(run):
