@@ -1,11 +1,16 @@
-# Two commands do everything, set-up included: `make run` and `make test`.
+# Two commands do everything, set-up included: `make run` and `make test`. `make` lists all.
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
 TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
-.PHONY: run ui test test-avx2 lint clean
+.PHONY: help run ui test test-avx2 lint clean
+
+help: ## this list; `make` alone shows it, too
+	@grep -hE '^[a-z][a-z0-9 -]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+).*## /\1\t/' | \
+		while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+	@echo "More commands, after set-up: .venv/bin/counterpoise --help"
 
 run: .venv/ready ## the study of params.yaml, from raw media to results/
 	$(BIN)/snakemake --cores all
@@ -22,7 +27,7 @@ test-avx2: .venv/ready ## networks and training on the instruction set of older 
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 $(BIN)/python -m pytest -q \
 		tests/models tests/training/test_loop.py
 
-lint: .venv/ready
+lint: .venv/ready ## formatting, types, the workflow's rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -38,7 +43,7 @@ lint: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-cluster-up cluster-down cluster-status: cluster-%: ## a Slurm of two nodes on this host, to try --profile slurm with
+cluster-up cluster-down cluster-status: cluster-%: ## cluster-down, cluster-status: a Slurm of two nodes on this host, to try --profile slurm with
 	slurm/toy/cluster $*
 
 clean: ## forget the environment; data/ and results/ stay (see `prune`)

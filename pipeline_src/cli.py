@@ -13,8 +13,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pipeline_src
+from pipeline_src import shell
 from pipeline_src.core import faults, progress
 from pipeline_src.core.errors import UserError, concealed
 from pipeline_src.training.interrupt import SIGNALS, StoppedError
@@ -22,6 +25,8 @@ from pipeline_src.training.interrupt import SIGNALS, StoppedError
 log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from pipeline_src.study.plan import Plan, Run
+
+PARAMS = "params.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,7 +75,14 @@ def _discard_output() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline_src", description=__doc__.splitlines()[0])
+    program = shell.PROGRAM if Path(sys.argv[0]).name == shell.PROGRAM else "python -m pipeline_src"
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Counterpoise compares the methods of balanced multimodal learning: raw media in, a report out.",
+        epilog=shell.examples(program),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{shell.PROGRAM} {pipeline_src.__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(
@@ -79,16 +91,19 @@ def _parser() -> argparse.ArgumentParser:
         targets: str | None = None,
         target: str = "path of the output, as `plan` lists it",
     ) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=call.__doc__.splitlines()[0], description=call.__doc__)
-        one.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
+        example = f"example: {program} {shell.EXAMPLES[name][0]}" if name in shell.EXAMPLES else None
+        one = commands.add_parser(name, help=call.__doc__.splitlines()[0], description=call.__doc__, epilog=example)
+        one.add_argument("--params", default=PARAMS, metavar="FILE", help="default: %(default)s")
         if targets:
             one.add_argument("target", nargs=targets, help=target)
         one.set_defaults(call=call, stage=name)
         return one
 
-    command("fetch", _fetch, "?", "a dataset of the study, or the path of the output, as `plan` lists it")
+    fetch = command("fetch", _fetch, "?", "a dataset of the study or a published one, or the path of the output")
     check = command("check", _check)
-    check.add_argument("dataset", nargs="*", help="datasets of the study; default: all")
+    check.add_argument("dataset", nargs="*", help="datasets of the study or published ones; default: all of the study")
+    for one in (fetch, check):
+        one.add_argument("--folder", metavar="DIR", help="its files, in place of the folder that the params file names")
     command("manifest", _manifest, "?")
     command("extract", _extract, "?")
     command("cache", _cache, "?")
@@ -118,6 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--parent", type=int, default=os.getppid(), help=argparse.SUPPRESS)
     ui = command("ui", _ui)
     ui.add_argument("--port", type=int, help="default: the first free one from 5000 on")
+    completion = command("completion", _completion)
+    completion.add_argument("shell", choices=["bash", "zsh"])
     return parser
 
 
@@ -137,6 +154,18 @@ def _targets(options: argparse.Namespace) -> list:
     return [plan.at(options.stage, target) for target in targets] if targets else plan.all(options.stage)
 
 
+def _named(options: argparse.Namespace, name: str) -> tuple[Plan, str]:
+    """The plan with a dataset, of the params file or else of a shipped study, and a sentence on the latter."""
+    from pipeline_src.study import shipped
+    from pipeline_src.study.plan import Plan
+
+    if options.folder is None and (options.params != PARAMS or Path(PARAMS).exists()):
+        plan = Plan(options.params)
+        if options.params != PARAMS or name in plan.params.study.datasets:
+            return plan, ""
+    return shipped.plan(name, options.folder)
+
+
 def _fetch(options: argparse.Namespace) -> None:
     """Fetch a published dataset's files, or say what to put where; generate or convert raw media."""
     from pipeline_src.datasets import fetch
@@ -149,10 +178,12 @@ def _fetch(options: argparse.Namespace) -> None:
             if not data.fetched:
                 print(f"{name}: read where it is, in {data.raw}; `fetch {name}` says what belongs there")
         return
-    every = Plan(options.params).named(options.target)
+    plan, said = _named(options, options.target)
+    print(said, end="\n" if said else "")
+    every = plan.named(options.target)
     if every[0].dataset.folder is not None:
         fetch.obtain(every[0])
-        every = Plan(options.params).named(options.target)  # what has come may have another address
+        every = _named(options, options.target)[0].named(options.target)  # what has come may have another address
     for data in {data.raw: data for data in every if data.fetched}.values():
         fetch.fetch(data)
 
@@ -162,9 +193,11 @@ def _check(options: argparse.Namespace) -> None:
     from pipeline_src.datasets.check import check
     from pipeline_src.study.plan import Plan
 
-    plan, failed = Plan(options.params), []
-    for name in options.dataset or plan.datasets:
+    failed = []
+    for name in options.dataset or Plan(options.params).datasets:
         try:
+            plan, said = _named(options, name)
+            print(said, end="\n" if said else "")
             for data in {data.raw: data for data in plan.named(name)}.values():
                 check(data)
         except UserError as error:
@@ -346,3 +379,12 @@ def _ui(options: argparse.Namespace) -> None:
     from pipeline_src.tracking.ui import serve
 
     serve(Plan(options.params), options.port)
+
+
+def _completion(options: argparse.Namespace) -> None:
+    """Print completion for a shell; in ~/.bashrc or ~/.zshrc: eval "$(counterpoise completion bash)"."""
+    from pipeline_src.methods.base import methods
+    from pipeline_src.study import shipped
+
+    names = {"datasets": [*shipped.files()], "methods": [*methods]}
+    print(shell.completion(_parser(), options.shell, names), end="")

@@ -26,6 +26,7 @@ from pipeline_src.datasets.base import Download
 log = logging.getLogger(__name__)
 
 BLOCK = 1 << 20  # bytes
+CONNECT, SILENT = 5, 30  # seconds after which a server that cannot be reached, or says nothing more, is given up
 SPARE = 1 << 30  # bytes of disk that stay free
 UNPACKED = ".unpacked.json"  # in a dataset's folder, the archives that were unpacked; no archive may bring it
 
@@ -47,7 +48,9 @@ def download(item: Download, folder: Path, mirror: str = "") -> Path:
     log.info(f"fetch {item.file}  downloading {item.bytes:,} bytes from {urllib.parse.urlsplit(url).netloc}")
     pooch.get_logger().setLevel("WARNING")
     source = pooch.create(folder, base_url="", registry={item.file: item.sha256}, urls={item.file: url})
-    get = pooch.HTTPDownloader(_Size(url, item.bytes), chunk_size=BLOCK, headers={"Accept-Encoding": "identity"})
+    get = pooch.HTTPDownloader(
+        _Size(url, item.bytes), chunk_size=BLOCK, headers={"Accept-Encoding": "identity"}, timeout=(CONNECT, SILENT)
+    )
     try:
         source.fetch(item.file, downloader=get)
     except (OSError, ValueError) as error:

@@ -39,13 +39,17 @@ def fetch(data: Data) -> None:
 def obtain(data: Data) -> None:
     """Download and unpack into the user's folder of a dataset, and print what it must hold.
 
-    Raises UserError if a download fails or an archive is refused.
+    Raises UserError if a download fails, after printing what to put where by hand, or if an archive is refused.
     """
     dataset, folder = data.dataset, data.dataset.folder
     folder.mkdir(parents=True, exist_ok=True)
     for item in dataset.downloads:
         there = (folder / item.file).exists()
-        download.download(item, folder, dataset.params.mirror)
+        try:
+            download.download(item, folder, dataset.params.mirror)
+        except UserError:
+            print(described(dataset))
+            raise
         log.info(f"fetch {data.name}  {item.file}: {'present' if there else 'fetched'}, checksum right")
     done = _unpacked(folder)
     for archive in download.archives(folder):
@@ -73,8 +77,10 @@ def described(dataset: Dataset) -> str:
     """Source of a published dataset, and the files that belong in its folder."""
     facts = {"from": dataset.homepage, "licence": dataset.licence, "cite": dataset.citation}
     lines = [dataset.title, *(f"  {key:8} {value}" for key, value in facts.items())]
-    fetched = {item.file: item.bytes for item in dataset.downloads}
-    lines += [f"  fetched  {name} ({size:,} bytes)" for name, size in fetched.items()]
+    for item in dataset.downloads:
+        there = (dataset.folder / item.file).exists()
+        state = "fetched " if there else "missing "
+        lines.append(f"  {state} {item.file} ({item.bytes:,} bytes)" + ("" if there else f" from {item.url}"))
     lines += ["  add to this folder what is missing:", f"    {dataset.folder}/"]
     return "\n".join([*lines, *(f"      {line}" for line in dataset.layout.strip("\n").splitlines())])
 
