@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline_src.core import files
 from pipeline_src.core.stages import STAGES
 from pipeline_src.methods.base import Requirement, methods
 from pipeline_src.study import estimate
 from pipeline_src.study.choice import resolved
 from pipeline_src.study.outputs import TRIAL, TUNED, Run
 from pipeline_src.study.plan import Plan
-from pipeline_src.study.runs import write_record
+from pipeline_src.study.runs import ATTEMPT, write_record
 from pipeline_src.study.status import status
 from pipeline_src.study.yaml import Loader
 
@@ -174,7 +175,7 @@ def test_the_outcome_moves_nothing_and_is_what_is_trained(plan):
     assert resolved(before_tuning := of_role(made, "")[0]) is before_tuning
 
 
-def test_a_run_that_is_done_keeps_its_choice(plan):
+def test_a_run_that_has_begun_keeps_its_choice(plan):
     run = tuned(plan())
     for runs in run.cell.search.runs:
         for trial in runs:
@@ -187,6 +188,9 @@ def test_a_run_that_is_done_keeps_its_choice(plan):
         finish(trial, 0.99)  # as after training again, on another machine
     assert resolved(run).cell.outcome["chosen"] == 0
     run.record.unlink()
+    files.write_json(run.folder / ATTEMPT, {"status": "interrupted", "tuning": outcome})
+    assert resolved(run).cell.outcome["chosen"] == 0  # its checkpoint is of this choice
+    (run.folder / ATTEMPT).unlink()
     assert resolved(run).cell.outcome["chosen"] == 1
 
 
