@@ -206,3 +206,23 @@ def test_trials_require_the_runs_of_their_seeds(plan, monkeypatch):
     (teacher,) = run.requires.values()
     assert teacher in made.runs and (teacher.cell.method, teacher.seed, teacher.cell.role) == ("audio-only", 0, "")
     assert teacher.metrics in made.inputs("evaluate", str(run.metrics))
+
+
+def test_where_the_data_vary_trials_read_those_of_their_seeds(plan, monkeypatch):
+    needs = {"teacher": Requirement("audio")}
+    monkeypatch.setattr(methods["pmr"], "requires", classmethod(lambda cls, params, setting: needs))
+    made = plan(methods=["pmr"], unimodal=False, vary=["split"])
+    assert [data.seeds for data in made.data] == [(0,), (1,), (100,), (101,)]
+    assert [cell.seeds for cell in made.cells if cell.role == TUNED] == [(0,), (1,)]
+    first, second = (run for run in made.runs if run.cell.role == TUNED)
+    assert first.cell.search.address() == second.cell.search.address() and first.cell.fp != second.cell.fp
+    for runs in first.cell.search.runs:
+        assert [run.seed for run in runs] == [100, 101]
+        assert {run.seed: run.cell.data.seeds for run in runs} == {100: (100,), 101: (101,)}
+    for trial in of_role(made, TRIAL):
+        if trial.cell.method == "pmr":
+            finish(trial, 0.5)
+    assert [cell.method for cell in made.rows] == ["audio-only", "pmr"]
+    specs = [resolved(run).cell.spec for run in (first, second)]
+    assert [spec.requires for spec in specs] == [run.cell.spec.requires for run in (first, second)]
+    assert specs[0].requires != specs[1].requires and replace(specs[0], requires=specs[1].requires) == specs[1]
