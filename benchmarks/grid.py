@@ -35,7 +35,6 @@ def grid() -> None:
     if metrics.exists():
         rows = pd.read_parquet(metrics)
         rows = rows[(rows.split == "test") & (rows.modality == FUSED) & (rows.metric == "accuracy")]
-        rows = rows[["dataset", "recipe", "fusion", "method", "seed", "value"]].rename(columns={"value": "accuracy"})
         ACCURACIES.parent.mkdir(parents=True, exist_ok=True)
         rows.to_csv(ACCURACIES, index=False, lineterminator="\n")
     measured = read()
@@ -49,10 +48,9 @@ def read() -> GridResults:
     params = config.load(STUDIED)
     (asked,) = params.studied_grids.values()
     rows = pd.read_csv(ACCURACIES)
-    rows = rows.rename(columns={"accuracy": "value"}).assign(split="test", modality=FUSED, metric="accuracy")
     seeds, confidence = list(params.study.seeds), params.reporting.confidence
     cells = {
-        levels: results(rows[rows.dataset == name][COLUMNS], seeds, confidence, SAMPLES)
+        levels: results(rows[rows.dataset == name], seeds, confidence, SAMPLES)
         for levels, name in asked.datasets.items()
     }
     return GridResults(asked.name, asked.axes, cells)

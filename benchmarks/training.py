@@ -105,7 +105,7 @@ def _now(device: torch.device) -> float:
 def start(plan: Plan) -> None:
     """The fixed cost of a run, from the start of the process to the end of its first step, and where it goes."""
     for label in ("cold", "warm"):
-        print(f"{label}: seconds since the start of the process")
+        print(f"{label}: seconds since the start of the process, and CPU seconds in it, which no other job lengthens")
         command = [sys.executable, "-m", "benchmarks", "first_step", "--params", str(plan.file)]
         subprocess.run(command, env={**os.environ, STARTED: repr(time.time())}, check=True)
 
@@ -115,7 +115,7 @@ def first_step(plan: Plan) -> None:
     started = float(os.environ.get(STARTED, time.time()))
 
     def mark(what: str) -> None:
-        print(f"{time.time() - started:8.2f}  {what}", flush=True)
+        print(f"{time.time() - started:8.2f}{time.process_time():8.2f}  {what}", flush=True)
 
     cell = _cell(plan)
     mark("plan read")
