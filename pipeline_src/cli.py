@@ -99,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(call=call, stage=name)
         return one
 
+    new = command("new", _new)
+    new.add_argument("kind", choices=["dataset", "method", "encoder", "study"])
+    new.add_argument("name", help="of what is written; nothing is overwritten")
+    new.add_argument("--folder", metavar="DIR", help="of a dataset's table and files, or of your plug-ins")
     fetch = command("fetch", _fetch, "?", "a dataset of the study or a published one, or the path of the output")
     check = command("check", _check)
     check.add_argument("dataset", nargs="*", help="datasets of the study or published ones; default: all of the study")
@@ -133,8 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--parent", type=int, default=os.getppid(), help=argparse.SUPPRESS)
     ui = command("ui", _ui)
     ui.add_argument("--port", type=int, help="default: the first free one from 5000 on")
-    completion = command("completion", _completion)
-    completion.add_argument("shell", choices=["bash", "zsh"])
+    command("completion", _completion).add_argument("shell", choices=["bash", "zsh"])
     return parser
 
 
@@ -152,6 +155,13 @@ def _targets(options: argparse.Namespace) -> list:
     plan = Plan(options.params)
     targets = [options.target] if isinstance(options.target, str) else options.target
     return [plan.at(options.stage, target) for target in targets] if targets else plan.all(options.stage)
+
+
+def _new(options: argparse.Namespace) -> None:
+    """Write a start that runs: a study of your own files, a method or an encoder with its test, or another study."""
+    from pipeline_src.study.new import new
+
+    print("Next:", *new(options.kind, options.name, options.folder), sep="\n  ")
 
 
 def _named(options: argparse.Namespace, name: str) -> tuple[Plan, str]:

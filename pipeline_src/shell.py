@@ -5,6 +5,7 @@ import shlex
 
 PROGRAM = "counterpoise"  # the console script of pyproject.toml
 EXAMPLES = {  # by command, in the order in which a study needs them
+    "new": ("new dataset mine --folder media/mine", "write a study of your own files: a table with paths and labels"),
     "fetch": ("fetch cremad --folder ~/cremad", "download what may be downloaded; print what you must add"),
     "check": ("check cremad --folder ~/cremad", "open every file before a long job"),
     "plan": ("plan --params mine.yaml", "check the params file; list what will be made"),

@@ -80,7 +80,7 @@ def test_bash_completes_commands_options_and_names(capsys):
 
 
 def test_a_published_dataset_has_values_without_a_params_file():
-    needed = {name for name in datasets if issubclass(datasets[name].Params, FolderParams) and datasets[name].title}
+    needed = {name for name in datasets if issubclass(datasets[name].Params, FolderParams) and datasets[name].homepage}
     assert len(needed) == 9 and needed <= set(shipped.files())
 
 

@@ -76,7 +76,7 @@ def _unpacked(folder: Path) -> dict:
 def described(dataset: Dataset) -> str:
     """Source of a published dataset, and the files that belong in its folder."""
     facts = {"from": dataset.homepage, "licence": dataset.licence, "cite": dataset.citation}
-    lines = [dataset.title, *(f"  {key:8} {value}" for key, value in facts.items())]
+    lines = [dataset.title, *(f"  {key:8} {value}" for key, value in facts.items() if value)]
     for item in dataset.downloads:
         there = (dataset.folder / item.file).exists()
         state = "fetched " if there else "missing "

@@ -133,14 +133,20 @@ def _side_by_side(
     columns = ["fusion", "method", "same settings", f"{MINUS} {BASELINE}", "p, corrected"]
     columns += ["equal tuning", f"{MINUS} tuned {BASELINE}", "p, corrected"]
     caption = (
-        "Test accuracy in percent, mean ± standard deviation over the seeds. Same settings: every method with the"
-        f" parameters of params.yaml. Equal tuning: every configuration, {BASELINE} and unimodal training included, had"
-        f" {tuning.trials} trials with each of the seeds {words(tuning.seeds)}; all seeds of the study train with the"
-        " trial whose mean score on val is the best. Differences are in points, paired by seed, each from the"
-        f" {BASELINE} of its own half of the table; the two halves are two families of comparisons."
-        f"{how_tested(corrections(equal, [GAIN]), confidence)} Bold: a significant difference. Of the tuned"
-        f" comparisons: {sensitivity(equal, GAIN, confidence)}"
+        "Test accuracy in percent, mean ± standard deviation over the seeds [interval]. Same settings: every method"
+        " with the parameters of params.yaml. Equal tuning: every configuration, joint training and each modality alone"
+        f" included, had {plural(tuning.trials, 'trial')}, each with {plural(len(tuning.seeds), 'seed')}"
+        f" ({words(tuning.seeds)}); all seeds of the study train with the trial whose mean score on val is the best."
+        f" Differences are in points, paired by seed, each from the {BASELINE} of its own half of the table; the two"
+        " halves are two families of comparisons."
     )
+    if family := corrections(equal, [GAIN]):
+        first = corrections(same, [GAIN])
+        family = f"{family} in each half" if family == first else f"{first or 'none'} and {family}"
+        caption += (
+            f"{how_tested(family, confidence)} Bold: a significant difference. Of the tuned comparisons:"
+            f" {sensitivity(equal, GAIN, confidence)}"
+        )
     return Table(f"Equal tuning: {where}", caption, columns, rows, 2)
 
 
@@ -152,11 +158,11 @@ def _chosen(tuning: Tuning, equal: pd.DataFrame, where: str) -> Table:
             continue
         scores = [trial["score"] for trial in outcome["trials"] if trial["score"] is not None]
         best = outcome["trials"][outcome["chosen"]]["score"]
-        middle = sorted(scores)[len(scores) // 2]
+        middle, worst = sorted(scores)[len(scores) // 2], max(scores, key=lambda score: abs(score - best))
         rows.append(
             [
                 *map(Entry, (row["fusion"], row["method"], values(outcome["values"]), edge(outcome) or NONE)),
-                *(Entry(_score(score, outcome)) for score in (best, middle, min(scores))),
+                *(Entry(_score(score, outcome)) for score in (best, middle, worst)),
                 Entry(str(sum(trial["score"] is None for trial in outcome["trials"]))),
             ]
         )

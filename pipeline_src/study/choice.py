@@ -51,7 +51,8 @@ def resolved(run: Run) -> Run:
     reader = RunFiles(run)
     about = (reader.record() if reader.trained() else reader.attempt()) or {}
     outcome = about.get(KEY) or choose(search, tasks[run.cell.spec.task].metrics[0], run.label)
-    spec = search.runs[outcome["chosen"]][0].cell.spec
+    chosen = search.runs[outcome["chosen"]][0].cell.spec
+    spec = replace(chosen, requires=run.cell.spec.requires)  # of its own data, which may vary with the seed
     return replace(run, cell=replace(run.cell, spec=spec, outcome=outcome))
 
 

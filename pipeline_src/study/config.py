@@ -20,7 +20,7 @@ from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
 from pipeline_src.study import grids, tuning, varied, yaml
 from pipeline_src.study import resources as requests
-from pipeline_src.study.params import Network, Params, Recipe, Settings
+from pipeline_src.study.params import DATASET_DEFAULTS, Network, Params, Recipe, Settings
 from pipeline_src.study.yaml import Mistakes, shown
 from pipeline_src.training.params import LAYOUTS, Augmentation
 
@@ -113,7 +113,10 @@ def _check_plugins(values: dict, mistakes: Mistakes) -> dict[str, dict]:
         elif name in section("methods"):
             mistakes.add(("methods", name), methods.unknown(name))
     return {
-        "datasets": {name: block(datasets, v, ("datasets", name), name) for name, v in section("datasets").items()},
+        "datasets": {
+            name: block(datasets, DATASET_DEFAULTS | v if isinstance(v, dict) else v, ("datasets", name), name)
+            for name, v in section("datasets").items()
+        },
         "recipes": {
             name: {m: block(extractors, v, ("recipes", name, m)) for m, v in section("recipes", name).items()}
             for name in section("recipes")
@@ -146,13 +149,13 @@ def _check_fusions(params: Params, mistakes: Mistakes) -> None:
     for i, fusion in enumerate(params.study.fusions):
         for name in params.study.datasets:
             block = params.datasets.get(name)
-            modalities = datasets[block.kind].modalities if block is not None else ()
+            modalities = datasets[block.kind](block).modalities if block is not None else ()
             network = {m: params.model.encoders.get(m) for m in modalities}
             if network and all(network.values()) and fusion in fusions and (why := fusion_refuses(fusion, network)):
                 mistakes.add(("study", "fusions", i), f"{why} (dataset {name!r})")
 
 
-def _setting(dataset: type[Dataset], fusion: str, params: Params) -> Setting:
+def _setting(dataset: Dataset, fusion: str, params: Params) -> Setting:
     return Setting(tuple(dataset.modalities), fusion, params.training.epochs, dataset.task)
 
 
@@ -170,7 +173,7 @@ def _check_references(params: Params, mistakes: Mistakes) -> None:
             for name in params.study.datasets:
                 block = params.datasets.get(name)
                 if method in methods and fusion in fusions and params.methods.get(method) and block is not None:
-                    setting = _setting(datasets[block.kind], fusion, params)
+                    setting = _setting(datasets[block.kind](block), fusion, params)
                     why = methods[method].refuses(params.methods[method], setting)
                     refusals[why] = None
         for why in filter(None, refusals):
@@ -192,7 +195,7 @@ def _check_references(params: Params, mistakes: Mistakes) -> None:
             what = f"expected a recipe, but got {brief(block.recipe)}{closest(block.recipe, known)}"
             mistakes.add(("datasets", name, "recipe"), what)
             continue
-        for modality in datasets[block.kind].modalities:
+        for modality in datasets[block.kind](block).modalities:
             lacking = False
             for place in (("recipes", block.recipe), ("model", "encoders"), ("training", "augmentation")):
                 known = params

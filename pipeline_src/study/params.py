@@ -21,6 +21,10 @@ Axes = Annotated[  # axis -> level -> the parameters of a dataset that it sets
     dict[str, Annotated[dict[str, dict[str, Any]], Field(min_length=2)]], Field(min_length=1, max_length=2)
 ]
 
+# What the block of a dataset may leave out. Not in DatasetParams: there it would be code of every dataset, whose
+# addresses it would move.
+DATASET_DEFAULTS: dict[str, Any] = {"val_fraction": 0.2, "split_seed": 0, "max_quarantine": 0.01, "shards": 1}
+
 
 class Study(Section):
     """What is compared: every dataset with every fusion and method, over every seed."""

@@ -8,7 +8,7 @@ from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, fusions
-from pipeline_src.study.params import Params, Recipe
+from pipeline_src.study.params import DATASET_DEFAULTS, Params, Recipe
 from pipeline_src.study.resources import Resources
 from pipeline_src.study.tuning import ALL, UNIMODAL
 
@@ -24,7 +24,7 @@ def params_schema() -> dict:
     def plugins(registry: Registry) -> list[dict]:
         return _plugin_schemas(registry, definitions)
 
-    schema["properties"]["datasets"]["additionalProperties"] = {"anyOf": plugins(datasets)}
+    schema["properties"]["datasets"]["additionalProperties"] = {"anyOf": [_optional(one) for one in plugins(datasets)]}
     schema["properties"]["recipes"]["additionalProperties"] = {"additionalProperties": {"anyOf": plugins(extractors)}}
     definitions["Model"]["properties"]["encoders"]["additionalProperties"] = {"anyOf": plugins(encoders)}
     schema["properties"]["methods"] |= {
@@ -35,6 +35,13 @@ def params_schema() -> dict:
     definitions["Study"]["properties"]["fusions"]["items"] = {"enum": list(fusions)}
     definitions["Tuning"]["properties"]["spaces"]["propertyNames"] = {"enum": [ALL, UNIMODAL, *methods]}
     return schema
+
+
+def _optional(part: dict) -> dict:
+    """The schema of a dataset's block, which may leave out what has a default."""
+    for key, value in DATASET_DEFAULTS.items():
+        part["properties"][key]["default"] = value
+    return {**part, "required": [key for key in part["required"] if key not in DATASET_DEFAULTS]}
 
 
 def recipe_schema() -> dict:

@@ -227,7 +227,7 @@ def _check_trials(params: "Params", tuning: Tuning, method: str, unimodal: bool,
 def _refusals(params: "Params", method: type[Method], block: MethodParams, values: MethodParams) -> dict[str, None]:
     """Why a method cannot work with the values of a trial in place of its block's, each reason once."""
     blocks = [params.datasets.get(name) for name in params.study.datasets]
-    kinds = [datasets[each.kind] for each in blocks if each is not None]
+    kinds = [datasets[each.kind](each) for each in blocks if each is not None]
     settings = [
         Setting(tuple(kind.modalities), fusion, params.training.epochs, kind.task)
         for kind in kinds

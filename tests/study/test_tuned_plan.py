@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline_src.core import files
 from pipeline_src.core.stages import STAGES
 from pipeline_src.methods.base import Requirement, methods
 from pipeline_src.study import estimate
 from pipeline_src.study.choice import resolved
 from pipeline_src.study.outputs import TRIAL, TUNED, Run
 from pipeline_src.study.plan import Plan
-from pipeline_src.study.runs import write_record
+from pipeline_src.study.runs import ATTEMPT, write_record
 from pipeline_src.study.status import status
 from pipeline_src.study.yaml import Loader
 
@@ -174,7 +175,7 @@ def test_the_outcome_moves_nothing_and_is_what_is_trained(plan):
     assert resolved(before_tuning := of_role(made, "")[0]) is before_tuning
 
 
-def test_a_run_that_is_done_keeps_its_choice(plan):
+def test_a_run_that_has_begun_keeps_its_choice(plan):
     run = tuned(plan())
     for runs in run.cell.search.runs:
         for trial in runs:
@@ -187,6 +188,9 @@ def test_a_run_that_is_done_keeps_its_choice(plan):
         finish(trial, 0.99)  # as after training again, on another machine
     assert resolved(run).cell.outcome["chosen"] == 0
     run.record.unlink()
+    files.write_json(run.folder / ATTEMPT, {"status": "interrupted", "tuning": outcome})
+    assert resolved(run).cell.outcome["chosen"] == 0  # its checkpoint is of this choice
+    (run.folder / ATTEMPT).unlink()
     assert resolved(run).cell.outcome["chosen"] == 1
 
 
@@ -202,3 +206,23 @@ def test_trials_require_the_runs_of_their_seeds(plan, monkeypatch):
     (teacher,) = run.requires.values()
     assert teacher in made.runs and (teacher.cell.method, teacher.seed, teacher.cell.role) == ("audio-only", 0, "")
     assert teacher.metrics in made.inputs("evaluate", str(run.metrics))
+
+
+def test_where_the_data_vary_trials_read_those_of_their_seeds(plan, monkeypatch):
+    needs = {"teacher": Requirement("audio")}
+    monkeypatch.setattr(methods["pmr"], "requires", classmethod(lambda cls, params, setting: needs))
+    made = plan(methods=["pmr"], unimodal=False, vary=["split"])
+    assert [data.seeds for data in made.data] == [(0,), (1,), (100,), (101,)]
+    assert [cell.seeds for cell in made.cells if cell.role == TUNED] == [(0,), (1,)]
+    first, second = (run for run in made.runs if run.cell.role == TUNED)
+    assert first.cell.search.address() == second.cell.search.address() and first.cell.fp != second.cell.fp
+    for runs in first.cell.search.runs:
+        assert [run.seed for run in runs] == [100, 101]
+        assert {run.seed: run.cell.data.seeds for run in runs} == {100: (100,), 101: (101,)}
+    for trial in of_role(made, TRIAL):
+        if trial.cell.method == "pmr":
+            finish(trial, 0.5)
+    assert [cell.method for cell in made.rows] == ["audio-only", "pmr"]
+    specs = [resolved(run).cell.spec for run in (first, second)]
+    assert [spec.requires for spec in specs] == [run.cell.spec.requires for run in (first, second)]
+    assert specs[0].requires != specs[1].requires and replace(specs[0], requires=specs[1].requires) == specs[1]

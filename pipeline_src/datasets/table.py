@@ -1,0 +1,275 @@
+"""Your own files: a table, CSV or Parquet, with a row per sample and a column of paths per modality.
+
+Columns: `id`, `label`, those that `modalities` names, and if you have them `split` (train, val, test) and `group`
+(speaker, patient, video: what must not be on two sides of a split). Other columns are ignored. Paths are relative to
+the folder. The recipe says how a file is read: media, a picture, an array (.npy), a text.
+
+Without `split`, `test_fraction` of the samples become the test set, cut by group where there is a column `group`, else
+by sample, and stratified by label. Without a row of val, val is cut from train, as of every dataset. Without `group`,
+every sample is a group of its own.
+"""
+
+import csv
+import io
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, NamedTuple
+
+import pandas as pd
+from pydantic import AfterValidator, Field, StringConstraints
+
+from pipeline_src.core.errors import UserError, brief, listed
+from pipeline_src.core.params import SEED, printable
+from pipeline_src.core.registry import closest
+from pipeline_src.datasets import lists, manifest
+from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
+
+log = logging.getLogger(__name__)
+
+FIX = "fix the table"
+KEYS = ("id", "label")  # columns that every table has
+OPTIONAL = ("split", "group")
+TAKEN = {*KEYS, *OPTIONAL, "duration", "checksum", "fused"}  # columns of the manifest, and the model of all modalities
+SEPARATORS = ",;\t"
+LONGEST = 100  # characters of an id or a label
+SHOWN = 50  # columns that an error considers
+
+
+def _untaken(modalities: dict[str, str]) -> dict[str, str]:
+    for name, column in modalities.items():
+        if name in TAKEN or column in (*KEYS, *OPTIONAL):
+            raise ValueError(f"expected other names than {', '.join(sorted(TAKEN))}")
+    return modalities
+
+
+def _inside(file: str) -> str:
+    if ".." in PurePosixPath(printable(file)).parts:
+        raise ValueError("expected a path inside of the folder")
+    return file
+
+
+Modality = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Column = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST), AfterValidator(printable)]
+
+
+class TableParams(FolderParams):
+    file: Annotated[str, AfterValidator(_inside)] = Field(
+        pattern=r"^[^/].{0,250}\.(csv|tsv|parquet)$",
+        description="the table, relative to `folder`: .csv, .tsv, .parquet",
+    )
+    modalities: Annotated[dict[Modality, Column], AfterValidator(_untaken)] = Field(
+        min_length=2, max_length=20, description="modality -> the table's column with the paths of its files"
+    )
+    test_fraction: float = Field(
+        default=0.2,
+        ge=0.001,
+        lt=0.5,
+        description="fraction of the samples cut off as test, if there is no column `split`",
+    )
+    test_seed: int = Field(default=0, ge=0, le=SEED, description="seed of that cut; `study.vary` leaves it as it is")
+
+
+class Line(NamedTuple):
+    """A row of the table, as text."""
+
+    place: str  # for errors: file and line, or file and row
+    cells: dict[str, str]  # by column; empty where the table has nothing
+
+
+@datasets.register("table")
+class Table(Dataset):
+    Params = TableParams
+    params: TableParams
+    title = "Your own files"
+
+    @property
+    def modalities(self) -> tuple[str, ...]:  # type: ignore[override]
+        """In alphabetical order, as the order of a block's keys is not part of an address."""
+        return tuple(sorted(self.params.modalities))
+
+    @property
+    def layout(self) -> str:  # type: ignore[override]
+        columns = dict.fromkeys([*KEYS, *self.params.modalities.values()])
+        return f"{self.params.file}    columns {', '.join(columns)}; optional: {', '.join(OPTIONAL)}"
+
+    @property
+    def sizes(self) -> dict[str, int]:  # type: ignore[override]
+        """Samples by split; none where the table is not there or wrong, which the first job says."""
+        try:
+            return dict(Counter(self._splits))
+        except UserError:
+            return {}
+
+    @property
+    def cut(self) -> str:
+        """A sentence on how the test set came to be, or nothing if the table says it."""
+        if "split" in self._lines[0].cells:
+            return ""
+        by = "no group is on two sides" if "group" in self._lines[0].cells else "every sample is a group of its own"
+        return (
+            f"The table has no column split: {self.params.test_fraction:.0%} of the samples were cut off as test by "
+            f"seed {self.params.test_seed}, stratified by label; {by}."
+        )
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The labels in alphabetical order; whole numbers by value."""
+        labels = {line.cells["label"] for line in self._lines}
+        if len(labels) < 2:
+            raise UserError(f"{self._file}: expected at least two labels, but got {listed(labels)} alone; {FIX}")
+        numbers = all(re.fullmatch(r"\d{1,9}", label) for label in labels)
+        return tuple(sorted(labels, key=lambda label: (int(label) if numbers else 0, label)))
+
+    def clips(self, folder: Path) -> Iterable[Clip]:
+        """One Clip per row. Raises UserError, naming file and row, for a cell that cannot be."""
+        if self.cut:
+            log.info(f"table {self.params.file}  {self.cut}")
+        for line, split in zip(self._lines, self._splits, strict=True):
+            cells = line.cells
+            files = {m: Path(cells[self.params.modalities[m]]) for m in self.modalities}
+            yield Clip(cells["id"], cells["label"], split, cells.get("group", cells["id"]), files)
+
+    @property
+    def _file(self) -> Path:
+        assert self.folder is not None
+        return self.folder / self.params.file
+
+    @cached_property
+    def _lines(self) -> list[Line]:
+        """The rows, checked one by one."""
+        paths = set(self.params.modalities.values())
+        lines = [*(_parquet if self._file.suffix == ".parquet" else _csv)(self._file, [*KEYS, *sorted(paths)])]
+        if not lines:
+            raise UserError(
+                f"{self._file}: expected rows with {', '.join([*KEYS, *sorted(paths)])}, but got none; {FIX}"
+            )
+        first: dict[str, str] = {}
+        for line in lines:
+            _check(line, paths)
+            other = first.setdefault(line.cells["id"], line.place)
+            if other != line.place:
+                raise UserError(
+                    f"{line.place}: expected each id once, but got {brief(line.cells['id'])} in {other}, too; {FIX}"
+                )
+        return lines
+
+    @cached_property
+    def _splits(self) -> list[str]:
+        """The split of every row."""
+        if "split" in self._lines[0].cells:
+            splits = [line.cells["split"] for line in self._lines]
+            for needed in manifest.NEEDED:
+                if needed not in splits:
+                    raise UserError(
+                        f"{self._file}: expected rows of train and of test in the column split, but got none of "
+                        f"{needed}; add some, or remove the column to have the test set cut"
+                    )
+            return splits
+        rows = [line.cells for line in self._lines]
+        table = pd.DataFrame({"label": [row["label"] for row in rows], "split": "train"})
+        table["group"] = [row.get("group", row["id"]) for row in rows]
+        try:
+            cut = manifest.cut_val(table, self.params.test_fraction, self.params.test_seed)
+        except UserError:
+            raise UserError(
+                f"{self._file}: expected enough samples to cut off {self.params.test_fraction:.0%} as test, but got "
+                f"{len(rows)} in {table.group.nunique()} groups; add samples or a column split, or raise test_fraction"
+            ) from None
+        return ["test" if split == "val" else "train" for split in cut]
+
+
+def _check(line: Line, paths: set[str]) -> None:
+    """Raises UserError if a cell of a row cannot be."""
+
+    def complain(expected: str, column: str) -> None:
+        raise UserError(f"{line.place}: expected {expected} in {column}, but got {brief(line.cells[column])}; {FIX}")
+
+    for column, cell in line.cells.items():
+        if not cell:
+            raise UserError(f"{line.place}: expected a value in {column}, but got none; {FIX}")
+        if not cell.isprintable():
+            complain("printable characters alone", column)
+    if len(line.cells["id"]) > LONGEST or not re.fullmatch(r"(?!\.)[\w.+=@ -]+", line.cells["id"]):
+        complain(f"at most {LONGEST} letters, digits, spaces and . _ + = @ -", "id")
+    if len(line.cells["label"]) > LONGEST or not re.fullmatch(r"[\w .,:+=@&/()'-]+", line.cells["label"]):
+        complain(f"at most {LONGEST} letters, digits, spaces and . , : + = @ & / ( ) ' _ -", "label")
+    split = line.cells.get("split", "train")
+    if split not in manifest.SPLITS:
+        complain(f"{', '.join(manifest.SPLITS)}{closest(split, manifest.SPLITS).partition(' (known')[0]}", "split")
+    for column in sorted(paths):
+        path = PurePosixPath(line.cells[column])
+        if path.is_absolute() or ".." in path.parts or "\\" in line.cells[column]:
+            complain("a path relative to the folder, with / between folders and inside of it,", column)
+
+
+def _csv(file: Path, needed: list[str]) -> Iterator[Line]:
+    """The rows of a CSV file: UTF-8, a header, and the separator that the header has most of."""
+    text = lists._text(file, FIX)
+    header = text.partition("\n")[0]
+    table = csv.reader(
+        io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=header.count), skipinitialspace=True
+    )
+    names: list[str] = []
+    line = 0
+    try:
+        for values in table:
+            first, line = line + 1, table.line_num  # a quoted value may go over several lines
+            cells = [value.strip() for value in values]
+            if not any(cells):
+                continue
+            if not names:
+                names = cells
+                keep = _columns(f"{file}:{first}", names, needed)
+                continue
+            if len(cells) != len(names):
+                raise UserError(
+                    f"{file}:{first}: expected {len(names)} values as in the header, but got {len(cells)}; {FIX}"
+                )
+            yield Line(f"{file}:{first}", {name: cells[i] for name, i in keep.items()})
+    except csv.Error as error:
+        raise UserError(f"{file}:{table.line_num}: expected a table, but got an error: {error}; {FIX}") from None
+
+
+def _parquet(file: Path, needed: list[str]) -> Iterator[Line]:
+    """The rows of a Parquet file; whole numbers count as text."""
+    import pyarrow
+    import pyarrow.parquet
+
+    if not file.is_file():
+        raise UserError(f"{file}: expected a table, but got no file; {FIX}")
+    try:
+        names = pyarrow.parquet.read_schema(file).names
+        keep = [*_columns(str(file), names, needed)]
+        rows = pyarrow.parquet.read_table(file, columns=keep).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise UserError(f"{file}: expected a Parquet table, but got an error: {what}; {FIX}") from None
+    for i, row in enumerate(rows, start=1):
+        yield Line(f"{file}: row {i}", {name: _cell(row[name], f"{file}: row {i}", name) for name in keep})
+
+
+def _cell(value: Any, place: str, column: str) -> str:
+    if value is not None and not isinstance(value, str | int):
+        raise UserError(
+            f"{place}: expected text or a whole number in {column}, but got {brief(value)} ({type(value).__name__}); "
+            f"{FIX}"
+        )
+    return "" if value is None else str(value).strip()
+
+
+def _columns(place: str, names: list[str], needed: list[str]) -> dict[str, int]:
+    """Where the columns that are read are. Raises UserError if one is missing or there twice."""
+    for name in needed:
+        if name not in names:
+            likely = closest(name, names[:SHOWN]).partition(" (known")[0]
+            got = f"{listed(names[:SHOWN], 10)}{'' if len(names) <= SHOWN else ' and more'}"
+            raise UserError(f"{place}: expected a column {name!r}, but got {brief(got, 400)}{likely}; {FIX}")
+    wanted = [name for name in (*needed, *OPTIONAL) if name in names]
+    for name in wanted:
+        if names.count(name) > 1:
+            raise UserError(f"{place}: expected each column once, but got {name!r} {names.count(name)} times; {FIX}")
+    return {name: names.index(name) for name in wanted}
