@@ -27,11 +27,13 @@ def main() -> int:
         "plan",
         "statistics",
         "grid",
+        "result",
     ]
     parser.add_argument("what", choices=every)
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=2400, help="of scale, generated; default: %(default)s")
     parser.add_argument("--runs", type=int, default=5000, help="of plan, about; default: %(default)s")
+    parser.add_argument("--name", help="of result: which file of docs/results is written from this clone's study")
     options = parser.parse_args()
     try:
         progress.show()
@@ -64,6 +66,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import grid
 
         return grid.grid()
+    if options.what == "result":
+        from benchmarks import result
+
+        return result.result(options.name)
     if options.what == "plan":
         from benchmarks import planning
 

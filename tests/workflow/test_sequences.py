@@ -4,7 +4,19 @@ Snakemake, Snakefile, shell and command line are real; what the stages compute i
 """
 
 from tests.workflow import drawn
+from tests.workflow.sequences import Sequence
+from tests.workflow.small import merged
+
+ONE = {"fusions": ["concat"], "methods": ["joint"], "seeds": [0]}
 
 
 def test_a_call_that_ends_well_has_made_the_study_first_half_of_what_is_drawn(server, base):
     drawn.follow(server, base, 0)
+
+
+def test_the_longer_runs_come_first(server, base):
+    folder = Sequence(server, merged(base, {"study": {**ONE, "unimodal": True}}))
+    folder.write({})
+    status, trace = folder.snakemake()
+    trained = [what for event, what in trace if event == "trained"]
+    assert status == 0 and ["/concat/" in what for what in trained] == [True, False, False]

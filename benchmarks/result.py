@@ -1,0 +1,132 @@
+"""The section "Result" of the README, from the accuracies of the default study on two kinds of processor.
+
+`python -m benchmarks result` reads docs/results/default.csv and default-avx2.csv, which have the test accuracies of all
+runs, linear probes and ensembles, and prints the section. With `--name default` (or default-avx2) it first writes that
+file from the results of this clone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline_src.evaluation import FUSED
+from pipeline_src.reports import formats
+from pipeline_src.reports.ensemble import ENSEMBLE
+from pipeline_src.reports.scores import BASELINE, COLUMNS, GAIN, GAP, accuracy_table, modalities_of, read, significant
+from pipeline_src.reports.statistics import Summary, corrected, paired
+from pipeline_src.reports.tables import Entry, Table, corrections, entry, sensitivity
+from pipeline_src.reports.wording import MINUS, interval, level, percent, plural, words
+from pipeline_src.study import config
+from pipeline_src.study.naming import study_name
+from pipeline_src.study.outputs import NO_FUSION, STUDY
+
+STUDIED = Path("params.yaml")
+FOLDER = Path("docs/results")
+OURS, AVX2 = "default", "default-avx2"  # files of FOLDER
+SAMPLES = 510  # test samples
+METRICS = ("accuracy", "accuracy_probe")
+
+
+def result(name: str | None) -> None:
+    """Print the section; first write the accuracies of this clone's study to the file called `name`."""
+    if name is not None:
+        rows = pd.read_parquet(Path(STUDY.format(study=study_name(STUDIED))) / "metrics.parquet")
+        rows = rows[(rows.split == "test") & rows.metric.isin(METRICS)]
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        rows.to_csv(FOLDER / f"{name}.csv", index=False, lineterminator="\n")
+    print(section(), end="")
+
+
+class Measured:
+    """One of the files: its rows in long form and the accuracy table that the report makes of them."""
+
+    def __init__(self, file: Path):
+        self.rows = pd.read_csv(file)
+        self.seeds = sorted(self.rows.seed.unique())
+        self.confidence = config.load(STUDIED).reporting.confidence
+        cells = self.rows[COLUMNS[:4]].drop_duplicates().to_dict("records")
+        (self.dataset,) = self.rows.dataset.unique()
+        samples = {self.dataset: SAMPLES}
+        self.table = accuracy_table(self.rows, cells, self.seeds, self.confidence, samples=samples)
+        self.table = self.table.set_index("method", drop=False)
+
+    def entry(self, method: str, what: str) -> Entry:
+        """A score or a difference as the report shows it."""
+        row, gain = self.table.loc[method], what == GAIN
+        return entry(read(row, what), len(self.seeds), gain, gain and significant(row, what, self.confidence))
+
+    def verdict(self, method: str) -> str:
+        """What the study says of a method, in a word."""
+        row = self.table.loc[method]
+        if not significant(row, GAIN, self.confidence):
+            return "not significant"
+        return "a gain" if row[f"{GAIN}_mean"] > 0 else "a loss"
+
+    def behind(self) -> tuple[str, Summary]:
+        """The method of the best model of one modality, and the accuracy of joint training less its own; one test."""
+        alone = self.table[self.table.fusion == NO_FUSION]
+        best = alone.method[alone.accuracy_mean.idxmax()]
+        fused = self.rows[self.rows.modality == FUSED].set_index(["method", "seed"]).value
+        values = ([fused[method, seed] for seed in self.seeds] for method in (BASELINE, best))
+        return best, corrected([paired(*values, 1 / SAMPLES)], self.confidence)[0]
+
+    def gaps(self) -> str:
+        """What the encoders of joint training lack against those trained alone, by linear probes."""
+        row = self.table.loc[BASELINE]
+        parts = []
+        for m in modalities_of(self.table):
+            gap = read(row, f"{m}/{GAP}")
+            parts.append(f"{m} {percent(gap.mean, True)} {interval(gap, True)}")
+        return words(parts)
+
+
+def section() -> str:
+    """The text, as Markdown."""
+    ours, other = (Measured(FOLDER / f"{name}.csv") for name in (OURS, AVX2))
+    rows = []
+    for method in ours.table.method:
+        tested = method not in (BASELINE, *ours.table[ours.table.fusion == NO_FUSION].method)
+        row = [Entry(method)]
+        for measured in (ours, other):
+            row.append(Entry(measured.entry(method, "accuracy").value))
+            row.append(measured.entry(method, GAIN) if tested else Entry(""))
+        rows.append(row)
+    differences = f"{MINUS} {BASELINE}"
+    columns = ["method", "accuracy", differences, "accuracy, AVX2", f"{differences}, AVX2"]
+    table = Table("Result", _caption(ours), columns, rows, 1)
+    return f"{formats.markdown([table])}\n{_sentences(ours, other)}\n"
+
+
+def _caption(ours: Measured) -> str:
+    seeds, compared = plural(len(ours.seeds), "seed"), corrections(ours.table, [GAIN])
+    return (
+        f"Test accuracy in percent of the default study, mean ± standard deviation over {seeds}."
+        f" {MINUS} {BASELINE}: the difference to joint training in points, paired by seed, with its"
+        f" {level(ours.confidence)} interval, corrected for {compared}. Bold: significant after the correction."
+        " AVX2: the same study on the instruction set of older processors."
+    )
+
+
+def _sentences(ours: Measured, other: Measured) -> str:
+    best, less = ours.behind()
+    _, less_other = other.behind()
+    methods = [method for method in ours.table.method if ours.table.fusion[method] != NO_FUSION and method != BASELINE]
+    changed = [method for method in methods if ours.verdict(method) != other.verdict(method)]
+    agreed = (
+        "Every verdict is the same on both."
+        if not changed
+        else "The verdict is not the same on both for "
+        + words([f"{method} ({ours.verdict(method)}; AVX2: {other.verdict(method)})" for method in changed])
+        + "."
+    )
+    return "\n".join(
+        [
+            f"- Joint training less `{best}`: {percent(less.mean, True)} {interval(less, True)} points"
+            f" (AVX2: {percent(less_other.mean, True)} {interval(less_other, True)}).",
+            f"- Its encoders less those trained alone, by linear probes, in points: {ours.gaps()}"
+            f" (AVX2: {other.gaps()}).",
+            f"- {agreed} {sensitivity(ours.table[ours.table.method != ENSEMBLE], GAIN, ours.confidence)}",
+        ]
+    )

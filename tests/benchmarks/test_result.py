@@ -1,0 +1,51 @@
+"""The README's table says what the files of docs/results say."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks import result
+
+ROOT = Path(__file__).parents[2]
+MEANS = {"audio-only": 0.85, "visual-only": 0.5, "joint": 0.8, "better": 0.9, "other": 0.8}
+SEEDS = range(4)
+
+
+def write(folder: Path, name: str, **means: float) -> None:
+    """Accuracies of four seeds: spread 1 point, alike for all methods but for a tenth of a point."""
+    rows = []
+    for i, (method, mean) in enumerate((MEANS | means).items()):
+        fusion = "none" if method.endswith("-only") else "concat"
+        modalities = [method.removesuffix("-only")] if fusion == "none" else ["audio", "visual"]
+        for seed in SEEDS:
+            value = mean + 0.01 * (seed - 1.5) + 0.001 * ((seed * (i + 1)) % 3)
+            names = ("d", "r", fusion, method, seed, "test")
+            rows.append((*names, "fused", "accuracy", value))
+            rows += [(*names, m, "accuracy_probe", value - 0.1 * (fusion != "none")) for m in modalities]
+    pd.DataFrame(rows, columns=result.COLUMNS).to_csv(folder / f"{name}.csv", index=False)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(result, "STUDIED", ROOT / "params.yaml")
+    monkeypatch.setattr(result, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def test_both_processors_and_the_regime_stand_in_the_section(folder):
+    write(folder, "default")
+    write(folder, "default-avx2", joint=0.82, other=0.82)
+    text = result.section()
+    line = next(line for line in text.splitlines() if line.startswith("| better"))
+    assert "**+10." in line and "**+8." in line and text.count("**") == 4
+    assert "corrected for 2 comparisons" in text and "over 4 seeds" in text
+    assert "- Joint training less `audio-only`: \u22125." in text and "(AVX2: \u22123." in text
+    assert "- Its encoders less those trained alone" in text and "audio \u221215." in text
+    assert "- Every verdict is the same on both. Smallest detectable difference: with 4 seeds" in text
+
+
+def test_a_verdict_that_changes_with_the_processor_is_said(folder):
+    write(folder, "default")
+    write(folder, "default-avx2", better=0.7)
+    assert "not the same on both for better (a gain; AVX2: a loss)." in result.section()
