@@ -11,7 +11,7 @@ import yaml
 from pipeline_src.core import files
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import fusions
-from pipeline_src.study import runs
+from pipeline_src.study import places, runs
 from pipeline_src.study.outputs import NO_FUSION
 from pipeline_src.study.plan import Plan
 
@@ -48,7 +48,7 @@ def write(plan: Plan) -> None:
         own, level = run.cell.spec.modalities, 0.7 + 0.2 * rng.random()
         files.write_sealed(run.metrics, {"names": run.names, "metrics": _metrics(own, level, rng)})
         rows = [_epoch(run, own, i, level) for i in range(EPOCHS)]
-        files.write_text(run.folder / runs.HISTORY, "".join(json.dumps(row) + "\n" for row in rows))
+        files.write_text(run.folder / places.HISTORY, "".join(json.dumps(row) + "\n" for row in rows))
         runs.write_record(run.folder, _record(run))
         _predictions(run, own, level, rng)
 
@@ -105,4 +105,4 @@ def _predictions(run, own: list[str], level: float, rng) -> None:
     for m in own:
         places = pa.array(rng.normal(size=2 * CLIPS).astype(np.float32))
         columns[f"{m}/pca"] = pa.FixedSizeListArray.from_arrays(places, 2)
-    files.write_table(run.evaluation / runs.PREDICTIONS, pa.table(columns))
+    files.write_table(run.evaluation / places.PREDICTIONS, pa.table(columns))

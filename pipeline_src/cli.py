@@ -250,8 +250,8 @@ def _train(options: argparse.Namespace) -> None:
     started = time.time() - time.process_time()
     from pipeline_src.study import remains
     from pipeline_src.study.choice import resolved
+    from pipeline_src.study.places import METRICS
     from pipeline_src.study.plan import Plan
-    from pipeline_src.study.runs import METRICS
     from pipeline_src.training.run import train
 
     plan = Plan(options.params)

@@ -25,6 +25,7 @@ HEX = f"[0-9a-f]{{{LENGTH}}}"  # pattern of a fingerprint
 NEUTRAL = {
     "pipeline_src",
     "pipeline_src.study.runs",
+    "pipeline_src.study.places",
     "pipeline_src.core.params",
     "pipeline_src.evaluation.params",
     "pipeline_src.training.params",
@@ -47,7 +48,8 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)  
 LOGGING = {"debug", "info", "warning", "error", "exception", "critical", "warn"}  # calls of `log` and of `warnings`
 DESCRIBED = {"description", "title"}  # keywords of pydantic's Field
 DECLARED = {"Quantity"}  # what these calls hold is drawn and nothing else
-WORDS = {"refuses", "extension"}  # functions of plug-ins that give a message or None
+LABELS = {"Metric": {"label", "unit", "caption"}}  # of what these calls hold, what is drawn; the name comes first
+WORDS = {"refuses", "extension", "lacks", "unknown", "beyond"}  # functions of plug-ins that give a message or None
 
 
 def fingerprint(**parts: Any) -> str:
@@ -119,6 +121,9 @@ class _Computing(ast.NodeTransformer):
         name = node.func.id if isinstance(node.func, ast.Name) else None
         if name in DECLARED:
             return node.func
+        if name in LABELS:
+            node.args = node.args[:1]
+            node.keywords = [word for word in node.keywords if word.arg not in LABELS[name]]
         if name == "Field":
             node.keywords = [word for word in node.keywords if word.arg not in DESCRIBED]
         return self.generic_visit(node)

@@ -19,11 +19,12 @@ import torch
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-from pipeline_src.evaluation import FUSED
+from pipeline_src.evaluation import FUSED, VIEWS
 from pipeline_src.evaluation.metrics import contributions
 from pipeline_src.features.read import Cache
 from pipeline_src.models.fusions.base import Features, only
-from pipeline_src.study.runs import ATTEMPT, PREDICTIONS, RunFiles, told
+from pipeline_src.study.places import ATTEMPT, PREDICTIONS
+from pipeline_src.study.runs import RunFiles, told
 from pipeline_src.tasks.base import Task, tasks
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
@@ -32,7 +33,6 @@ from pipeline_src.training.loader import Loader
 from pipeline_src.training.transform import Transform
 
 log = logging.getLogger(__name__)
-VIEWS = ("unimodal", "removal", "probe")
 
 if TYPE_CHECKING:
     from pipeline_src.study.outputs import Run

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline_src import evaluation
 from pipeline_src.methods.base import Quantity, methods
 from pipeline_src.tasks.base import Metric, tasks
 
@@ -25,11 +26,12 @@ class View:
 
 
 COST = ("seconds", "forwards", "backwards")  # of training
-VIEWS = {
-    "accuracy_unimodal": View("unimodal", "the modality's own logits are scored, as the fusion gives them."),
-    "accuracy_removal": View("removal", "the fused model is scored with the other modalities removed."),
-    "accuracy_probe": View("probe", "a linear classifier on the features of the frozen encoder is scored."),
+CAPTIONS = {
+    "unimodal": "the modality's own logits are scored, as the fusion gives them.",
+    "removal": "the fused model is scored with the other modalities removed.",
+    "probe": "a linear classifier on the features of the frozen encoder is scored.",
 }
+VIEWS = {f"accuracy_{name}": View(name, CAPTIONS[name]) for name in evaluation.VIEWS}  # by column of the tables
 
 
 def metrics(data: Data) -> tuple[Metric, ...]:

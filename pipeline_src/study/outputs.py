@@ -15,7 +15,7 @@ from pipeline_src.datasets.base import Dataset
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.features import CACHE_FILE
 from pipeline_src.media.base import Extractor
-from pipeline_src.study import runs
+from pipeline_src.study import places
 from pipeline_src.study.choice import Search
 from pipeline_src.training.spec import RunSpec
 
@@ -141,7 +141,7 @@ class Run:
 
     @property
     def record(self) -> Path:
-        return self.folder / runs.RECORD
+        return self.folder / places.RECORD
 
     @property
     def evaluation(self) -> Path:
@@ -149,7 +149,7 @@ class Run:
 
     @property
     def metrics(self) -> Path:
-        return self.evaluation / runs.METRICS
+        return self.evaluation / places.METRICS
 
     @property
     def requires(self) -> dict[str, "Run"]:
@@ -165,8 +165,8 @@ class Run:
     @property
     def train_files(self) -> list[Path]:
         """The record, which is written last, and what it says is there."""
-        return [self.record, self.folder / runs.WEIGHTS, self.folder / runs.HISTORY]
+        return [self.record, self.folder / places.WEIGHTS, self.folder / places.HISTORY]
 
     @property
     def evaluate_files(self) -> list[Path]:
-        return [self.metrics, self.evaluation / runs.PREDICTIONS]
+        return [self.metrics, self.evaluation / places.PREDICTIONS]

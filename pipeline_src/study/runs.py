@@ -27,13 +27,10 @@ from pipeline_src.core import checksums, files
 from pipeline_src.core.errors import UserError, listed
 from pipeline_src.core.progress import clock
 from pipeline_src.evaluation import FUSED
+from pipeline_src.study.places import ATTEMPT, CHECKPOINT, HISTORY, METRICS, PREDICTIONS, RECORD, WEIGHTS
 
 if TYPE_CHECKING:
     from pipeline_src.study.outputs import Run
-
-RECORD, HISTORY, WEIGHTS = "record.json", "metrics.jsonl", "weights.safetensors"
-ATTEMPT, CHECKPOINT = "attempt.json", "checkpoint.safetensors"
-METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
 
 STATES = ("evaluated", "trained", "diverged", "running", "stopped", "failed", "missing")
 EVALUATED, TRAINED, DIVERGED, RUNNING, STOPPED, FAILED, MISSING = STATES

@@ -25,7 +25,8 @@ from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import declared
 from pipeline_src.study import runs as states
 from pipeline_src.study.outputs import TRIAL
-from pipeline_src.study.runs import ATTEMPT, CHECKPOINT, COMPLETE, STOPPED, RunFiles, State
+from pipeline_src.study.places import ATTEMPT, CHECKPOINT
+from pipeline_src.study.runs import COMPLETE, STOPPED, RunFiles, State
 
 if TYPE_CHECKING:
     from pipeline_src.study.outputs import Run

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_src.core import files
-from pipeline_src.study.runs import CHECKPOINT, HISTORY, WEIGHTS
+from pipeline_src.study.places import CHECKPOINT, HISTORY, WEIGHTS
 from pipeline_src.training import checkpoint, divergence
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.loop import Trainer

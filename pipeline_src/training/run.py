@@ -26,7 +26,8 @@ from pipeline_src.core.progress import clock
 from pipeline_src.features import unseen_in_val
 from pipeline_src.features.read import Cache
 from pipeline_src.study import runs as states
-from pipeline_src.study.runs import ATTEMPT, CHECKPOINT, RunFiles
+from pipeline_src.study.places import ATTEMPT, CHECKPOINT
+from pipeline_src.study.runs import RunFiles
 from pipeline_src.tasks.base import Metric, Target, tasks
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices

@@ -125,6 +125,17 @@ def test_modules_that_import_each_other(digest):
     )
 
 
+def test_how_a_metric_is_shown_does_not_count_but_what_it_is(digest):
+    source = (
+        'metrics = (Metric("accuracy", "accuracy", "%", "Its caption."), Metric("nll", label="NLL", higher=False))\n'
+    )
+    before = digest(source)
+    for old, new in (('"accuracy", "%"', '"Accuracy", "%"'), ('"%"', '""'), ("Its", "The"), ('"NLL"', '"loss"')):
+        assert old in source and digest(source.replace(old, new)) == before
+    for old, new in (('("accuracy"', '("right"'), ("higher=False", "higher=True")):
+        assert old in source and digest(source.replace(old, new)) != before
+
+
 def test_import_of_a_module_that_is_not_there(digest):
     with pytest.raises(UserError, match=r"toy\.missing: expected a module"):
         digest("from toy.missing import X")
