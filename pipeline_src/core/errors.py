@@ -17,9 +17,9 @@ class UserError(Exception):
 
 def listed(items: Iterable[object], limit: int = 5) -> str:
     """`a, b, c and 4 more`: a list that stays readable however long it is."""
-    items = [plain(item, 300) for item in items]
-    more = len(items) - limit
-    return ", ".join(items[:limit]) + (f" and {more} more" if more > 0 else "")
+    names = [plain(item, 300) for item in items]
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 SECRETS = (  # forms in which a password or token is part of an address

@@ -49,7 +49,7 @@ def explained(error: BaseException, job: str) -> str | None:
     place = error.filename if error.filename is not None else _place(text)
     what = os.strerror(number) if number else plain(text, 200) or type(error).__name__
     where = plain(os.fsdecode(place), 300) if isinstance(place, str | bytes) else job
-    return f"{where}: expected the system to read or write it, but got: {what}; {FIXES.get(number, AGAIN[5:])}"
+    return f"{where}: expected the system to read or write it, but got: {what}; {FIXES.get(number or 0, AGAIN[5:])}"
 
 
 def _number(text: str) -> int | None:

@@ -95,14 +95,15 @@ def _sync_folder(folder: Path) -> None:
 
 def _unwritable(target: Path, error: OSError) -> OSError | UserError:
     """What to tell the user where the system would not write; the error itself where that is not the matter."""
-    fix = (FULL | CLOSED).get(error.errno)
+    fix = (FULL | CLOSED).get(error.errno or 0)
     if fix is None:
         return error
     folder = next(folder for folder in target.absolute().parents if folder.is_dir())
     free = f" ({shutil.disk_usage(folder).free / 1e6:,.0f} MB free there)" if error.errno in FULL else ""
+    got = os.strerror(error.errno or 0)
     return UserError(
-        f"{target}: expected to be able to write it, found: {os.strerror(error.errno)}{free}; {fix}, then start again:"
-        " what was finished is kept"
+        f"{target}: expected to be able to write it, found: {got}{free}; {fix}, then start again: what was finished "
+        "is kept"
     )
 
 

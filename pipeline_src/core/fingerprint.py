@@ -142,8 +142,8 @@ def _for_type_checkers(node: ast.If) -> bool:
 
 
 def _imports(tree: ast.Module, folder: str) -> set[str]:
-    found = set()
-    pending = list(tree.body)
+    found: set[str] = set()
+    pending: list[ast.AST] = list(tree.body)
     while pending:
         node = pending.pop()
         if isinstance(node, ast.If) and _for_type_checkers(node):

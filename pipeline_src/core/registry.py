@@ -62,7 +62,7 @@ class Registry:
     def _read(self) -> dict[str, tuple[str, dict[str, Any]]]:
         spec = importlib.util.find_spec(self.package)
         ours = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
-        folders = [(self.package, Path(folder), None) for folder in ours]
+        folders: list[tuple[str, Path, str | None]] = [(self.package, Path(folder), None) for folder in ours]
         folders += [(package, folder, self.variable) for package, folder in plugins.FOLDERS.items()]
         entries: dict[str, tuple[str, dict[str, Any]]] = {}
         for package, folder, variable in folders:
@@ -107,9 +107,9 @@ class Registry:
 
 def closest(name: object, known: Iterable[object]) -> str:
     """`; did you mean 'x'? (known: ...)`, or ` (known: ...)`, for a message about an unknown name."""
-    known = [plain(item) for item in known]
-    match = difflib.get_close_matches(str(name)[:100], known, n=1, cutoff=0.5)
-    return (f"; did you mean {match[0]!r}?" if match else "") + f" (known: {', '.join(sorted(known)) or 'none'})"
+    names = [plain(item) for item in known]
+    match = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.5)
+    return (f"; did you mean {match[0]!r}?" if match else "") + f" (known: {', '.join(sorted(names)) or 'none'})"
 
 
 def _registrations(file: Path, variable: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -126,4 +126,4 @@ def _registrations(file: Path, variable: str | None) -> Iterator[tuple[str, dict
                     args=[ast.Constant(value=str(name))],
                     keywords=facts,
                 ) if variable is None or ast.unparse(owner).rpartition(".")[2] == variable:
-                    yield name, {fact.arg: ast.literal_eval(fact.value) for fact in facts}
+                    yield name, {fact.arg: ast.literal_eval(fact.value) for fact in facts if fact.arg}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pipeline_src.datasets import lists
-from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets, github
+from pipeline_src.datasets.base import Clip, Published, datasets, github
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,7 @@ COLUMNS = ("category", "video", "quality", "start", "end")
 
 
 @datasets.register("ave")
-class AVE(Dataset):
-    Params = FolderParams
-    params: FolderParams
+class AVE(Published):
     modalities = ("audio", "visual")
     title = "AVE"
     homepage = "https://sites.google.com/view/audiovisualresearch"
@@ -60,7 +58,9 @@ lists/                     fetched
 
     def clips(self, folder: Path) -> Iterable[Clip]:
         classes = self.classes  # checks the labels
-        present, times, sides = lists.stems(folder, (".mp4", ".mkv", ".webm")), Counter(), {}
+        present = lists.stems(folder, (".mp4", ".mkv", ".webm"))
+        times: Counter[str] = Counter()
+        sides: dict[str, set[str]] = {}
         for row, split in self._rows:
             label, video = row.cells[:2]
             times[video] += 1

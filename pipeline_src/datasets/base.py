@@ -94,9 +94,9 @@ class Dataset:
     """
 
     Params: ClassVar[type[DatasetParams]] = DatasetParams
+    name: ClassVar[str]  # that it is registered under
     modalities: ClassVar[tuple[str, ...]]
     task: ClassVar[str] = "classification"  # what a label is, by its name in `tasks`
-    classes: ClassVar[tuple[str, ...]]  # a property where they come with the data: it is read when the first job runs
 
     # What a user must know of published data; `python -m pipeline_src check` prints it.
     title: ClassVar[str] = ""
@@ -105,11 +105,20 @@ class Dataset:
     citation: ClassVar[str] = ""
     layout: ClassVar[str] = ""  # tree of `folder`, with where to get each part
     downloads: ClassVar[tuple[Download, ...]] = ()
-    sizes: ClassVar[dict[str, int]] = {}  # clips per published split: for `estimate`, and whether val is published
     shared: ClassVar[str] = ""  # a sentence: what all draws of the data have in common, where seeds draw other data
 
     def __init__(self, params: DatasetParams):
         self.params = params
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, an attribute unless they come with the data: then they are read when a job runs."""
+        raise NotImplementedError
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Clips per published split, an attribute: for `estimate`, and whether val is published."""
+        return {}
 
     @property
     def folder(self) -> Path | None:
@@ -132,6 +141,17 @@ class Dataset:
     def clips(self, folder: Path) -> Iterable[Clip]:
         """Every clip that the dataset's lists name, on disk or not. Raises UserError on a bad list."""
         raise NotImplementedError
+
+
+class Published(Dataset):
+    """A dataset whose published files the user keeps in a folder."""
+
+    Params: ClassVar[type[DatasetParams]] = FolderParams
+    params: FolderParams
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.params.folder).expanduser()
 
 
 def no_folder(name: str, folder: Path) -> str:

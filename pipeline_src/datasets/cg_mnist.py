@@ -26,7 +26,7 @@ from pydantic import Field
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.params import SEED, Varies
 from pipeline_src.datasets import lists, pickles
-from pipeline_src.datasets.base import Clip, Dataset, Download, FolderParams, datasets
+from pipeline_src.datasets.base import Clip, Download, FolderParams, Published, datasets
 
 SIDE = 28
 PARTS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
@@ -46,7 +46,7 @@ class CGMnistParams(FolderParams):
 
 
 @datasets.register("cg_mnist")
-class CGMnist(Dataset):
+class CGMnist(Published):
     Params = CGMnistParams
     params: CGMnistParams
     modalities = ("colored", "gray")

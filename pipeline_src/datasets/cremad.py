@@ -19,7 +19,7 @@ from typing import Literal
 from pydantic import Field
 
 from pipeline_src.datasets import lists
-from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets, github
+from pipeline_src.datasets.base import Clip, FolderParams, Published, datasets, github
 
 OGM_GE = ("GeWu-Lab/OGM-GE_CVPR2022", "343dc1d95c9bda88f105c0da8d24f185e0e98b54", "data/CREMAD")
 RELEARNING = (
@@ -38,7 +38,7 @@ class CremadParams(FolderParams):
 
 
 @datasets.register("cremad")
-class Cremad(Dataset):
+class Cremad(Published):
     Params = CremadParams
     params: CremadParams
     modalities = ("audio", "visual")

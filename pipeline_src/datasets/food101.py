@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import lists
-from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
+from pipeline_src.datasets.base import Clip, Published, datasets
 
 FIX = "get the file again"
 CLASSES = 101
@@ -20,9 +20,7 @@ COLUMNS = ("image", "title", "class")
 
 
 @datasets.register("food101")
-class Food101(Dataset):
-    Params = FolderParams
-    params: FolderParams
+class Food101(Published):
     modalities = ("image", "text")
     title = "UPMC FOOD-101"
     homepage = "https://www.kaggle.com/datasets/gianmarco96/upmcfood101"

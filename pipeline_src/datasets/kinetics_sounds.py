@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import lists
-from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets, github
+from pipeline_src.datasets.base import Clip, Published, datasets, github
 
 OGM_GE = ("GeWu-Lab/OGM-GE_CVPR2022", "343dc1d95c9bda88f105c0da8d24f185e0e98b54")
 FIX = "fetch the lists again"
@@ -19,9 +19,7 @@ VIDEOS = (".mp4", ".mkv", ".webm")
 
 
 @datasets.register("kinetics_sounds")
-class KineticsSounds(Dataset):
-    Params = FolderParams
-    params: FolderParams
+class KineticsSounds(Published):
     modalities = ("audio", "visual")
     classes = tuple(
         """

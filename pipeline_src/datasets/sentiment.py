@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pipeline_src.core.errors import UserError, brief, listed
 from pipeline_src.datasets import lists, pickles
-from pipeline_src.datasets.base import Clip, Dataset, FolderParams
+from pipeline_src.datasets.base import Clip, FolderParams, Published
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class SentimentParams(FolderParams):
     file: str = Field(pattern=r"^[^/\x00-\x1f]{1,255}$", description="name of the pickle in `folder`")
 
 
-class Sentiment(Dataset):
+class Sentiment(Published):
     """A dataset whose published file is one pickle of features."""
 
     Params = SentimentParams
@@ -95,10 +95,10 @@ def _split(file: Path, content: Any, key: str, split: str, folder: Path) -> Iter
             broken[m] += int(np.count_nonzero(~np.isfinite(values)))
             np.save(folder / names[m], values, allow_pickle=False)
         yield Clip(clip, Sentiment.classes[int(labels[i] >= 0)], split, video, names)
-    for m, values in broken.items():
-        if values:
+    for m, number in broken.items():
+        if number:
             log.warning(
-                f"{file.name} {key}  {values} values of {m} are not finite; `non_finite` of the recipe decides",
+                f"{file.name} {key}  {number} values of {m} are not finite; `non_finite` of the recipe decides",
             )
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import lists
-from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
+from pipeline_src.datasets.base import Clip, FolderParams, Published, datasets
 
 FIX = "unpack UCF101TrainTestSplits-RecognitionTask.zip again"
 CLASSES = 101
@@ -28,7 +28,7 @@ class UCF101Params(FolderParams):
 
 
 @datasets.register("ucf101")
-class UCF101(Dataset):
+class UCF101(Published):
     Params = UCF101Params
     params: UCF101Params
     modalities = ("flow", "rgb")

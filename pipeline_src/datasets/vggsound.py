@@ -11,16 +11,14 @@ from typing import ClassVar
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import lists
-from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
+from pipeline_src.datasets.base import Clip, Published, datasets
 
 FIX = "download vggsound.csv again"
 CLASSES = 309
 
 
 @datasets.register("vggsound")
-class VGGSound(Dataset):
-    Params = FolderParams
-    params: FolderParams
+class VGGSound(Published):
     modalities = ("audio", "visual")
     title = "VGGSound"
     homepage = "https://github.com/hche11/VGGSound; videos: https://huggingface.co/datasets/Loie/VGGSound"

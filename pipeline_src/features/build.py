@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,8 @@ def extract(data: Data, index: int) -> None:
     )
     row_bytes = sum(x.row_bytes for x in data.extractors.values())
     size = max(1, BATCH_BYTES // row_bytes)
-    job, bad, done = f"extract {data.name} shard {index + 1} of {count}", [], 0
+    job, done = f"extract {data.name} shard {index + 1} of {count}", 0
+    bad: list[dict[str, Any]] = []
     # The quarantine table comes first: so a shard that exists has its table.
     with files.whole(stem.with_suffix(".arrow")) as temporary:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -85,7 +86,8 @@ def _decode(
     rows: pd.DataFrame, folder: Path, extractors: dict[str, Extractor], bad: list
 ) -> tuple[dict[str, list[np.ndarray]], set[str]]:
     """Arrays of every clip that decodes in all its modalities, and their ids; the others are appended to `bad`."""
-    arrays, kept = {m: [] for m in extractors}, set()
+    arrays: dict[str, list[np.ndarray]] = {m: [] for m in extractors}
+    kept: set[str] = set()
     for row in rows.to_dict("records"):
         clip = {}
         for m, extractor in extractors.items():

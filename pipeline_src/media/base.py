@@ -34,6 +34,7 @@ class Extractor:
     Params: ClassVar[type[ExtractorParams]] = ExtractorParams
     layout: ClassVar[str]
     dtype: ClassVar[np.dtype]
+    name: ClassVar[str]  # that it is registered under
 
     def __init__(self, params: ExtractorParams):
         self.params = params

@@ -70,7 +70,8 @@ def _decode_spans(file: Path, chosen: list[int], spans: list[tuple[int, int]]) -
     """The frames with the chosen timestamps, or None if the decoder does not give all of them undamaged."""
     import av
 
-    wanted, decoded, left = set(chosen), {}, list(spans)
+    wanted, left = set(chosen), list(spans)
+    decoded: dict[int, Any] = {}
     with opened(file, "video") as (container, stream):
         decoder = stream.codec_context
         try:
@@ -94,7 +95,8 @@ def _decode_spans(file: Path, chosen: list[int], spans: list[tuple[int, int]]) -
 
 
 def _decode_all(container: Any, stream: Any, wanted: list[Fraction]) -> list:
-    chosen, last = [], None
+    chosen: list[int] = []
+    last = None
     start = (stream.start_time or 0) * stream.time_base
     # AVI keeps no times of display, and with B-frames FFmpeg guesses them wrong; its frames come at one even rate.
     even = container.format.name == "avi" and stream.average_rate

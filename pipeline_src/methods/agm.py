@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pipeline_src.methods.base import Batch, Context, MethodParams, Output, Setting
+    from pipeline_src.methods.base import Batch, Context, Output, Setting
 
 FLOOR = 1e-8  # of a probability, in the released code
 
@@ -102,14 +102,14 @@ class AGM(Method):
     )
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: AGMParams, setting: Setting) -> str | None:
         return setting.lacks(modalities=2, classes=True, no_taps=True) or params.beyond(setting.epochs)
 
     @classmethod
-    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
+    def extension(cls, params: AGMParams, setting: Setting) -> str | None:
         return "AGM with features instead of inputs set to zero" if params.pad == "feature" else None
 
-    def __init__(self, params: MethodParams) -> None:
+    def __init__(self, params: AGMParams) -> None:
         super().__init__(params)
         self.running: Tensor | None = None  # S (M,)
         self.seen: Tensor | None = None  # t (), iterations so far

@@ -70,14 +70,14 @@ class AMCo(Method):
     )
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: AMCoParams, setting: Setting) -> str | None:
         return setting.lacks(modalities=2, classes=True, additive=True)
 
     @classmethod
     def extension(cls, params: AMCoParams, setting: Setting) -> str | None:
         return None if params.mask_unimodal else "AMCo with unimodal losses that are not masked"
 
-    def __init__(self, params: MethodParams) -> None:
+    def __init__(self, params: AMCoParams) -> None:
         super().__init__(params)
         self.dependent: Tensor | None = None  # (M,) bool, of the last batch
 

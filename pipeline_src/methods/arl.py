@@ -85,11 +85,11 @@ class ARL(Method):
     )
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: ARLParams, setting: Setting) -> str | None:
         return setting.lacks(modalities=2, classes=True)
 
     @classmethod
-    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
+    def extension(cls, params: ARLParams, setting: Setting) -> str | None:
         if len(setting.modalities) > 2:
             return "ARL is defined for two modalities; here each is compared with the mean of the others"
         return None

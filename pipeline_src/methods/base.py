@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
 from pipeline_src.methods.context import Batch, Context, Phase
-from pipeline_src.models.base import Output, fusion_facts
+from pipeline_src.models.base import Output, added, fusion_facts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -256,7 +256,7 @@ class Method:
 
     def backward(self, ctx: Context, losses: dict[str, Tensor], output: Output, batch: Batch) -> None:
         """Gradients from the named losses: here those of their sum."""
-        ctx.backward(sum(losses.values()))
+        ctx.backward(added(losses.values()))
 
     def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         """Gradients are there and may be scaled or added to, through `ctx.model.encoders[m]`."""

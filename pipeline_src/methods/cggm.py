@@ -84,16 +84,16 @@ class CGGM(Classifiers):
     )
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: CGGMParams, setting: Setting) -> str | None:
         return setting.lacks(modalities=2, classes=True)
 
     @classmethod
-    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
+    def extension(cls, params: CGGMParams, setting: Setting) -> str | None:
         if params.direction == "paper":
             return "CGGM with classifiers in the model's optimiser and a direction loss that is differentiated our way"
         return "CGGM with classifiers in the model's optimiser"
 
-    def __init__(self, params: MethodParams) -> None:
+    def __init__(self, params: CGGMParams) -> None:
         super().__init__(params)
         self.accuracy: Tensor | None = None  # a of the last batch (M,)
         self.coefficient: Tensor | None = None  # k of the last batch (M,)

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
+from pipeline_src.models.base import added
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +53,7 @@ class CML(Method):
     )
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: CMLParams, setting: Setting) -> str | None:
         return setting.lacks(modalities=2, classes=True, no_taps=True)
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
@@ -66,6 +67,6 @@ class CML(Method):
         with torch.no_grad():
             right = torch.stack([ctx.task.right(z, batch.label) for z in logits])
         return {
-            "loss": sum(ctx.task.loss(z, batch.label) for z in logits) / len(logits),
+            "loss": added(ctx.task.loss(z, batch.label) for z in logits) / len(logits),
             "calibration": self.params.weight * calibration(torch.stack(logits).float(), right),
         }

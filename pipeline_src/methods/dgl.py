@@ -42,7 +42,7 @@ class DGL(Method):
     quantities = (Quantity("unimodal_loss", "nats", "Cross-entropy of the fusion's prediction from one modality."),)
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: DGLParams, setting: Setting) -> str | None:
         return setting.lacks(no_taps=True)
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:

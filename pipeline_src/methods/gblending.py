@@ -108,7 +108,7 @@ class GBlending(Classifiers):
     )
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: GBlendingParams, setting: Setting) -> str | None:
         if why := setting.lacks(modalities=2, no_writes=True):
             return why
         if JOINT in setting.modalities:
@@ -123,18 +123,18 @@ class GBlending(Classifiers):
         return None
 
     @classmethod
-    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
+    def extension(cls, params: GBlendingParams, setting: Setting) -> str | None:
         if params.weights is None and params.mode == "offline":
             return "G-Blending with the required runs at the epoch selected on val, not at their last"
         return None
 
     @classmethod
-    def requires(cls, params: MethodParams, setting: Setting) -> dict[str, Requirement]:
+    def requires(cls, params: GBlendingParams, setting: Setting) -> dict[str, Requirement]:
         if params.weights is not None or params.mode == "online":
             return {}
         return {m: Requirement(m) for m in setting.modalities} | {JOINT: Requirement(None)}
 
-    def __init__(self, params: MethodParams) -> None:
+    def __init__(self, params: GBlendingParams) -> None:
         super().__init__(params)
         self.weights: Tensor | None = None  # w (K,), modalities in their order, then joint
         self.measured: Tensor | None = None  # G and O (2, K), if they were estimated

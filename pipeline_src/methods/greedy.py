@@ -77,7 +77,7 @@ class Greedy(Method):
     )
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: GreedyParams, setting: Setting) -> str | None:
         count = len(setting.modalities)
         if count != 2:
             return f"expected two modalities, but got {count}"
@@ -88,10 +88,10 @@ class Greedy(Method):
         return None
 
     @classmethod
-    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
+    def extension(cls, params: GreedyParams, setting: Setting) -> str | None:
         return "Greedy with an exchange at the last tap only" if setting.fusion == "mmtm_last" else None
 
-    def __init__(self, params: MethodParams) -> None:
+    def __init__(self, params: GreedyParams) -> None:
         super().__init__(params)
         self.sums: Tensor | None = None  # A and R (2, 2)
         self.left: Tensor | None = None  # () int64, curated steps to come

@@ -94,20 +94,20 @@ class InfoReg(Method):
     )
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: InfoRegParams, setting: Setting) -> str | None:
         return setting.lacks(modalities=2) or (
             setting.unknown("beta", params.beta) if isinstance(params.beta, dict) else None
         )
 
     @classmethod
-    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
+    def extension(cls, params: InfoRegParams, setting: Setting) -> str | None:
         if len(setting.modalities) > 2:
             return "InfoReg is defined for two modalities; here the best is compared with the mean of the others"
         if params.form == "released" and "audio" not in setting.modalities:
             return "InfoReg, released form, without a modality named audio: the first one's trace opens the window"
         return None
 
-    def __init__(self, params: MethodParams) -> None:
+    def __init__(self, params: InfoRegParams) -> None:
         super().__init__(params)
         self.first: dict[str, Tensor] = {}  # the encoders' weights before the epoch, by their names in the model
         self.traces: Tensor | None = None  # (T, M) of the epochs before

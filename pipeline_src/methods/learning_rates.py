@@ -109,10 +109,10 @@ class MSLR(LearningRates):
     params: MSLRParams
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: MSLRParams, setting: Setting) -> str | None:
         return setting.unknown("rates", params.initial) or super().refuses(params, setting)
 
-    def __init__(self, params: MethodParams) -> None:
+    def __init__(self, params: MSLRParams) -> None:
         super().__init__(params)
         self.accuracy: Tensor | None = None  # (epochs so far, at most MEMORY + 1; M), on the CPU
 
@@ -203,10 +203,15 @@ class MSES(LearningRates):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         values = {key.removeprefix("stopping/"): x.tolist() for key, x in state.items() if key.startswith("stopping/")}
-        self.stopping, self.saved = Stopping(list(values), self.params.patience) if values else None, {}
+        stopping = Stopping(list(values), self.params.patience)
         for m, (last, best, at, finished) in values.items():
-            s = self.stopping
-            s.last[m], s.best[m], s.at[m], s.finished[m] = last, best, int(at), bool(finished)
+            stopping.last[m], stopping.best[m], stopping.at[m], stopping.finished[m] = (
+                last,
+                best,
+                int(at),
+                bool(finished),
+            )
+        self.stopping, self.saved = stopping if values else None, {}
         for key, value in state.items():
             kind, m, name = (*key.split("/", 2), "")[:3]
             if kind == "saved":

@@ -27,6 +27,7 @@ from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
+from pipeline_src.models.base import added
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +48,7 @@ def alignment(first: Tensor, second: Tensor, kind: Alignment = "released") -> Te
         parts = [log_mean.exp() * (log_mean - x) for x in (log_p, log_q)]
     else:
         parts = [x.exp() * (x - log_mean) for x in (log_p, log_q)]
-    return sum(part.sum(dim=1).mean() for part in parts) / 2
+    return added(part.sum(dim=1).mean() for part in parts) / 2
 
 
 def fitted(epoch: int) -> float:
@@ -85,11 +86,11 @@ class LFM(Method):
     )
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: LFMParams, setting: Setting) -> str | None:
         return setting.lacks(modalities=2, classes=True)
 
     @classmethod
-    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
+    def extension(cls, params: LFMParams, setting: Setting) -> str | None:
         if len(setting.modalities) > 2:
             return "LFM is defined for two modalities; here the alignment is the mean over pairs"
         return None if setting.additive else "LFM is defined for a sum of unimodal logits"

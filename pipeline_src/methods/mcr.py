@@ -120,7 +120,7 @@ class MCR(Method):
     )
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: MCRParams, setting: Setting) -> str | None:
         if why := setting.lacks(modalities=2, classes=True, no_taps=True):
             return why
         if params.bias == "released" and not fusion_facts(setting.fusion).linear:
@@ -128,7 +128,7 @@ class MCR(Method):
         return None
 
     @classmethod
-    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
+    def extension(cls, params: MCRParams, setting: Setting) -> str | None:
         if len(setting.modalities) > 2:
             return "MCR for more than two modalities, by ordered pairs"
         if params.contrastive_weight or params.reconstruction_weight:
@@ -136,7 +136,7 @@ class MCR(Method):
         return None
 
     @classmethod
-    def requires(cls, params: MethodParams, setting: Setting) -> dict[str, Requirement]:
+    def requires(cls, params: MCRParams, setting: Setting) -> dict[str, Requirement]:
         return {m: Requirement(m) for m in setting.modalities} if params.initial == "unimodal" else {}
 
     def modules(self, dims: dict[str, int], classes: int) -> dict[str, nn.Module]:

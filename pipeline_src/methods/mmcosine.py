@@ -47,7 +47,7 @@ class MMCosine(Method):
     params: MMCosineParams
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: MMCosineParams, setting: Setting) -> str | None:
         return setting.lacks(linear=True)
 
     def unimodal(self, model: MultimodalModel, features: Features) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ from pydantic import Field
 from pipeline_src.core.lazy import torch
 from pipeline_src.methods.base import MethodParams, Quantity, methods
 from pipeline_src.methods.classifiers import Classifiers
+from pipeline_src.models.base import added
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,8 +52,8 @@ def min_norm(gg: Tensor, uu: Tensor, gu: Tensor) -> Tensor:
 
 def share(g: list[Tensor], u: list[Tensor]) -> tuple[Tensor, Tensor]:
     """k () and the cosine () of an encoder's two gradients, lists of tensors of the same shapes."""
-    gg, uu = (sum(x.square().sum() for x in part) for part in (g, u))
-    gu = sum((a * b).sum() for a, b in zip(g, u, strict=True))
+    gg, uu = (added(x.square().sum() for x in part) for part in (g, u))
+    gu = added((a * b).sum() for a, b in zip(g, u, strict=True))
     cosine = gu / (gg.sqrt() * uu.sqrt()).clamp(min=NORM_FLOOR)
     return torch.where(cosine > 0, 0.5, min_norm(gg, uu, gu)), cosine
 
@@ -65,7 +66,7 @@ def mix(g: list[Tensor], u: list[Tensor], k: Tensor, gamma: float, norm: Norm = 
     if norm == "encoder":
         lengths, sums = (x.norm().expand_as(x) for x in (lengths, sums))
     factors = gamma * (sums / lengths.clamp(min=NORM_FLOOR)).clamp(min=1)
-    return torch._foreach_mul(h, list(factors.unbind()))
+    return list(torch._foreach_mul(h, list(factors.unbind())))
 
 
 class MMParetoParams(MethodParams):
@@ -99,7 +100,7 @@ class MMPareto(Classifiers):
     )
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: MMParetoParams, setting: Setting) -> str | None:
         return setting.lacks(no_writes=True)
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
@@ -109,7 +110,7 @@ class MMPareto(Classifiers):
         joint = losses["loss"]
         parameters = [p for p in ctx.model.parameters() if p.requires_grad]
         gradients = dict(zip(parameters, ctx.gradients(joint, parameters), strict=True))
-        ctx.backward(sum(value for name, value in losses.items() if name != "loss"))
+        ctx.backward(added(value for name, value in losses.items() if name != "loss"))
         with torch.no_grad():
             mixed = {}
             for m, encoder in ctx.model.encoders.items():

@@ -60,14 +60,14 @@ class ModalityDrop(Method):
     quantities = (Quantity("dropped", "", "Fraction of samples that are trained without a modality.", limits=(0, 1)),)
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: ModalityDropParams, setting: Setting) -> str | None:
         if isinstance(params.probability, dict) and (why := setting.unknown("probabilities", params.probability)):
             return why
         return setting.lacks(modalities=2, no_taps=True)
 
     def on_features(self, ctx: Context, features: Features, batch: Batch) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        q = self.params.probability
-        q = [q.get(m, 0.0) if isinstance(q, dict) else q for m in features]
+        p = self.params.probability
+        q = [p.get(m, 0.0) if isinstance(p, dict) else p for m in features]
         if not any(q):
             return features, None
         rows = len(batch.label) if self.params.unit == "sample" else 1

@@ -68,7 +68,7 @@ def deviations(gradients: list[Tensor]) -> list[Tensor]:
     torch._foreach_clamp_min_(variances, 0.0)
     torch._foreach_sqrt_(variances)
     torch._foreach_add_(variances, NOISE_FLOOR)
-    return variances
+    return list(variances)
 
 
 def modulate_(gradients: list[Tensor], coefficient: Tensor) -> None:

@@ -79,7 +79,7 @@ class QMF(Classifiers):
         Quantity("confidence", "", "Mean confidence of a modality, its weight in the fusion."),
     )
 
-    def __init__(self, params: MethodParams) -> None:
+    def __init__(self, params: QMFParams) -> None:
         super().__init__(params)
         self.history: dict[str, Tensor] = {}  # {m: (N,)} float32
 

@@ -158,7 +158,6 @@ class Relearning(Method):
             detail=True,
         ),
     )
-    params: RelearningParams
 
     def __init__(self, params: RelearningParams) -> None:
         super().__init__(params)
@@ -189,7 +188,7 @@ class Relearning(Method):
     def _diagnose(self, ctx: Context) -> dict[str, float]:
         """Re-initialisation strength of every modality."""
         p = self.params
-        purities = {m: {} for m in ctx.model.modalities}
+        purities: dict[str, dict[str, float]] = {m: {} for m in ctx.model.modalities}
         for split in ("train", "val"):
             features, labels = ctx.collect(split)
             for m, f in features.items():

@@ -46,17 +46,17 @@ class UMT(Method):
     quantities = (Quantity("distillation", "", "Mean squared distance of features to the teacher's, with its weight."),)
 
     @classmethod
-    def refuses(cls, params: MethodParams, setting: Setting) -> str | None:
+    def refuses(cls, params: UMTParams, setting: Setting) -> str | None:
         return setting.lacks(modalities=2)
 
     @classmethod
-    def extension(cls, params: MethodParams, setting: Setting) -> str | None:
+    def extension(cls, params: UMTParams, setting: Setting) -> str | None:
         if fusion_facts(setting.fusion).writes:
             return "UMT with features that have met the other modalities, while the teachers' have not"
         return None
 
     @classmethod
-    def requires(cls, params: MethodParams, setting: Setting) -> dict[str, Requirement]:
+    def requires(cls, params: UMTParams, setting: Setting) -> dict[str, Requirement]:
         return {m: Requirement(m) for m in setting.modalities} if params.weight else {}
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:

@@ -4,7 +4,10 @@ fusions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+import functools
+import operator
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipeline_src.media.base import Extractor
+    from pipeline_src.models.fusions.base import Features
 
 encoders = Registry("pipeline_src.models.encoders", "encoder")
 fusions = Registry("pipeline_src.models.fusions", "fusion")
@@ -22,8 +26,13 @@ VIEWS = ("unimodal", "removal", "contributions")
 class Output(NamedTuple):
     """What the model made of a batch: features {m: (B, D_m)} and the joint logits (B, C)."""
 
-    features: dict[str, Tensor]
+    features: Features
     logits: Tensor
+
+
+def added(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of one tensor or more of a shape."""
+    return functools.reduce(operator.add, parts)
 
 
 class EncoderParams(Section):
@@ -45,12 +54,13 @@ class Encoder:
 
     Params: ClassVar[type[EncoderParams]] = EncoderParams
     layouts: ClassVar[tuple[str, ...]]
+    name: ClassVar[str]  # that it is registered under
 
     def __init__(self, params: EncoderParams, layout: str, shape: tuple[int, ...]):
         self.params, self.layout, self.shape = params, layout, shape
 
     @classmethod
-    def refuses(cls, params: EncoderParams, extractor: Extractor) -> str | None:
+    def refuses(cls, params: Any, extractor: Extractor) -> str | None:
         """Why it cannot read what the extractor gives, or None."""
         if extractor.layout in cls.layouts:
             return None
@@ -62,7 +72,7 @@ class Encoder:
         raise NotImplementedError
 
     @classmethod
-    def taps(cls, params: EncoderParams) -> dict[str, int]:
+    def taps(cls, params: Any) -> dict[str, int]:
         """Stages after which a fusion may read or exchange the state, in order, and the channels of the state there.
 
         An encoder without taps works with every fusion but those that need them.

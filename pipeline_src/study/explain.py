@@ -67,11 +67,8 @@ def hooks(method: type[Method]) -> list[str]:
 
 def _logged(quantity: Quantity) -> list[str]:
     unit = f" ({quantity.unit})" if quantity.unit else ""
-    said, indents = (
-        f"{quantity.name}{unit}: {quantity.caption}",
-        {"initial_indent": " " * 4, "subsequent_indent": " " * 8},
-    )
-    return textwrap.wrap(said, WIDTH, break_on_hyphens=False, **indents)
+    said = f"{quantity.name}{unit}: {quantity.caption}"
+    return textwrap.wrap(said, WIDTH, break_on_hyphens=False, initial_indent=" " * 4, subsequent_indent=" " * 8)
 
 
 def _first(thing: object) -> str:

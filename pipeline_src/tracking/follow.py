@@ -95,9 +95,10 @@ def track(plan: Plan) -> None:
 
 def said(error: Exception) -> str:
     """What went wrong, in a few words on one line."""
-    while error.__cause__ and not isinstance(error, UserError):
-        error = error.__cause__
-    text = " ".join(str(error).split())
+    cause: BaseException = error
+    while cause.__cause__ and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    text = " ".join(str(cause).split())
     for sign, words in (
         ("Connection refused", "connection refused"),
         ("timed out", "no answer in time"),
@@ -173,7 +174,8 @@ class Follower:
     """The process that follows a run of Snakemake."""
 
     def __init__(self, plan: Plan):
-        self.plan, self.process = plan, None
+        self.plan = plan
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, if params.yaml wants it and MLflow is installed."""

@@ -176,12 +176,12 @@ class Mirror:
             pending = pending + metrics
         if pending:
             self.client.log_batch(run_id, metrics=pending)
-        every = [Param(k, v) for k, v in params.items()]
-        for i in range(0, len(every), FEW):
-            self.client.log_batch(run_id, params=every[i : i + FEW])
-        every = [RunTag(k, v) for k, v in tags.items()]
-        for i in range(0, len(every), FEW):
-            self.client.log_batch(run_id, tags=every[i : i + FEW])
+        texts = [Param(k, v) for k, v in params.items()]
+        for i in range(0, len(texts), FEW):
+            self.client.log_batch(run_id, params=texts[i : i + FEW])
+        marks = [RunTag(k, v) for k, v in tags.items()]
+        for i in range(0, len(marks), FEW):
+            self.client.log_batch(run_id, tags=marks[i : i + FEW])
 
     def _artifacts(self, view: View, run: mlflow.entities.Run) -> None:
         for file in view.artifacts:
@@ -205,10 +205,10 @@ class Mirror:
             for path in plan.results.glob(pattern)
             if path.is_file() and not path.name.startswith(".")  # Snakemake's own marks
         )
-        digest = hashlib.sha256()
+        content = hashlib.sha256()
         for path in results:
-            digest.update(path.name.encode() + path.read_bytes())
-        address, digest = plan.results.as_posix(), digest.hexdigest()[:16]
+            content.update(path.name.encode() + path.read_bytes())
+        address, digest = plan.results.as_posix(), content.hexdigest()[:16]
         time = int(plan.index.stat().st_mtime * 1000)
         with self.store.alone():
             found, made = self.at(address), False

@@ -169,7 +169,7 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     """{'training.lr': 0.1, ...} of nested dictionaries; a list is one value."""
     if not isinstance(values, dict):
         return {prefix: values}
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in values.items():
         found |= _flat(value, f"{prefix}.{key}" if prefix else key)
     return found

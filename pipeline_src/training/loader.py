@@ -79,12 +79,12 @@ class Loader:
             order = torch.arange(len(self) if samples is None else len(samples))
         parts = order.split(sizes(len(order), batch_size, least))[first:]
         pairs = [(part, part if samples is None else samples[part]) for part in parts]
-        yield from self._index(pairs) if self.resident is not None else self._stream(pairs)
+        yield from self._stream(pairs) if self.resident is None else self._index(pairs, self.resident)
 
-    def _index(self, pairs: list[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
+    def _index(self, pairs: list[tuple[Tensor, Tensor]], resident: dict[str, Tensor]) -> Iterator[Batch]:
         for position, row in pairs:
             index = row.to(self.device)
-            inputs = {m: x.index_select(0, index) for m, x in self.resident.items()}
+            inputs = {m: x.index_select(0, index) for m, x in resident.items()}
             yield Batch(inputs, self.label[index], index, index if position is row else position.to(self.device))
 
     def _stream(self, pairs: list[tuple[Tensor, Tensor]]) -> Iterator[Batch]:

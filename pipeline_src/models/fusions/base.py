@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,19 @@ class Fusion(nn.Module, FusionFacts):
     them alone. Features are then those after the last exchange.
     """
 
+    name: ClassVar[str]  # that it is registered under
+
     def __init__(self, dims: dict[str, int], classes: int, widths: dict[str, tuple[int, ...]] | None = None):
         super().__init__()
         self.dims, self.classes, self.widths = dict(dims), classes, dict(widths or {})
+
+    def weights(self) -> dict[str, Tensor]:
+        """W_m (C, D_m) of each modality, of a linear fusion."""
+        raise NotImplementedError
+
+    def gradients(self) -> dict[str, list[Tensor]]:
+        """Each modality's part of the gradients, views that may be changed in place, of a linear fusion."""
+        raise NotImplementedError
 
     def exchange(self, tap: int, states: dict[str, State]) -> dict[str, Tensor]:
         """New values {m: (B, C_m, *places)} of the states at a tap, counted from 0. Removed modalities are missing."""

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pipeline_src.models.base import fusions
+from pipeline_src.models.base import added, fusions
 from pipeline_src.models.fusions.base import Fusion, linear
 from pipeline_src.models.stages import State
 
@@ -61,7 +61,7 @@ class MMTM(Fusion):
         }
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        return sum(self.unimodal(features).values()) / len(self.dims)
+        return added(self.unimodal(features).values()) / len(self.dims)
 
     def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {m: classifier(features[m]) for m, classifier in self.classifiers.items()}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from pipeline_src.models.base import fusions
+from pipeline_src.models.base import added, fusions
 from pipeline_src.models.fusions.base import Fusion, linear
 
 HIDDEN = 256  # of ReconBoost's classifier
@@ -25,7 +25,8 @@ class Shared(Fusion):
         narrow = min(dims.values())
         self.maps = nn.ModuleDict({m: nn.Linear(dim, narrow, bias=False) for m, dim in dims.items() if dim > narrow})
         for layer in self.maps.values():
-            nn.init.xavier_normal_(layer.weight)
+            for weight in layer.parameters():
+                nn.init.xavier_normal_(weight)
         self.classifier = self.shared(narrow, classes)
         self.weight = 1 / len(dims)
 
@@ -34,7 +35,7 @@ class Shared(Fusion):
         return linear(dim, classes)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        return sum(self.unimodal(features).values())
+        return added(self.unimodal(features).values())
 
     def narrow(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the classifier reads of each modality, (B, D)."""

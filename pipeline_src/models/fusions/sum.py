@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from pipeline_src.models.base import fusions
+from pipeline_src.models.base import added, fusions
 from pipeline_src.models.fusions.base import Fusion, linear
 
 
@@ -15,7 +15,7 @@ class Sum(Fusion):
         self.terms = nn.ModuleDict({m: linear(dim, classes) for m, dim in dims.items()})
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        return sum(self.unimodal(features).values())
+        return added(self.unimodal(features).values())
 
     def gradients(self) -> dict[str, list[Tensor]]:
         """Each modality's part of the gradients: those of its own term."""
@@ -26,4 +26,4 @@ class Sum(Fusion):
 
     def weights(self) -> dict[str, Tensor]:
         """W_m (C, D_m) of each modality."""
-        return {m: term.weight for m, term in self.terms.items()}
+        return {m: next(term.parameters()) for m, term in self.terms.items()}  # before its bias
