@@ -62,7 +62,8 @@ def test_a_finished_run_is_mirrored_whole_and_once(kept):
             own = "" if entry.modality == "fused" else f"_{entry.modality}"
             assert one.data.metrics[f"test/{entry.metric}{own}"] == entry.value
         assert points(uri, one, "val/accuracy") == [(1, 0.5), (2, 0.51), (3, 0.52)]
-        assert one.data.params["training.lr"] == "0.02" and one.data.params["encoders.audio.kind"] == "resnet"
+        assert one.data.params["training.lr"] == str(run.cell.spec.training.lr)
+        assert one.data.params["encoders.audio.kind"] == "resnet"
         assert one.data.params["method"] == one.data.tags["method"] == run.cell.method
         assert one.data.tags["group"] == f"av_digits/concat/{run.cell.method}" and one.data.tags["seed"] == "0"
         assert one.data.tags["data"] == "ab" * 32 and one.data.tags["code"] == run.cell.code

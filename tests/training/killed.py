@@ -62,6 +62,7 @@ def cell(name: str, folder: Path):
             fp="beef",
             data=SimpleNamespace(cache_fp="cafe"),
             evaluation=how,
+            outcome=None,
         ),
         seed=0,
         requires={},

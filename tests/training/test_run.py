@@ -26,7 +26,7 @@ def make_run(folder, cache=None, **training):
     """A run of a synthetic cell whose outputs lie in `folder`."""
     cache = cache or SyntheticCache(2)
     data = SimpleNamespace(cache_fp="cafe")
-    cell = SimpleNamespace(spec=spec(cache, **training), code="c0de", fp="beef", data=data)
+    cell = SimpleNamespace(spec=spec(cache, **training), code="c0de", fp="beef", data=data, outcome=None)
     names = {"dataset": "d", "recipe": "r", "fusion": "concat", "method": "joint", "seed": 0}
     return SimpleNamespace(
         cell=cell, seed=0, requires={}, names=names, label="d", folder=folder, record=folder / "record.json"
