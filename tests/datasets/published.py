@@ -231,4 +231,4 @@ def params(folder: Path, kind: str, **block) -> dict:
 def plan(tmp_path: Path, folder: Path, kind: str, **block) -> Data:
     """The plan's entry of the dataset, from a params file in `tmp_path`, the working directory."""
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params(folder, kind, **block)))
-    return Plan(tmp_path / "params.yaml").named(kind)
+    return Plan(tmp_path / "params.yaml").named(kind)[0]

@@ -146,7 +146,7 @@ def test_files_that_are_missing_broken_or_unlisted_are_counted_and_named(copy, k
     files[pointer.id].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
     stray = files[good.id].with_name(f"stray{files[good.id].suffix}")
     shutil.copy(files[good.id], stray)
-    data = Plan("params.yaml").named(kind)
+    data = Plan("params.yaml").named(kind)[0]
 
     manifest.make(data)
     bad = pd.read_parquet(data.manifest / "quarantine.parquet").set_index("id")
@@ -174,7 +174,7 @@ def test_too_many_broken_files_fail_the_check_as_they_do_the_run(copy, kind, cap
         (folder / next(iter(clip.files.values()))).unlink()
     message = rf"{kind}: 5 of \d+ clips .* are quarantined, more than datasets\.{kind}\.max_quarantine = 0\.5% allows"
     with pytest.raises(UserError, match=message):
-        manifest.make(Plan("params.yaml").named(kind))
+        manifest.make(Plan("params.yaml").named(kind)[0])
     assert cli.main(["check", kind]) == 2
     assert re.search(message, capsys.readouterr().err)
 
@@ -227,7 +227,7 @@ def test_lists_as_other_systems_save_them_say_the_same(copy, kind):
     published.rows(file, [*lines, lines[0]], SEPARATORS.get(kind, ","))
     text = file.read_text(encoding="utf-8").replace("\n", "\r\n") if kind != "food101" else file.read_text("utf-8")
     file.write_text("\ufeff" + text + "\r\n", encoding="utf-8", newline="")
-    again = Plan("params.yaml").named(kind)
+    again = Plan("params.yaml").named(kind)[0]
     assert list(ready(again).dataset.clips(again.raw)) == expected
 
 
@@ -282,7 +282,7 @@ def test_cremad_with_the_published_val(copy):
     train = lines_of(folder / "lists/train.csv", "cremad")
     published.rows(folder / "lists/relearning_train.csv", train[8:])
     published.rows(folder / "lists/relearning_val.csv", train[:8])
-    data = Plan("params.yaml").named("cremad")
+    data = Plan("params.yaml").named("cremad")[0]
     manifest.make(data)
     table = pd.read_parquet(data.manifest / "manifest.parquet")
     assert table.split.value_counts().to_dict() == {"train": 40, "val": 8, "test": 12}
@@ -337,7 +337,7 @@ def test_the_published_colours_are_read_without_being_run(copy, tmp_path):
     content["train_label"] = content["train_label"][::-1]
     np.save(folder / "mnist_10color_jitter_var_0.030.npy", content, allow_pickle=True)
     with pytest.raises(UserError, match="expected the train images in MNIST's order, but got other labels"):
-        fetch.fetch(Plan("params.yaml").named("cg_mnist"))
+        fetch.fetch(Plan("params.yaml").named("cg_mnist")[0])
 
 
 @pytest.mark.parametrize(
@@ -353,10 +353,10 @@ def test_mnist_files_that_are_broken(copy, edit, message):
     file = folder / "train-images-idx3-ubyte.gz"
     file.write_bytes(edit(file.read_bytes()))
     with pytest.raises(UserError, match=message):
-        fetch.fetch(Plan("params.yaml").named("cg_mnist"))
+        fetch.fetch(Plan("params.yaml").named("cg_mnist")[0])
     file.unlink()
     with pytest.raises(UserError, match="expected a file of MNIST, but got no file; fetch the files again"):
-        fetch.fetch(Plan("params.yaml").named("cg_mnist"))
+        fetch.fetch(Plan("params.yaml").named("cg_mnist")[0])
 
 
 def test_features_are_those_of_the_pickle(copy, caplog):
@@ -398,7 +398,7 @@ def test_pickles_that_are_not_as_published(copy, edit, message):
     edit(content)
     file.write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match=message):
-        fetch.fetch(Plan("params.yaml").named("cmu_mosi"))
+        fetch.fetch(Plan("params.yaml").named("cmu_mosi")[0])
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ def test_food101_keeps_its_pictures_where_they_are_and_its_titles_whole(copy, tm
     with pytest.raises(
         UserError, match=r"train_titles\.csv:1: expected the name of a picture and a class, but got '\.\./"
     ):
-        fetch.fetch(Plan("params.yaml").named("food101"))
+        fetch.fetch(Plan("params.yaml").named("food101")[0])
 
 
 def test_pictures_and_titles_of_food101_that_are_missing_or_broken(copy, capsys):
@@ -439,7 +439,7 @@ def test_pictures_and_titles_of_food101_that_are_missing_or_broken(copy, capsys)
     shutil.copy(pictures[2], pictures[2].with_name("stray.jpg"))
     lines = lines_of(folder / "texts/train_titles.csv", "food101")
     published.rows(folder / "texts/train_titles.csv", [[lines[0][0], "", lines[0][2]], *lines[1:]])
-    data = ready(Plan("params.yaml").named("food101"))
+    data = ready(Plan("params.yaml").named("food101")[0])
     manifest.make(data)
     bad = pd.read_parquet(data.manifest / "quarantine.parquet").set_index("id")
     assert set(bad.index) == {pictures[0].stem, pictures[1].stem, lines[0][0].removesuffix(".jpg")}
@@ -527,7 +527,7 @@ def test_check_works_for_the_embedded_data_set(tmp_path, monkeypatch, capsys):
     assert cli.main(["fetch", "av_digits"]) == 0
     assert cli.main(["check", "av_digits"]) == 0
     assert "ready     84 clips, 0 quarantined" in capsys.readouterr().out
-    data = Plan("params.yaml").named("av_digits")
+    data = Plan("params.yaml").named("av_digits")[0]
     next((data.raw / "media").iterdir()).unlink()
     assert cli.main(["check", "av_digits"]) == 0
     report = capsys.readouterr().out
@@ -591,7 +591,7 @@ def test_from_published_files_to_an_epoch(copy, kind, tmp_path):
     values["training"] |= {"batch_size": 32, "device": "cpu"}
     values["study"]["unimodal"] = False
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    data = ready(Plan("params.yaml").named(kind))
+    data = ready(Plan("params.yaml").named(kind)[0])
     manifest.make(data)
     extract(data, 0)
     pack(data)
