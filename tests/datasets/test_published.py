@@ -497,7 +497,8 @@ def test_fetch_of_the_whole_study_names_what_is_the_users(copy, capsys):
 def test_check_of_a_data_set_that_the_study_has_not(copy, capsys):
     copy("cremad")
     assert cli.main(["check", "cremat"]) == 2
-    assert "expected a dataset of the study, but got 'cremat'; did you mean 'cremad'?" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "expected a dataset of the params file or a published one, but got 'cremat'; did you mean 'cremad'?" in said
 
 
 def test_check_when_the_disk_is_too_small(copy, capsys, monkeypatch):
