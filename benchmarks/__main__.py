@@ -28,6 +28,7 @@ def main() -> int:
         "statistics",
         "grid",
         "result",
+        "tuning",
     ]
     parser.add_argument("what", choices=every)
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
@@ -70,6 +71,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import result
 
         return result.result(options.name)
+    if options.what == "tuning":
+        from benchmarks import tuning
+
+        return tuning.tuning()
     if options.what == "plan":
         from benchmarks import planning
 

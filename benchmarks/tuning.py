@@ -71,16 +71,16 @@ def _table(half: dict[tuple, float], seeds: list[int], confidence: float) -> pd.
 
 def _outcome(trials: pd.DataFrame) -> dict:
     """The outcome of a search, as a record has it, from its rows of trials.csv."""
-    given = {*CELL, "trial", "metric", "score", "diverged", "chosen", *(c for c in trials if c.startswith(SCORE))}
+    given = {*CELL, "trial", "metric", "mean", "diverged", "chosen", *(c for c in trials if c.startswith(SCORE))}
     names = [name for name in trials if name not in given and trials[name].notna().all()]
     rows = trials.to_dict("records")
     points = tuple({name: row[name] for name in names} for row in rows)
     (chosen,) = (i for i, row in enumerate(rows) if row["chosen"])
-    scores = [None if row["diverged"] else row["score"] for row in rows]
+    scores = [None if row["diverged"] else row["mean"] for row in rows]
     return {
         "metric": rows[0]["metric"],
         "chosen": chosen,
         "values": points[chosen],
         "edges": edges(points, chosen),
-        "trials": [{"values": point, "score": score} for point, score in zip(points, scores, strict=True)],
+        "trials": [{"values": point, "mean": score} for point, score in zip(points, scores, strict=True)],
     }

@@ -156,14 +156,14 @@ def _chosen(tuning: Tuning, equal: pd.DataFrame, where: str) -> Table:
         outcome = tuning.outcomes.get(tuple(row[name] for name in CELL))
         if outcome is None:
             continue
-        scores = [trial["score"] for trial in outcome["trials"] if trial["score"] is not None]
-        best = outcome["trials"][outcome["chosen"]]["score"]
+        scores = [trial["mean"] for trial in outcome["trials"] if trial["mean"] is not None]
+        best = outcome["trials"][outcome["chosen"]]["mean"]
         middle, worst = sorted(scores)[len(scores) // 2], max(scores, key=lambda score: abs(score - best))
         rows.append(
             [
                 *map(Entry, (row["fusion"], row["method"], values(outcome["values"]), edge(outcome) or NONE)),
                 *(Entry(_score(score, outcome)) for score in (best, middle, worst)),
-                Entry(str(sum(trial["score"] is None for trial in outcome["trials"]))),
+                Entry(str(sum(trial["mean"] is None for trial in outcome["trials"]))),
             ]
         )
     caption = (
@@ -192,12 +192,12 @@ def _score(score: float, outcome: Outcome) -> str:
 
 
 def trials(tuning: Tuning) -> pd.DataFrame:
-    """Every trial: CELL, trial (from 1), values, score (mean), score of each seed, whether it diverged, was chosen."""
+    """Every trial: CELL, trial (from 1), values, mean score, score of each seed, whether it diverged, was chosen."""
     rows = [
         dict(zip(CELL, cell, strict=True))
-        | {"trial": i + 1, **trial["values"], "metric": outcome["metric"], "score": trial["score"]}
+        | {"trial": i + 1, **trial["values"], "metric": outcome["metric"], "mean": trial["mean"]}
         | {f"score_seed{seed}": score for seed, score in zip(outcome["seeds"], trial["scores"], strict=True)}
-        | {"diverged": trial["score"] is None, "chosen": i == outcome["chosen"]}
+        | {"diverged": trial["mean"] is None, "chosen": i == outcome["chosen"]}
         for cell, outcome in tuning.outcomes.items()
         for i, trial in enumerate(outcome["trials"])
     ]
@@ -215,7 +215,7 @@ def _points(tuning: Tuning, headline: str, same: pd.DataFrame, equal: pd.DataFra
     cells = {cell: outcome for cell, outcome in tuning.outcomes.items() if cell[0] == name}
     if on := [f"{cell[3]} with {cell[2]} ({edge(outcome)})" for cell, outcome in cells.items() if outcome["edges"]]:
         yield f"The choice lies on the edge of its space for {listed(on, 12)}. A wider space may change these results."
-    diverged = sum(trial["score"] is None for outcome in cells.values() for trial in outcome["trials"])
+    diverged = sum(trial["mean"] is None for outcome in cells.values() for trial in outcome["trials"])
     if diverged:
         yield f"{plural(diverged, 'trial')} diverged, and could not be chosen."
     if different := [f"{cell[3]} with {cell[2]}" for cell in tuning.differing if cell[0] == name]:

@@ -60,7 +60,7 @@ def choose(search: Search, metric: Metric, label: str) -> dict[str, Any]:
     """The outcome of a search, for the record:
 
     {"seeds": [...], "metric": "val_accuracy", "chosen": 3, "values": {...}, "edges": {"training.lr": "highest"},
-     "trials": [{"values": {...}, "scores": [0.8, None], "score": None}, ...]}    None: diverged
+     "trials": [{"values": {...}, "scores": [0.8, None], "mean": None}, ...]}    None: diverged
     """
     key, means, trials = f"val_{metric.name}", {}, []
     for i, (point, runs) in enumerate(zip(search.points, search.runs, strict=True)):
@@ -68,7 +68,7 @@ def choose(search: Search, metric: Metric, label: str) -> dict[str, Any]:
         there = [score for score in scores if score is not None]
         if len(there) == len(scores):
             means[i] = math.fsum(there) / len(there)
-        trials.append({"values": dict(point), "scores": scores, "score": means.get(i)})
+        trials.append({"values": dict(point), "scores": scores, "mean": means.get(i)})
     if not means:
         raise UserError(
             f"{label}: expected a trial that did not diverge, but all {len(trials)} did; change tuning.spaces"

@@ -155,7 +155,7 @@ def test_every_trial_is_in_a_file(report):
     ogm = trials[trials.method == "ogm"]
     assert ogm.trial.tolist() == [1, 2, 3] and ogm["training.lr"].tolist() == list(LRS)
     assert ogm.chosen.tolist() == [True, False, False] and ogm.diverged.tolist() == [False, False, True]
-    assert ogm.score.tolist()[:2] == ogm.score_seed9.tolist()[:2] == [0.9, 0.6]
+    assert ogm["mean"].tolist()[:2] == ogm.score_seed9.tolist()[:2] == [0.9, 0.6]
 
 
 def test_the_tables_are_in_latex_and_a_study_that_is_not_tuned_has_none(report, tmp_path, monkeypatch):

@@ -41,8 +41,8 @@ def search(monkeypatch):
 def test_the_best_mean_over_the_seeds_is_chosen(search):
     made = choose(search([0.9, 0.1], [0.6, 0.6], [0.7, 0.4]), ACCURACY, "run")
     assert (made["chosen"], made["values"], made["seeds"], made["metric"]) == (1, {LR: 0.2}, [100, 101], "val_accuracy")
-    assert [trial["score"] for trial in made["trials"]] == pytest.approx([0.5, 0.6, 0.55])
-    assert made["trials"][0] == {"values": {LR: 0.1}, "scores": [0.9, 0.1], "score": 0.5}
+    assert [trial["mean"] for trial in made["trials"]] == pytest.approx([0.5, 0.6, 0.55])
+    assert made["trials"][0] == {"values": {LR: 0.1}, "scores": [0.9, 0.1], "mean": 0.5}
 
 
 def test_of_equal_scores_the_first_drawn_is_chosen(search):
@@ -57,7 +57,7 @@ def test_where_a_lower_metric_is_better_the_lowest_is_chosen(search):
 def test_a_trial_that_diverged_in_one_seed_is_worse_than_any_other(search):
     made = choose(search([0.9, None], [0.2, 0.1], [None, None]), ACCURACY, "run")
     assert made["chosen"] == 1
-    assert [trial["score"] for trial in made["trials"]] == [None, pytest.approx(0.15), None]
+    assert [trial["mean"] for trial in made["trials"]] == [None, pytest.approx(0.15), None]
     assert made["trials"][0]["scores"] == [0.9, None]
 
 

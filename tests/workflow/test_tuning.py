@@ -36,7 +36,7 @@ def test_killed_among_the_trials_and_finished(tmp_path):
     (tuned,) = [record for record in made if record["method"] == "joint-tuned"]
     trials = {r["parameters"]["training"]["lr"]: r["selected"]["val_accuracy"] for r in made if r["seed"] == 5}
     outcome = tuned["tuning"]
-    assert {trial["values"]["training.lr"]: trial["score"] for trial in outcome["trials"]} == trials
+    assert {trial["values"]["training.lr"]: trial["mean"] for trial in outcome["trials"]} == trials
     best = max(trials.values())
     assert outcome["values"]["training.lr"] == min(lr for lr in trials if trials[lr] == best)  # the first drawn
     assert tuned["parameters"]["training"]["lr"] == outcome["values"]["training.lr"]
