@@ -14,12 +14,14 @@ import pandas as pd
 
 from pipeline_src.evaluation import FUSED
 from pipeline_src.reports import formats
-from pipeline_src.reports.scores import CELL, COLUMNS, accuracy_table
+from pipeline_src.reports.ensemble import ENSEMBLE
+from pipeline_src.reports.scores import BASELINE, CELL, COLUMNS, accuracy_table
 from pipeline_src.reports.tuning import Tuning, halves, said
+from pipeline_src.reports.wording import percent
 from pipeline_src.study import config
 from pipeline_src.study.choice import edges
 from pipeline_src.study.naming import study_name
-from pipeline_src.study.outputs import STUDY, TUNING
+from pipeline_src.study.outputs import NO_FUSION, STUDY, TUNING
 
 STUDIED = Path("experiments/equal-tuning.yaml")
 ACCURACIES, TRIALS = Path("docs/results/equal-tuning.csv"), Path("docs/results/equal-tuning-trials.csv")
@@ -57,9 +59,17 @@ def measured() -> str:
     same, equal = (_table(half, seeds, confidence) for half in values)
     outcomes = {cell: _outcome(trials) for cell, trials in pd.read_csv(TRIALS).groupby(CELL, sort=False)}
     tables, points = said(
-        Tuning(equal, outcomes, [], params.tuning.trials, params.tuning.seeds), same, seeds, confidence
+        Tuning(equal, outcomes, [], params.tuning.trials, params.tuning.seeds), same, len(seeds), confidence
     )
-    return "\n".join([*(f"- {point}" for point in points), "", formats.markdown(tables)])
+    return "\n".join([*(f"- {point}" for point in [*points, _papers(same, equal)]), "", formats.markdown(tables)])
+
+
+def _papers(same: pd.DataFrame, equal: pd.DataFrame) -> str:
+    """What a comparison would say that tunes a method and takes joint training as it is."""
+    baseline = same[same.method == BASELINE].accuracy_mean.item()
+    after = equal[(equal.fusion != NO_FUSION) & (equal.method != ENSEMBLE)]
+    gains = [f"{row.method} {percent(row.accuracy_mean - baseline, True)}" for row in after.itertuples()]
+    return f"Each tuned, minus joint training at the settings of params.yaml, in points: {', '.join(gains)}."
 
 
 def _table(half: dict[tuple, float], seeds: list[int], confidence: float) -> pd.DataFrame:
