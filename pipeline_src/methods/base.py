@@ -239,6 +239,8 @@ class Method:
             losses = self.loss(ctx, output, batch)
         for name, value in losses.items():
             ctx.log(name, value)
+        if "loss" not in losses:  # what the log, the check for divergence and the plots of training read
+            ctx.log("loss", added(losses.values()))
         self.backward(ctx, losses, output, batch)
         self.after_backward(ctx, output, batch)
         ctx.update()
@@ -251,7 +253,7 @@ class Method:
         return features, None
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Named scalars; their sum is minimised and each is logged."""
+        """Named scalars: their sum is minimised, and each is logged; so is the sum, as `loss`, if none is so named."""
         return {"loss": ctx.task.loss(output.logits, batch.label)}
 
     def backward(self, ctx: Context, losses: dict[str, Tensor], output: Output, batch: Batch) -> None:

@@ -91,6 +91,7 @@ def test_contract(method, fusion, modalities):
     rows = [first, *(whole.epoch(epoch) for epoch in range(1, EPOCHS))]
     assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
     assert all(torch.isfinite(p).all() for p in whole.model.parameters())
+    assert all("loss" in row for row in rows)  # the log, the check for divergence and the plots of training read it
     logged = {(name, bool(m)) for row in rows for name, _, m in (key.partition("/") for key in row)}
     declared = {(quantity.name, quantity.of == "modality") for quantity in methods[method].quantities}
     assert logged - {(name, False) for name in ("epoch", "lr", "seconds", "loss")} <= declared
