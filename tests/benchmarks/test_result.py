@@ -49,3 +49,8 @@ def test_a_verdict_that_changes_with_the_processor_is_said(folder):
     write(folder, "default")
     write(folder, "default-avx2", better=0.7)
     assert "not the same on both for better (a gain; AVX2: a loss)." in result.section()
+
+
+def test_the_readme_has_the_section(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert result.section() in (ROOT / "README.md").read_text(encoding="utf-8")
