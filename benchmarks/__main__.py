@@ -29,6 +29,7 @@ def main() -> int:
         "grid",
         "result",
         "tuning",
+        "new-data",
     ]
     parser.add_argument("what", choices=every)
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
@@ -75,6 +76,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import tuning
 
         return tuning.tuning()
+    if options.what == "new-data":
+        from benchmarks import new_data
+
+        return new_data.new_data()
     if options.what == "plan":
         from benchmarks import planning
 
