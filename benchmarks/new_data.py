@@ -1,8 +1,8 @@
-"""What new data for every seed changes: the table of docs/experiments.md, from the accuracies of two studies.
+"""What new data for every seed changes: a part of docs/experiments.md, from the accuracies of two studies.
 
-`python -m benchmarks new-data` reads docs/results/new-data.csv and, of the same methods, docs/results/default.csv: the
-test accuracies of all runs and ensembles. It prints the text. Where the results of experiments/new-data.yaml are there,
-it writes the first of the files before.
+`python -m benchmarks new-data` reads docs/results/new-data.csv and, of the same methods and seeds,
+docs/results/default.csv: the test accuracies of all runs and ensembles. It writes the text into the page. Where the
+results of experiments/new-data.yaml are there, it writes the first of the files before.
 """
 
 from __future__ import annotations
@@ -24,16 +24,24 @@ from pipeline_src.study.outputs import NO_FUSION, STUDY
 STUDIED = Path("experiments/new-data.yaml")
 FOLDER = Path("docs/results")
 FIXED, VARIED = "default", "new-data"  # files of FOLDER
+PAGE = Path("docs/experiments.md")
+BEGIN, END = "<!-- begin: python -m benchmarks new-data -->", "<!-- end -->"
 SAMPLES = 510  # test samples, about, of each draw
 
 
 def new_data() -> None:
-    """Bring the accuracies up to date and print the text."""
+    """Bring the accuracies and the page up to date."""
     metrics = Path(STUDY.format(study=study_name(STUDIED))) / "metrics.parquet"
     if metrics.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         _accuracies(pd.read_parquet(metrics)).to_csv(FOLDER / f"{VARIED}.csv", index=False, lineterminator="\n")
-    print(section(), end="")
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def written(page: str) -> str:
+    """The page with the table and sentences of now."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n\n#{section()}\n{END}{rest.split(END)[1]}"
 
 
 def _accuracies(rows: pd.DataFrame) -> pd.DataFrame:
@@ -43,7 +51,7 @@ def _accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 def section() -> str:
     """The text, as Markdown."""
     fixed, varied = (_accuracies(pd.read_csv(FOLDER / f"{name}.csv")) for name in (FIXED, VARIED))
-    compared = _tables(fixed[fixed.method.isin(varied.method)], varied)
+    compared = _tables(fixed[fixed.method.isin(varied.method) & fixed.seed.isin(varied.seed)], varied)
     return f"{formats.markdown([_table(*compared)])}\n{_sentences(*compared)}\n"
 
 

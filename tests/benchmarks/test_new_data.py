@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from benchmarks import new_data
+from pipeline_src.reports.ensemble import ENSEMBLE
 from pipeline_src.reports.scores import COLUMNS
+from pipeline_src.study import config
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,12 +18,22 @@ def write(folder: Path, name: str, spread: float, methods: tuple[str, ...] = ("b
     rows = []
     for method in ("audio-only", "joint", *methods):
         fusion = "none" if method.endswith("-only") else "concat"
-        for seed in range(4):
+        for seed in range(4 if name == "new-data" else 6):
             own = 0.01 * spread * (seed % 2 - 0.5) if method in methods else 0.0
             value = 0.8 + 0.01 * seed + 0.1 * (method == "better") + own
             rows.append(("d", "r", fusion, method, seed, "test", "fused", "accuracy", value))
             rows.append(("d", "r", fusion, method, seed, "test", "audio", "accuracy_probe", 0.5))
     pd.DataFrame(rows, columns=COLUMNS).to_csv(folder / f"{name}.csv", index=False)
+
+
+def test_the_page_is_made_of_its_files(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = new_data.PAGE.read_text(encoding="utf-8")
+    assert new_data.written(page) == page, "run: python -m benchmarks new-data"
+    rows = pd.read_csv(new_data.FOLDER / "new-data.csv")
+    params = config.load(new_data.STUDIED)
+    assert set(rows.groupby("method").seed.apply(list).map(tuple)) == {tuple(params.study.seeds)}
+    assert set(rows.method) == {*params.study.methods, "audio-only", "visual-only", ENSEMBLE}
 
 
 @pytest.fixture
@@ -31,7 +43,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_methods_of_both_are_compared_with_the_same_correction(folder):
+def test_the_methods_and_seeds_of_both_are_compared_with_the_same_correction(folder):
     write(folder, "default", 1.0, ("better", "other", "third"))
     write(folder, "new-data", 3.0)
     text = new_data.section()
