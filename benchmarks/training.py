@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline_src.core.errors import UserError
 from pipeline_src.study.outputs import Cell
 from pipeline_src.study.plan import Plan
+from pipeline_src.tasks.base import tasks
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,8 @@ def loader(plan: Plan) -> None:
     print(f"{'cache':12}{'epoch s':>10}{'steps s':>10}{'ratio':>8}{'read':>8}{'prepare':>9}")
 
     for name, resident in (("on device", True), ("streamed", False)):
-        loaders = {split: Loader(cache, split, modalities, device, resident) for split in ("train", "val")}
+        target = tasks[cell.spec.task].target
+        loaders = {split: Loader(cache, split, modalities, device, resident, target) for split in ("train", "val")}
         trainer = Trainer(cell.spec, 0, cache, loaders, device)
         augment = {m: generator(0, "bench", m) for m in modalities}
 
@@ -104,6 +106,7 @@ def _now(device: torch.device) -> float:
 
 def start(plan: Plan) -> None:
     """The fixed cost of a run, from the start of the process to the end of its first step, and where it goes."""
+    _cache(plan)
     for label in ("cold", "warm"):
         print(f"{label}: seconds since the start of the process, and CPU seconds in it, which no other job lengthens")
         command = [sys.executable, "-m", "benchmarks", "first_step", "--params", str(plan.file)]
@@ -125,7 +128,8 @@ def first_step(plan: Plan) -> None:
     mark("imports")
     device = _device(plan)
     mark("device and determinism")  # PyTorch imports more of itself here
-    loaders = make_loaders(cache := _cache(plan), cell.spec.modalities, device, plan.params)
+    cache, target = _cache(plan), tasks[cell.spec.task].target
+    loaders = make_loaders(cache, cell.spec.modalities, device, plan.params, target)
     mark("cache on the device")
     trainer = Trainer(cell.spec, 0, cache, loaders, device)
     mark("model and optimiser")

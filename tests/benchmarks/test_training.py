@@ -13,6 +13,7 @@ from benchmarks import training as bench
 from pipeline_src.core.errors import UserError
 from pipeline_src.training import device as devices
 from pipeline_src.training.loader import Loader
+from tests.synthetic import SyntheticCache, spec
 
 CPU = torch.device("cpu")
 BATCHES = 8
@@ -64,6 +65,37 @@ def test_the_parts_of_an_epoch_are_booked_where_they_are_spent(monkeypatch):
     how = (lambda batch: spend(0.25, batch)), (lambda batch: spend(10.0)), CPU
     assert bench.parts(batches(), *how) == (3.0, 0.75)
     assert bench.whole(batches(), *how) == pytest.approx(3 * 11.25)
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    """What the benchmarks read of a plan, with a small cache in memory."""
+    cache = SyntheticCache(2)
+    cell = SimpleNamespace(spec=spec(cache), data=SimpleNamespace(name="toy"), fusion="concat", method="joint")
+    monkeypatch.setattr(bench, "_cell", lambda plan: cell)
+    monkeypatch.setattr(bench, "_cache", lambda plan: cache)
+    asked = SimpleNamespace(
+        training=SimpleNamespace(device="cpu", resident_fraction=0.5),
+        resources=SimpleNamespace(train=SimpleNamespace(threads=1, mem_mb=1000)),
+    )
+    return SimpleNamespace(params=asked)
+
+
+def test_the_first_step_is_reached(plan, capsys):
+    bench.first_step(plan)
+    marks = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert [mark[2] for mark in marks][:2] == ["plan read", "imports"] and marks[-1][2] == "first step"
+    for column in range(2):
+        times = [float(mark[column]) for mark in marks]
+        assert times == sorted(times)
+
+
+def test_epochs_of_both_caches_are_printed(plan, capsys):
+    bench.loader(plan)
+    rows = [line.split()[-5:] for line in capsys.readouterr().out.splitlines()[3:]]
+    assert len(rows) == 2
+    for epoch, steps, ratio, read, prepare in (map(float, row) for row in rows):
+        assert epoch > 0 and steps > 0 and ratio > 0 and read >= 0 and prepare >= 0
 
 
 def test_the_start_books_the_import_of_determinism_apart_from_the_cache(monkeypatch, capsys, tmp_path):
