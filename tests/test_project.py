@@ -78,7 +78,7 @@ def test_every_file_that_a_page_names_is_there(page):
     text = page.read_text()
     folders = "pipeline_src|workflow|tests|envs|profiles|slurm|recipes|experiments"
     named = [ROOT / path for path in re.findall(rf"(?:`|params=|--params )((?:{folders})/[\w/.-]+)", text)]
-    named += [page.parent / path for path in re.findall(r"\]\(([^):]+)\)", text)]
+    named += [page.parent / path for path in re.findall(r"\]\(([^):#]+)(?:#[\w-]+)?\)", text)]
     assert len(named) > 10 or page.stem != "README"
     assert [str(path.relative_to(ROOT)) for path in named if not path.exists()] == []
 
