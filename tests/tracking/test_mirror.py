@@ -69,7 +69,7 @@ def test_a_finished_run_is_mirrored_whole_and_once(kept):
         assert one.data.tags["data"] == "ab" * 32 and one.data.tags["code"] == run.cell.code
         assert one.info.status == "FINISHED" and one.info.end_time - one.info.start_time == 5 * 60 * 1000
         (data,) = one.inputs.dataset_inputs
-        assert data.dataset.name == "av_digits, av-digits-1" and data.dataset.digest == ("ab" * 32)[:36]
+        assert data.dataset.name == "av_digits, av-digits-2" and data.dataset.digest == ("ab" * 32)[:36]
         assert json.loads(data.dataset.profile)["test"] == 24 and "257" in data.dataset.schema
     (summary,) = [run for run in stored(uri, experiment, every=True) if run.data.tags["kind"] == "summary"]
     assert "| method | accuracy |" in summary.data.tags["mlflow.note.content"]
