@@ -51,7 +51,7 @@ class MMCosine(Method):
         return setting.lacks(linear=True)
 
     def unimodal(self, model: MultimodalModel, features: Features) -> dict[str, Tensor]:
-        weights = model.fusion.weights()
+        weights = model.fusion.linear_weights()
         return {m: cosines(f, weights[m], self.params.scaling) for m, f in features.items()}
 
     def logits(self, model: MultimodalModel, features: Features) -> Tensor:

@@ -53,7 +53,7 @@ class Fusion(nn.Module, FusionFacts):
         super().__init__()
         self.dims, self.classes, self.widths = dict(dims), classes, dict(widths or {})
 
-    def weights(self) -> dict[str, Tensor]:
+    def linear_weights(self) -> dict[str, Tensor]:
         """W_m (C, D_m) of each modality, of a linear fusion."""
         raise NotImplementedError
 

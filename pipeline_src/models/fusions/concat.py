@@ -22,7 +22,7 @@ class Concat(Fusion):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         return self.joint(torch.cat([features[m] for m in self.dims], dim=1))
 
-    def weights(self) -> dict[str, Tensor]:
+    def linear_weights(self) -> dict[str, Tensor]:
         """W_m (C, D_m) of each modality."""
         return dict(zip(self.dims, self.joint.weight.split(list(self.dims.values()), dim=1), strict=True))
 
@@ -36,4 +36,4 @@ class Concat(Fusion):
 
     def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         bias = self.joint.bias / len(self.dims)
-        return {m: affine(features[m], weight, bias) for m, weight in self.weights().items()}
+        return {m: affine(features[m], weight, bias) for m, weight in self.linear_weights().items()}

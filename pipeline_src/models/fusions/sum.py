@@ -24,6 +24,6 @@ class Sum(Fusion):
     def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {m: term(features[m]) for m, term in self.terms.items()}
 
-    def weights(self) -> dict[str, Tensor]:
+    def linear_weights(self) -> dict[str, Tensor]:
         """W_m (C, D_m) of each modality."""
         return {m: next(term.parameters()) for m, term in self.terms.items()}  # before its bias
