@@ -66,7 +66,7 @@ class AMCo(Method):
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's unimodal logits."),
         Quantity("mass", "", "Part of a modality in one softmax over the logits of all.", limits=(0, 1)),
-        Quantity("dependent", "", "Fraction of batches that found the modality dependent.", limits=(0, 1), detail=True),
+        Quantity("dependent", "", "Part of the batches in which it was dependent.", limits=(0, 1), detail=True),
     )
 
     @classmethod
@@ -108,11 +108,11 @@ class AMCo(Method):
         alone = masked if p.mask_unimodal else logits
         losses |= {f"unimodal_loss/{m}": task.loss(z, batch.label) for m, z in zip(parts, alone, strict=True)}
         with torch.no_grad():
-            found = mass(masked.float())
-        for m, s, was in zip(parts, found, self.dependent, strict=True):
+            masses = mass(masked.float())
+        for m, s, was in zip(parts, masses, self.dependent, strict=True):
             ctx.log(f"mass/{m}", s)
             ctx.log(f"dependent/{m}", was.float())
-        self.dependent = found > p.sigma
+        self.dependent = masses > p.sigma
         return losses
 
     def state_dict(self) -> dict[str, Tensor]:

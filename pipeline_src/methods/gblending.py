@@ -92,7 +92,6 @@ class GBlending(Classifiers):
 
     family = "losses"
     Params = GBlendingParams
-    family = "losses"
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's own classifier, with its weight."),
         Quantity("weight", "", "Weight of a modality's loss.", limits=(0.0, 1.0)),

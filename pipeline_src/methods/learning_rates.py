@@ -78,7 +78,7 @@ class LearningRates(Method):
     def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         model, blocks = ctx.model, {}
         if fusion_facts(model.fusion.name).linear:
-            blocks = model.fusion.gradients()
+            blocks = model.fusion.linear_gradients()
         for m, rate in self.rates(ctx).items():
             own = [*(p.grad for p in model.encoders[m].parameters() if p.grad is not None), *blocks.get(m, ())]
             if rate:

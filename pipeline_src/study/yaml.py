@@ -179,15 +179,29 @@ class Mistakes:
     """Collects one line per mistake, each with the line of the file where it stands."""
 
     def __init__(self, file: Path, root: yaml.Node):
-        self.file, self.root, self.lines = file, root, []
+        self.file, self.root = file, root
+        self.lines: set[tuple[int, str]] = set()  # one that holds for several methods is said once
+        self._keys: dict[yaml.Node, dict[str, tuple[yaml.Node, int]]] = {}  # of mappings that were searched
 
     def add(self, place: tuple, what: str) -> None:
         node, line = self.root, 1
         for part in place:
-            node, line = _child(node, part, line)
-        entry = line, f"{self.file}:{line}: {'.'.join(map(plain, place)) or 'file'}: {what}"
-        if entry not in self.lines:  # one that holds for several methods is said once
-            self.lines.append(entry)
+            node, line = self._child(node, part, line)
+        self.lines.add((line, f"{self.file}:{line}: {'.'.join(map(plain, place)) or 'file'}: {what}"))
+
+    def _child(self, node: yaml.Node | None, part: Any, line: int) -> tuple[yaml.Node | None, int]:
+        """What is at a key or an index of a node, and its line; the line given if there is nothing."""
+        if isinstance(node, yaml.MappingNode):
+            if node not in self._keys:
+                self._keys[node] = {
+                    key.value: (value, key.start_mark.line + 1)
+                    for key, value in reversed(node.value)  # of equal keys, the first
+                    if isinstance(key, yaml.ScalarNode)
+                }
+            return self._keys[node].get(str(part), (None, line))
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            return node.value[part], node.value[part].start_mark.line + 1
+        return None, line
 
     def checked(self, model: type[BaseModel], values: Any, place: tuple) -> Any:
         """The values as `model`, or None after noting what is wrong with them."""
@@ -205,16 +219,6 @@ class Mistakes:
             if len(lines) > MISTAKES:
                 lines[MISTAKES:] = [f"{self.file}: and {len(lines) - MISTAKES:,} more mistakes; fix these first"]
             raise UserError("\n".join(lines))
-
-
-def _child(node: yaml.Node | None, part: Any, line: int) -> tuple[yaml.Node | None, int]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == str(part):
-                return value, key.start_mark.line + 1
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return node.value[part], node.value[part].start_mark.line + 1
-    return None, line
 
 
 def shown(value: Any) -> str:

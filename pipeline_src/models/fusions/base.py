@@ -57,7 +57,7 @@ class Fusion(nn.Module, FusionFacts):
         """W_m (C, D_m) of each modality, of a linear fusion."""
         raise NotImplementedError
 
-    def gradients(self) -> dict[str, list[Tensor]]:
+    def linear_gradients(self) -> dict[str, list[Tensor]]:
         """Each modality's part of the gradients, views that may be changed in place, of a linear fusion."""
         raise NotImplementedError
 

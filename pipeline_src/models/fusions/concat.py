@@ -26,7 +26,7 @@ class Concat(Fusion):
         """W_m (C, D_m) of each modality."""
         return dict(zip(self.dims, self.joint.weight.split(list(self.dims.values()), dim=1), strict=True))
 
-    def gradients(self) -> dict[str, list[Tensor]]:
+    def linear_gradients(self) -> dict[str, list[Tensor]]:
         """Each modality's part of the gradients: views of the blocks of the weight's, the bias is shared."""
         gradient = self.joint.weight.grad
         if gradient is None:

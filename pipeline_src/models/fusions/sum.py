@@ -17,7 +17,7 @@ class Sum(Fusion):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         return added(self.unimodal(features).values())
 
-    def gradients(self) -> dict[str, list[Tensor]]:
+    def linear_gradients(self) -> dict[str, list[Tensor]]:
         """Each modality's part of the gradients: those of its own term."""
         return {m: [p.grad for p in term.parameters() if p.grad is not None] for m, term in self.terms.items()}
 
