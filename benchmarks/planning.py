@@ -82,7 +82,7 @@ class Cost(NamedTuple):
 
 def plan(file: Path, runs: int) -> None:
     """Print CPU time and memory of a dry run of about `runs` runs with the file's settings, none of which is there: of
-    the bare Snakefile, here when the estimate's counts are remembered, and here the first time.
+    the bare Snakefile, here after `estimate` has counted the encoders' operations, and here before.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -96,11 +96,18 @@ def plan(file: Path, runs: int) -> None:
         for _ in range(ROUNDS):
             (ours / COUNTS).unlink(missing_ok=True)
             alone, first = dry_run(bare / "Snakefile", bare), dry_run(ROOT / "Snakefile", ours)
+            count_operations(ours)
             turns.append((alone, dry_run(ROOT / "Snakefile", ours), first))
     for i, label in enumerate(("bare Snakemake", "here", "here, the encoders not yet counted")):
         values = [statistics.median(turn[i][k] for turn in turns) for k in range(2)]
         ratios = [statistics.median(turn[i][k] / turn[0][k] for turn in turns) for k in range(2)]
         print(f"{label:34}{values[0]:8.1f}{ratios[0]:8.2f}{values[1]:8.0f}{ratios[1]:8.2f}")
+
+
+def count_operations(study: Path) -> None:
+    """Run `estimate` on the study of `study`/params.yaml; its counts are remembered."""
+    command = [sys.executable, "-m", "pipeline_src", "estimate"]
+    subprocess.run(command, cwd=study, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
 
 
 def write_bare(study: Path, folder: Path) -> tuple[int, int]:

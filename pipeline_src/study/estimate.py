@@ -10,7 +10,8 @@ An estimate, from counts that are exact and rates that are assumed:
     extraction    seconds of a core per clip, by extractor, from generated clips of 10 s (docs/measuring.md)
 
 Passes that a method adds, reading, and the linear probe are not counted. A dry run shows the estimate in a line: it
-leaves counting to a process of its own, so that Snakemake never holds PyTorch.
+leaves counting to a process of its own, so that Snakemake never holds PyTorch. A dry run of more than MANY runs counts
+nothing new: it must stay cheap, and points to `estimate`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ SECONDS = {"flow": 1.7, "image": 0.01, "array": 0.001, "tokens": 0.001}  # of a 
 DECODING = 0.06  # of every other, a stream of about 10 s; `bench scale` measures 0.12 for sound and frames
 STEP_MS = 15.0  # launching the kernels of two small networks, however small the batch
 
+MANY = 1000
 COUNTS = Path("data/seen/operations")  # of encoders by their fingerprint; no output: it may be lost
 
 
@@ -97,13 +99,15 @@ def estimate(plan: Plan, tflops: float = TFLOPS, step_ms: float = STEP_MS) -> li
 
 def line(plan: Plan) -> str:
     """The whole study in a line; what `snakemake -n` shows."""
+    runs, epochs = len(plan.runs), plan.params.training.epochs
+    text = f"{plan.file}: {runs} runs of {epochs} epochs"
     if any(key(cell, m) not in _remembered() for cell in plan.cells for m in cell.spec.modalities):
+        if runs > MANY:
+            return f"{text}; python -m pipeline_src estimate --params={plan.file} says what they take"
         command = [sys.executable, "-m", "pipeline_src", "estimate", f"--params={plan.file}"]
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
         _remembered.cache_clear()
     costs = estimate(plan)
-    runs, epochs = sum(cost.runs for cost in costs), plan.params.training.epochs
-    text = f"{plan.file}: {runs} runs of {epochs} epochs"
     unknown = [cost.data.name for cost in costs if not cost.clips]
     if unknown:
         return f"{text}; how many clips {', '.join(unknown)} has is known once its manifest is made"

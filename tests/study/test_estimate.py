@@ -141,3 +141,13 @@ def test_a_dry_run_holds_no_torch_and_counts_only_once(plan, tmp_path, forgetful
     code = f"import subprocess; subprocess.run = None; {code}"  # nothing is left to count
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert again.stdout == done.stdout and estimate.COUNTS.read_bytes() == counts
+
+
+def test_a_dry_run_of_many_runs_counts_nothing_new(plan, monkeypatch, forgetful):
+    many = plan()
+    monkeypatch.setattr(estimate, "MANY", len(many.runs) - 1)
+    monkeypatch.setattr(estimate.subprocess, "run", None)
+    expected = "6 runs of 2 epochs; python -m pipeline_src estimate --params=params.yaml says what they take"
+    assert estimate.line(many).endswith(expected)
+    estimate.estimate(many)
+    assert "GPU hours" in estimate.line(many), "what is remembered is shown"
