@@ -1,13 +1,24 @@
 """The published values, with their sources (published.csv in this folder), beside those of a study.
 
-A value is shown beside ours only if it was made by the same recipe on the same dataset with the same fusion. All others
-are drawn as what they are: how far values of one method on one dataset lie apart.
+A value is shown beside ours only if it was made by the same recipe on the same dataset with the same fusion and
+optimizer. All others are drawn as what they are: how far values of one method on one dataset lie apart. `papers` lays
+values out as the papers' tables do.
 
-Columns of published.csv: dataset, method (`<modality>-only`: trained alone), fusion (`none` of those; `concat-mlp`: two
-layers), metric (accuracy is top-1), percent, recipe (ours that repeats the source's preprocessing; empty where it does
-not name it or is another), source, provenance, remark (what differs from the recipe, too). Provenance is
-`first-hand` (read in the authors' own artefact), `quoted` (by somebody else, not checked against the paper) or `user`
-(a third party's run of released code or weights).
+Columns of published.csv:
+    dataset
+    method      `<modality>-only`: trained alone; a variant has a name of its own, which experiments use as well
+    fusion      `none` of one modality; `concat-mlp`: two layers; empty where the source does not say
+    modality    whose score inside the model it is; empty: the fused model's
+    metric      accuracy is top-1; segment_accuracy: over seconds; f1: the source does not name the average
+    percent
+    recipe      ours that repeats the source's preprocessing; empty where the source does not name it or it is another
+    optimizer   empty where it is not known
+    source      paper, code or person
+    table       tables and figures that show it, `Table 1; Table 2`; empty where there is none or it is not known
+    protocol    how it was trained and scored, as far as known
+    provenance  `first-hand` (read in the authors' own artefact), `quoted` (by somebody else, not checked against the
+                paper) or `user` (a third party's run of released code or weights)
+    remark      also what differs from the recipe
 """
 
 from __future__ import annotations
@@ -55,19 +66,22 @@ def values() -> pd.DataFrame:
     return pd.read_csv(Path(__file__).parent / "published.csv", keep_default_na=False, dtype={"percent": float})
 
 
-def published(name: str, kind: str, recipe: str, methods: list[str]) -> Published:
-    """What is published of the dataset `name` of the registered `kind` and of these methods and BASELINE."""
-    accuracies = values()[values().metric == "accuracy"]
+def published(name: str, kind: str, recipe: str, methods: list[str], optimizer: str) -> Published:
+    """What is published of the dataset `name` of the registered `kind` and of these methods and BASELINE; values of
+    another `optimizer` than the study's are only drawn.
+    """
+    accuracies = values()[(values().metric == "accuracy") & (values().modality == "")]
     of_dataset = accuracies[accuracies.dataset == kind]
-    same = of_dataset[of_dataset.recipe == recipe]
+    same = of_dataset[(of_dataset.recipe == recipe) & of_dataset.optimizer.isin([optimizer, ""])]
     if of_dataset.empty:
         line = f"No accuracy on {name} is published, so nothing is shown beside ours."
         where, drawn = CONTEXT, accuracies[accuracies.dataset == CONTEXT]
     else:
         count = "none" if same.empty else f"{len(same)}"
         line = (
-            f"{len(of_dataset)} accuracies on {name} are published, {count} of them by the recipe {recipe}. Values by"
-            " another recipe, or by one that the source does not name, are not comparable; they are only drawn."
+            f"{len(of_dataset)} accuracies on {name} are published, {count} of them by the recipe {recipe} and"
+            f" {optimizer}. Values by another recipe or optimizer, or by a recipe that the source does not name, are"
+            " not comparable; they are only drawn."
         )
         where, drawn = kind, of_dataset
     return Published(line, same, where, drawn[drawn.method.isin([BASELINE, *methods])], where != kind)
@@ -80,15 +94,18 @@ def side_by_side(name: str, recipe: str, same: pd.DataFrame, table: pd.DataFrame
         matches = same[(same.method == row["method"]) & same["fusion"].isin([row["fusion"], ""])]
         for match in matches.to_dict("records"):
             baseline = same[
-                (same.method == BASELINE) & (same["fusion"] == match["fusion"]) & (same.source == match["source"])
+                (same.method == BASELINE)
+                & (same["fusion"] == match["fusion"])
+                & (same.source == match["source"])
+                & same.table.map(lambda shown, of=match["table"]: bool(_tables(shown) & _tables(of)))
             ].percent
             comparable = len(baseline) == 1 and row["method"] != BASELINE
             gain = (match["percent"] - baseline.item()) / 100 if comparable else math.nan
             rows.append(
                 [
                     *map(Entry, (row["fusion"], row["method"])),
-                    Entry(match["source"]),
-                    Entry(match["provenance"] + (f": {match['remark']}" if match["remark"] else "")),
+                    Entry(", ".join(filter(None, (match["source"], match["table"])))),
+                    Entry(match["provenance"] + (f": {said}" if (said := _said(match)) else "")),
                     Entry(f"{match['percent']:.1f}"),
                     entry(read(row, "accuracy"), seeds),
                     entry(read(row, "accuracy_best_test_epoch"), seeds),
@@ -105,3 +122,12 @@ def side_by_side(name: str, recipe: str, same: pd.DataFrame, table: pd.DataFrame
         " same source gives its own joint training. A published value is a single number without a deviation."
     )
     return Table(f"Published values and ours: {name} (recipe {recipe})", caption, columns, rows, 4)
+
+
+def _said(value: dict) -> str:
+    """The remark and the protocol of a row of published.csv."""
+    return "; ".join(filter(None, (value["remark"], value["protocol"])))
+
+
+def _tables(shown: str) -> set[str]:
+    return set(shown.split("; "))

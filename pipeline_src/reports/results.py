@@ -161,7 +161,9 @@ def collect(
                 histories=histories,
                 outcomes=outcomes,
                 quantities=quantities,
-                published=published(data.name, data.dataset.name, data.recipe, list(rows.method)),
+                published=published(
+                    data.name, data.dataset.name, data.recipe, list(rows.method), plan.params.training.optimizer
+                ),
             )
         )
     return every
