@@ -65,7 +65,7 @@ class AMST(Alternating):
             return why
         if all(params.period.get(m, 1) > 1 for m in setting.modalities):
             return f"expected a period of 1 for one of {names}, so that no epoch is empty, but got none"
-        return setting.lacks(modalities=2, no_writes=True)
+        return setting.lacks(modalities=2, no_taps=True)
 
     def due(self, ctx: Context) -> list[str]:
         return [m for m in ctx.model.modalities if ctx.epoch % self.params.period.get(m, 1) == 0]

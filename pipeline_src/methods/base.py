@@ -123,9 +123,11 @@ class Setting(NamedTuple):
         linear: bool = False,
         no_taps: bool = False,
         no_writes: bool = False,
+        no_reads: bool = False,
     ) -> str | None:
         """What to say if a method cannot work here that needs so many `modalities`, a task with `classes`, or a fusion
-        with such facts: `no_taps`, it uses no hidden states, and `no_writes`, it changes none. None if it can.
+        with such facts: `no_taps`, it uses no hidden states, `no_writes`, it changes none, and `no_reads`, it predicts
+        from features alone. None if it can.
         """
         count, facts = len(self.modalities), fusion_facts(self.fusion)
         words = {2: "two modalities", 3: "three modalities"}.get(modalities, f"{modalities} modalities")
@@ -137,6 +139,7 @@ class Setting(NamedTuple):
             (not linear or facts.linear, "a fusion that is linear in each modality (concat, sum)", fusion),
             (not no_taps or not facts.taps, "a fusion of features alone", f"{fusion}, which uses hidden states"),
             (not no_writes or not facts.writes, "a fusion that leaves hidden states alone", fusion),
+            (not no_reads or not facts.reads, "a fusion that predicts from features alone", fusion),
         )
         return next((f"expected {what}, but got {got}" for met, what, got in needs if not met), None)
 
@@ -253,8 +256,14 @@ class Method:
         return features, None
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Named scalars: their sum is minimised, and each is logged; so is the sum, as `loss`, if none is so named."""
-        return {"loss": ctx.task.loss(output.logits, batch.label)}
+        """Named scalars: their sum is minimised, and each is logged; so is the sum, as `loss`, if none is so named.
+
+        Here the loss of the prediction; with a fusion of `unimodal_loss`, and those of its unimodal logits.
+        """
+        loss, fusion = ctx.task.loss(output.logits, batch.label), ctx.model.fusion
+        if fusion.unimodal_loss and ctx.model.taps:
+            loss = added([loss, *(ctx.task.loss(z, batch.label) for z in fusion.unimodal(output.features).values())])
+        return {"loss": loss}
 
     def backward(self, ctx: Context, losses: dict[str, Tensor], output: Output, batch: Batch) -> None:
         """Gradients from the named losses: here those of their sum."""

@@ -87,7 +87,7 @@ class LFM(Method):
 
     @classmethod
     def refuses(cls, params: LFMParams, setting: Setting) -> str | None:
-        return setting.lacks(modalities=2, classes=True)
+        return setting.lacks(modalities=2, classes=True, no_reads=True)
 
     @classmethod
     def extension(cls, params: LFMParams, setting: Setting) -> str | None:

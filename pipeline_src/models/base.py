@@ -98,6 +98,7 @@ class FusionFacts:
     taps: ClassVar[int] = 0  # how many of the last taps of each encoder it uses, at most
     reads: ClassVar[bool] = False  # it predicts from the hidden states at the taps
     writes: ClassVar[bool] = False  # it exchanges the hidden states at the taps
+    unimodal_loss: ClassVar[bool] = False  # it is trained by the loss of its unimodal logits as well
     least: ClassVar[int] = 1  # modalities that it needs, or more
     most: ClassVar[int | None] = None  # modalities that it takes; None: any number
     views: ClassVar[tuple[str, ...]] = VIEWS  # of a modality inside the fused model, that it supports

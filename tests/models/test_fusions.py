@@ -1,5 +1,6 @@
 """Every fusion gives joint logits and unimodal logits of one modality alone; those of an additive fusion add up."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,13 +71,30 @@ def test_an_untrained_fusion_predicts_from_every_modality_alone(name):
         assert (z.std(dim=0) > 1e-3).all()  # over the samples: removing the others leaves no constant
 
 
-@pytest.mark.parametrize("name", [name for name in fusions if name != "shared_mlp"])
+@pytest.mark.parametrize("name", [name for name in fusions if name not in ("mlp", "shared_mlp")])
 def test_one_modality_is_a_linear_classifier(name):
     fusion = fusions[name]({"a": 5}, 3)
     f = some_features(1)["a"]
     (weight,) = (p for p in fusion.parameters() if p.dim() == 2)
     (bias,) = (p for p in fusion.parameters() if p.dim() == 1)
     assert fusion({"a": f}).tolist() == (f @ weight.T + bias).tolist()
+
+
+@pytest.mark.parametrize("modalities", [1, 2, 3])
+def test_several_layers_are_those_of_numpy(modalities):
+    features = some_features(modalities)
+    fusion = fusions["mlp"]({m: DIMS[m] for m in features}, 6)
+    w = {name: p.detach().numpy() for name, p in fusion.named_parameters()}
+    assert w["hidden.weight"].shape == (5, sum(DIMS[m] for m in features))
+
+    def expected(kept):
+        x = np.concatenate([f.numpy() if m in kept else 0 * f.numpy() for m, f in features.items()], axis=1)
+        hidden = np.maximum(x @ w["hidden.weight"].T + w["hidden.bias"], 0)
+        return torch.from_numpy(hidden @ w["out.weight"].T + w["out.bias"])
+
+    torch.testing.assert_close(fusion(features).detach(), expected(list(features)), rtol=1e-4, atol=1e-5)
+    for m, z in fusion.unimodal(features).items():
+        torch.testing.assert_close(z.detach(), expected([m]), rtol=1e-4, atol=1e-5)
 
 
 def constant_(layer: torch.nn.Linear, weight: list, bias: list) -> None:
