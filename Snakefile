@@ -57,7 +57,7 @@ atexit.register(lambda: workflow.dryrun and not plan.index.exists() and print(es
 
 
 wildcard_constraints:
-    dataset="|".join(plan.datasets),
+    dataset="|".join({*plan.datasets, *map(plan.params.stored, plan.datasets)}),
     recipe="|".join({data.recipe for data in plan.data}),
     fusion="|".join({cell.fusion for cell in plan.cells}),
     method="|".join({cell.method for cell in plan.cells}),

@@ -171,7 +171,7 @@ def _named(options: argparse.Namespace, name: str) -> tuple[Plan, str]:
 
     if options.folder is None and (options.params != PARAMS or Path(PARAMS).exists()):
         plan = Plan(options.params)
-        if options.params != PARAMS or name in plan.params.study.datasets:
+        if options.params != PARAMS or name in {*plan.datasets, *map(plan.params.stored, plan.datasets)}:
             return plan, ""
     return shipped.plan(name, options.folder)
 

@@ -6,7 +6,7 @@ encoder, a method) are checked by the `Params` of the plug-in that they name, so
 it.
 """
 
-import re
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,18 @@ from typing import Any
 from pipeline_src.core import plugins
 from pipeline_src.core.errors import brief
 from pipeline_src.core.registry import Registry, closest
-from pipeline_src.datasets.base import Dataset, datasets
+from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
-from pipeline_src.study import grids, tuning, varied, yaml
+from pipeline_src.study import grids, named, schedules, tuning, varied, yaml
 from pipeline_src.study import resources as requests
+from pipeline_src.study.named import NAME
 from pipeline_src.study.params import DATASET_DEFAULTS, Network, Params, Recipe, Settings
 from pipeline_src.study.yaml import Mistakes, shown
 from pipeline_src.training.params import LAYOUTS, Augmentation
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # of datasets, recipes and modalities: they become parts of paths
 
 
 def load(file: str | Path, resources: str | Path | None = None) -> Settings:
@@ -40,13 +40,14 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
         named = {block.recipe for block in blocks["datasets"].values() if block is not None}
         blocks["recipes"] |= {name: recipe(name).modalities for name in sorted(named & set(shipped_recipes()))}
         model = Network.model_construct(encoders=blocks.pop("encoders"))
-        params = params.model_copy(update={**blocks, "model": model})
-        _check_references(params, mistakes)
-        tuning.check(params, mistakes)
-        params, studied_grids = grids.expanded(params, mistakes)
+        settings = Settings.model_construct(**{**dict(params), **blocks, "model": model})
+        schedules.check(settings, mistakes)
+        _check_references(settings, mistakes)
+        tuning.check(settings, mistakes)
+        settings = settings.model_copy(update={"training": settings.training.resolved()})
+        settings = schedules.expanded(grids.expanded(settings, mistakes), mistakes)
     mistakes.raise_if_any()
-    params = params.model_copy(update={"training": params.training.resolved()})
-    return Settings.model_construct(**dict(params), resources=requests.load(resources), studied_grids=studied_grids)
+    return settings.model_copy(update={"resources": requests.load(resources)})
 
 
 def _add_plugins(values: dict, mistakes: Mistakes) -> None:
@@ -88,6 +89,7 @@ def _check_plugins(values: dict, mistakes: Mistakes) -> dict[str, dict]:
 
     _check_names(section("datasets"), mistakes, ("datasets",))
     _check_names(section("recipes"), mistakes, ("recipes",))
+    _check_names(section("schedules"), mistakes, ("schedules",))
     for name in section("grids"):
         _check_names(section("grids", name), mistakes, ("grids", name))
         for axis in section("grids", name):
@@ -101,17 +103,9 @@ def _check_plugins(values: dict, mistakes: Mistakes) -> dict[str, dict]:
     def block(registry: Registry, found: Any, place: tuple, default_kind: str | None = None) -> Any:
         return _block(registry, found, mistakes, place, default_kind)
 
-    checked_methods = {}
     studied = section("study").get("methods")
     studied = [name for name in studied if isinstance(name, str)] if isinstance(studied, list) else []
-    for name in dict.fromkeys([*section("methods"), *studied, "joint"]):
-        if name in methods:
-            found = section("methods").get(name)
-            checked_methods[name] = mistakes.checked(
-                methods[name].Params, {} if found is None else found, ("methods", name)
-            )
-        elif name in section("methods"):
-            mistakes.add(("methods", name), methods.unknown(name))
+    checked_methods, kinds = named.checked(section("methods"), studied, mistakes)
     return {
         "datasets": {
             name: block(datasets, DATASET_DEFAULTS | v if isinstance(v, dict) else v, ("datasets", name), name)
@@ -123,6 +117,7 @@ def _check_plugins(values: dict, mistakes: Mistakes) -> dict[str, dict]:
         },
         "encoders": {m: block(encoders, v, ("model", "encoders", m)) for m, v in section("model", "encoders").items()},
         "methods": checked_methods,
+        "kinds": kinds,
     }
 
 
@@ -144,7 +139,7 @@ def _check_names(names: Iterable[object], mistakes: Mistakes, place: tuple) -> N
             mistakes.add((*place, name), "expected a name of at most 64 small letters, digits, '.', '_' and '-'")
 
 
-def _check_fusions(params: Params, mistakes: Mistakes) -> None:
+def _check_fusions(params: Settings, mistakes: Mistakes) -> None:
     """Each fusion must suit each dataset's number of modalities and their encoders."""
     for i, fusion in enumerate(params.study.fusions):
         for name in params.study.datasets:
@@ -155,27 +150,28 @@ def _check_fusions(params: Params, mistakes: Mistakes) -> None:
                 mistakes.add(("study", "fusions", i), f"{why} (dataset {name!r})")
 
 
-def _setting(dataset: Dataset, fusion: str, params: Params) -> Setting:
-    return Setting(tuple(dataset.modalities), fusion, params.training.epochs, dataset.task)
-
-
-def _check_references(params: Params, mistakes: Mistakes) -> None:
+def _check_references(params: Settings, mistakes: Mistakes) -> None:
     """Names that one section uses must be there in another."""
-    for axis, registry in (("fusions", fusions), ("methods", methods)):
-        for i, name in enumerate(getattr(params.study, axis)):
-            if name not in registry:
-                mistakes.add(("study", axis, i), registry.unknown(name))
+    for i, name in enumerate(params.study.fusions):
+        if name not in fusions:
+            mistakes.add(("study", "fusions", i), fusions.unknown(name))
+    for i, name in enumerate(params.study.methods):
+        if name not in params.kinds and name not in params.methods:
+            known = [*methods, *(own for own in params.kinds if own not in methods)]
+            what = f"expected a registered method, but got {brief(name)}{closest(name, known)}"
+            mistakes.add(("study", "methods", i), what)
     _check_fusions(params, mistakes)
     varied.check(params, mistakes)
+    epochs = dict.fromkeys(training.epochs for training in params.trainings().values())
     for method in params.study.methods:
         refusals = {}  # one that holds for several fusions or datasets is said once
-        for fusion in params.study.fusions:
-            for name in params.study.datasets:
-                block = params.datasets.get(name)
-                if method in methods and fusion in fusions and params.methods.get(method) and block is not None:
-                    setting = _setting(datasets[block.kind](block), fusion, params)
-                    why = methods[method].refuses(params.methods[method], setting)
-                    refusals[why] = None
+        for fusion, name in itertools.product(params.study.fusions, params.study.datasets):
+            block, own = params.datasets.get(name), params.methods.get(method)
+            if own is not None and fusion in fusions and block is not None:
+                dataset = datasets[block.kind](block)
+                for count in epochs:
+                    setting = Setting(tuple(dataset.modalities), fusion, count, dataset.task)
+                    refusals[methods[params.kinds[method]].refuses(own, setting)] = None
         for why in filter(None, refusals):
             mistakes.add(("methods", method), why)
     if not params.study.unimodal and not (params.study.fusions and params.study.methods):
@@ -209,7 +205,7 @@ def _check_references(params: Params, mistakes: Mistakes) -> None:
                 _check_layout(params, params.recipes[block.recipe][modality], modality, mistakes)
 
 
-def _check_layout(params: Params, recipe: Any, modality: str, mistakes: Mistakes) -> None:
+def _check_layout(params: Settings, recipe: Any, modality: str, mistakes: Mistakes) -> None:
     """A modality's encoder and augmentation must suit what its extractor gives."""
     encoder, augmentation = params.model.encoders[modality], params.training.augmentation[modality]
     if recipe is None or encoder is None:

@@ -56,7 +56,7 @@ class DataCost:
     epochs: int
     flop: float  # of all its runs
     gpu_seconds: float
-    draws: int = 1  # caches of it
+    draws: int = 1  # caches of it that no dataset before it has
 
     @property
     def total(self) -> int:
@@ -79,6 +79,7 @@ def seconds(extractor: Extractor) -> float:
 def estimate(plan: Plan, tflops: float = TFLOPS, step_ms: float = STEP_MS) -> list[DataCost]:
     """The cost of every dataset of the plan, whatever of it is there already."""
     costs = []
+    cached: set[Path] = set()  # under several schedules, a dataset has one cache
     for data in plan.datasets.values():
         clips, counted = _clips(data)
         cells = [cell for cell in plan.cells if cell.data.name == data.name]
@@ -92,14 +93,17 @@ def estimate(plan: Plan, tflops: float = TFLOPS, step_ms: float = STEP_MS) -> li
             one = schedule.epochs * (clips["train"] * both + scored * forward) + sum(clips.values()) * forward
             flop += seeds * one
             gpu += seeds * max(one / (tflops * 1e12), schedule.epochs * batches * step_ms / 1000)
-        draws, epochs = len(plan.named(data.name)), plan.params.training.epochs
+        caches = {one.cache for one in plan.named(data.name)} - cached
+        cached |= caches
+        draws, epochs = len(caches), plan.params.training_of(data.name).epochs
         costs.append(DataCost(data, clips, counted, runs, epochs, flop, gpu, draws))
     return costs
 
 
 def line(plan: Plan) -> str:
     """The whole study in a line; what `snakemake -n` shows."""
-    runs, epochs = len(plan.runs), plan.params.training.epochs
+    runs = len(plan.runs)
+    epochs = " or ".join(str(count) for count in dict.fromkeys(t.epochs for t in plan.params.trainings().values()))
     text = f"{plan.file}: {runs} runs of {epochs} epochs"
     if any(key(cell, m) not in _remembered() for cell in plan.cells for m in cell.spec.modalities):
         if runs > MANY:
@@ -132,10 +136,13 @@ def show(plan: Plan, tflops: float, step_ms: float) -> None:
         clips = ", ".join(f"{count:,} {split}" for split, count in cost.clips.items())
         draws = f", in each of {cost.draws} draws" if cost.draws > 1 else ""
         print(f"    clips       {clips} ({source}){draws}")
-        print(f"    cache       {_short(size / 1e9)} GB, {size / cost.draws / cost.total / 1000:,.0f} kB a clip")
-        parts = ", ".join(f"{m} {1000 * seconds(x):.3g} ms" for m, x in data.extractors.items())
-        hours = _short(cost.core_seconds / 3600)
-        print(f"    extraction  {hours} core hours in {cost.draws * len(data.shards)} jobs ({parts} a clip)")
+        if cost.draws:
+            print(f"    cache       {_short(size / 1e9)} GB, {size / cost.draws / cost.total / 1000:,.0f} kB a clip")
+            parts = ", ".join(f"{m} {1000 * seconds(x):.3g} ms" for m, x in data.extractors.items())
+            hours = _short(cost.core_seconds / 3600)
+            print(f"    extraction  {hours} core hours in {cost.draws * len(data.shards)} jobs ({parts} a clip)")
+        else:
+            print("    cache       shared with a schedule above")
         print(f"    training    {_short(cost.gpu_seconds / 3600)} GPU hours ({cost.flop:.2g} operations)")
     print(
         f"An estimate: {tflops:g} TFLOP/s sustained and {step_ms:g} ms or more a step are assumed (--tflops, --step-ms)"

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline_src.core.errors import brief
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets.base import DatasetParams
-from pipeline_src.study.params import Axes, Grid, Params
+from pipeline_src.study.params import Axes, Grid, Settings
 from pipeline_src.study.yaml import Mistakes
 
 MOST = 100  # datasets of a grid
@@ -29,9 +29,9 @@ def named(name: str, axes: Axes) -> Grid:
     return Grid(name, {axis: list(of) for axis, of in axes.items()}, {of: "-".join((name, *of)) for of in levels})
 
 
-def expanded(params: Params, mistakes: Mistakes) -> tuple[Params, dict[str, Grid]]:
-    """`params`, whose blocks are checked, with every dataset of a grid in place of the block that has one; and the
-    grids that the study has, by name. Mistakes are noted.
+def expanded(params: Settings, mistakes: Mistakes) -> Settings:
+    """`params`, whose blocks are checked, with every dataset of a grid in place of the block that has one. Mistakes are
+    noted.
     """
     blocks: dict[str, Any] = dict(params.datasets)
     grids: dict[str, Grid] = {}
@@ -50,7 +50,7 @@ def expanded(params: Params, mistakes: Mistakes) -> tuple[Params, dict[str, Grid
     names = [of for name in study.datasets for of in (grids[name].datasets.values() if name in grids else [name])]
     studied = {name: grid for name, grid in grids.items() if name in study.datasets}
     study = study.model_copy(update={"datasets": names})
-    return params.model_copy(update={"study": study, "datasets": blocks}), studied
+    return params.model_copy(update={"study": study, "datasets": blocks, "studied_grids": studied})
 
 
 def _sound(block: DatasetParams, axes: Axes, mistakes: Mistakes, place: tuple) -> bool:

@@ -2,10 +2,11 @@
 `Params` of the plug-in that they name, see `config`.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 
 from pipeline_src.core.params import SEED, Section, Variable, unique
 from pipeline_src.datasets.base import DatasetParams
@@ -14,7 +15,7 @@ from pipeline_src.media.base import ExtractorParams
 from pipeline_src.methods.base import MethodParams
 from pipeline_src.models.base import EncoderParams
 from pipeline_src.study.resources import Resources
-from pipeline_src.study.tuning import Tuning
+from pipeline_src.study.tuning import TUNABLE, Tuning, changed
 from pipeline_src.training.params import Training
 
 Axes = Annotated[  # axis -> level -> the parameters of a dataset that it sets
@@ -36,7 +37,10 @@ class Study(Section):
     )
     fusions: Annotated[list[str], AfterValidator(unique)] = Field(description="registered fusions")
     methods: Annotated[list[str], AfterValidator(unique)] = Field(
-        description="registered methods; `joint` is the baseline"
+        description="registered methods, or keys of `methods` with a `kind`; `joint` is the baseline"
+    )
+    schedules: Annotated[list[str], AfterValidator(unique)] = Field(
+        default=[], description="keys of `schedules`, under each of which every dataset is trained; none: `training`"
     )
     unimodal: bool = Field(description="also train one model per modality, alone")
     seeds: Annotated[
@@ -105,8 +109,13 @@ class Params(Section):
     )
     model: Model
     training: Training
+    schedules: dict[str, dict[str, Any]] = Field(
+        default={}, description="name -> what differs from `training`; see study.schedules"
+    )
     methods: dict[str, Any] = Field(
-        default={}, description="parameters of each method, by name; its published defaults otherwise"
+        default={},
+        description="parameters of each method, by name; its published defaults otherwise. A block with `kind`, a"
+        " registered method, has a name of its own, so that a method can be in a study several times",
     )
     evaluation: Evaluation
     reporting: Reporting
@@ -118,6 +127,9 @@ class Params(Section):
     )
 
 
+SCHEDULED = ("epochs", *TUNABLE)  # what of `training` a schedule may set; all runs select and score epochs alike
+
+
 @dataclass(frozen=True)
 class Grid:
     """A grid of the study: its name in params.yaml, its axes with their levels, and the datasets by their levels."""
@@ -125,6 +137,15 @@ class Grid:
     name: str
     axes: dict[str, list[str]]
     datasets: dict[tuple[str, ...], str]
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A dataset of the study under one of its schedules."""
+
+    dataset: str  # whose raw data, manifest and cache it has
+    schedule: str
+    training: Training
 
 
 class Network(Model):
@@ -140,5 +161,28 @@ class Settings(Params):
     recipes: dict[str, dict[str, ExtractorParams]]
     model: Network
     methods: dict[str, MethodParams]
+    kinds: dict[str, str] = Field(default={})  # the registered method of every name of `methods`
     resources: Resources
-    studied_grids: dict[str, Grid]
+    studied_grids: dict[str, Grid] = Field(default={})
+    scheduled: dict[str, Scheduled] = Field(default={})  # datasets of the study, by name; none if it has no schedules
+
+    def trainings(self) -> dict[str, Training]:
+        """The section `training` under every schedule of the study, by name; of a study without any, itself under "".
+
+        A schedule that is wrong, which `schedules.check` says, is left out.
+        """
+        found = {}
+        for name in self.study.schedules:
+            values = self.schedules.get(name)
+            if values is not None and set(values) <= set(SCHEDULED):
+                with suppress(ValidationError):
+                    found[name] = changed(self.training, values)
+        return found or {"": self.training}
+
+    def training_of(self, dataset: str) -> Training:
+        """By which the runs of a dataset of the study are trained."""
+        return self.scheduled[dataset].training if dataset in self.scheduled else self.training
+
+    def stored(self, dataset: str) -> str:
+        """The name under which raw data, manifest and cache of a dataset of the study are kept."""
+        return self.scheduled[dataset].dataset if dataset in self.scheduled else dataset

@@ -6,6 +6,7 @@ DVC and the command line all take their paths from here, so whichever ran first,
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -70,14 +71,22 @@ class Plan:
         """The study's datasets by name, each by the data that its first seed reads."""
         return {name: self.named(name)[0] for name in self.params.study.datasets}
 
+    @cached_property
+    def _stored(self) -> list[Data]:
+        """What is fetched, extracted and cached: a dataset is one of these, however many schedules it has."""
+        return list({data.cache: replace(data, name=self.params.stored(data.name)) for data in self.data}.values())
+
     def named(self, name: str) -> list[Data]:
-        """The data of a dataset of the study. Raises UserError, with the closest name, if it has none of that name."""
-        if name not in self.params.study.datasets:
+        """The data of a dataset of the study, under whichever schedule. Raises UserError, with the closest name, if it
+        has none of that name.
+        """
+        every = [data for data in self.data if data.name == name] or [d for d in self._stored if d.name == name]
+        if not every:
             raise UserError(
                 f"{self.file}: expected a dataset of the study, but got {brief(name)}"
                 f"{closest(name, self.params.study.datasets)}"
             )
-        return [data for data in self.data if data.name == name]
+        return every
 
     def _look(self, look: Callable[[Path, Path], Any], folder: Path, seen: Path) -> Any:
         """What is found in a folder, which is looked into once."""
@@ -87,7 +96,7 @@ class Plan:
         return self._looks[key]
 
     def _data(self, name: str, params: DatasetParams, seeds: tuple[int, ...]) -> Data:
-        dataset = datasets[params.kind](params)
+        dataset, stored = datasets[params.kind](params), self.params.stored(name)
         recipe = self.params.recipes[params.recipe]
         recipe = {m: extractors[recipe[m].kind](recipe[m]) for m in dataset.modalities}
         code = code_digest([datasets.module(params.kind)])
@@ -96,11 +105,11 @@ class Plan:
         folder, source, seen = dataset.folder, None, None
         if folder is not None:
             # By folder, as studies may give one name to several.
-            seen = Path(SEEN.format(name=f"{name}-{fingerprint(folder=str(folder))}"))
+            seen = Path(SEEN.format(name=f"{stored}-{fingerprint(folder=str(folder))}"))
             source = self._look(files.content, folder, seen) if folder.is_dir() else "absent"
         fetched = folder is None or type(dataset).fetch is not Dataset.fetch
         fp = fingerprint(stage="fetch", code=code, params=params.values("fetch"), source=source)
-        raw = Path(RAW.format(dataset=name, fp=fp)) if fetched else folder
+        raw = Path(RAW.format(dataset=stored, fp=fp)) if fetched else folder
         seen = Path(SEEN.format(name=raw.name)) if fetched else seen
         state = self._look(files.changes, raw, seen) if fetched and (raw / files.FILES).exists() else {}
         manifest_fp = fingerprint(
@@ -126,8 +135,8 @@ class Plan:
             raw=raw,
             fetched=fetched,
             seen=seen,
-            manifest=Path(MANIFEST.format(dataset=name, fp=manifest_fp)),
-            cache=Path(CACHE.format(dataset=name, recipe=params.recipe, fp=cut)),
+            manifest=Path(MANIFEST.format(dataset=stored, fp=manifest_fp)),
+            cache=Path(CACHE.format(dataset=stored, recipe=params.recipe, fp=cut)),
             cache_fp=cache_fp,
             seeds=seeds,
             vary=tuple(self.params.study.vary),
@@ -206,18 +215,19 @@ class Plan:
         params, shown = self.params, fusion
         fusion = "concat" if fusion == NO_FUSION else fusion
         schedule, own = tuning.split(point or {})
-        setting = Setting(modalities, fusion, params.training.epochs, data.dataset.task)
+        training, kind = params.training_of(data.name), params.kinds[method]
+        setting = Setting(modalities, fusion, training.epochs, data.dataset.task)
         requires = {
             name: self._baseline(data, shown, method, need, role)
-            for name, need in methods[method].requires(params.methods[method], setting).items()
+            for name, need in methods[kind].requires(params.methods[method], setting).items()
         }
         spec = RunSpec(
             modalities=modalities,
             encoders={m: params.model.encoders[m] for m in modalities},
             fusion=fusion,
-            method=method,
+            method=kind,
             params=tuning.changed(params.methods[method], own),
-            training=tuning.changed(params.training, schedule),
+            training=tuning.changed(training, schedule),
             augmentation={m: params.training.augmentation[m] for m in modalities},
             task=data.dataset.task,
             weights_sha256={m: value for m, value in self._weights.items() if m in modalities},
@@ -226,12 +236,12 @@ class Plan:
         network = [encoders.module(params.model.encoders[m].kind) for m in modalities] + [fusions.module(fusion)]
         network.append(tasks.module(data.dataset.task))
         chooser = [] if search is None else ["pipeline_src.study.choice"]
-        code = code_digest(["pipeline_src.training.run", methods.module(method), *network, *chooser])
+        code = code_digest(["pipeline_src.training.run", methods.module(kind), *network, *chooser])
         what = {"spec": spec.address()} if search is None else {"search": search.address()}
         fp = fingerprint(stage="train", code=code, cache=data.cache_fp, **what)
         evaluation_fp = fingerprint(
             stage="evaluate",
-            code=code_digest(["pipeline_src.evaluation.run", methods.module(method), *network]),
+            code=code_digest(["pipeline_src.evaluation.run", methods.module(kind), *network]),
             params=params.evaluation.values("evaluate"),
             run=fp,
         )
@@ -245,7 +255,7 @@ class Plan:
             fp=fp,
             evaluation=params.evaluation,
             evaluation_fp=evaluation_fp,
-            extension=methods[method].extension(params.methods[method], setting),
+            extension=methods[kind].extension(params.methods[method], setting),
             requires=requires,
             seeds=tuple(seed for seed in data.seeds if seed in wanted),
             role=role,
@@ -297,7 +307,10 @@ class Plan:
             runs=[[run.names, run.cell.fp, run.cell.evaluation_fp] for run in self.runs],
             words=[cell.extension for cell in self.cells],
             grids=[[grid.name, grid.axes] for grid in self.params.studied_grids.values()],
-            quantities={name: [vars(q) for q in methods[name].quantities] for name in self.params.study.methods},
+            quantities={
+                name: [vars(q) for q in methods[self.params.kinds[name]].quantities]
+                for name in self.params.study.methods
+            },
         )
         return self.results / INDEX.format(fp=fp)
 
@@ -330,15 +343,15 @@ class Plan:
         """The path of every output of a stage, and what lives there."""
         match stage:
             case "fetch":
-                raw = {data.raw_index: data for data in self.data if data.fetched}  # several splits may share one
+                raw = {data.raw_index: data for data in self._stored if data.fetched}  # several splits may share one
                 yield from raw.items()
             case "manifest":
-                yield from ((data.manifest / "manifest.parquet", data) for data in self.data)
+                yield from ((data.manifest / "manifest.parquet", data) for data in self._stored)
             case "extract":
-                for data in self.data:
+                for data in self._stored:
                     yield from ((stem.with_suffix(".arrow"), (data, i)) for i, stem in enumerate(data.shards))
             case "cache":
-                yield from ((data.cache_file, data) for data in self.data)
+                yield from ((data.cache_file, data) for data in self._stored)
             case "train":
                 yield from ((run.record, run) for run in self.runs)
             case "evaluate":

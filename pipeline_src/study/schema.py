@@ -8,7 +8,8 @@ from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, fusions
-from pipeline_src.study.params import DATASET_DEFAULTS, Params, Recipe
+from pipeline_src.study.named import NAME
+from pipeline_src.study.params import DATASET_DEFAULTS, SCHEDULED, Params, Recipe
 from pipeline_src.study.resources import Resources
 from pipeline_src.study.tuning import ALL, UNIMODAL
 
@@ -27,13 +28,23 @@ def params_schema() -> dict:
     schema["properties"]["datasets"]["additionalProperties"] = {"anyOf": [_optional(one) for one in plugins(datasets)]}
     schema["properties"]["recipes"]["additionalProperties"] = {"additionalProperties": {"anyOf": plugins(extractors)}}
     definitions["Model"]["properties"]["encoders"]["additionalProperties"] = {"anyOf": plugins(encoders)}
+    blocks = dict(zip(methods, plugins(methods), strict=True))
+    for name, block in blocks.items():
+        block["properties"] = {"kind": {"const": name}, **block["properties"]}
+    kinds = [{"$ref": f"#/properties/methods/properties/{name}"} for name in blocks]
     schema["properties"]["methods"] |= {
-        "properties": dict(zip(methods, plugins(methods), strict=True)),
-        "additionalProperties": False,
+        "properties": blocks,
+        "additionalProperties": {"required": ["kind"], "anyOf": kinds},
     }
-    definitions["Study"]["properties"]["methods"]["items"] = {"enum": list(methods)}
+    own = {"type": "string", "pattern": f"^{NAME.pattern}$"}  # a key of `methods` with a kind
+    definitions["Study"]["properties"]["methods"]["items"] = {"anyOf": [{"enum": list(methods)}, own]}
+    given = {key: definitions["Training"]["properties"][key] for key in SCHEDULED}
+    schedule = {"properties": given, "additionalProperties": False}
+    schema["properties"]["schedules"]["additionalProperties"] |= schedule
     definitions["Study"]["properties"]["fusions"]["items"] = {"enum": list(fusions)}
-    definitions["Tuning"]["properties"]["spaces"]["propertyNames"] = {"enum": [ALL, UNIMODAL, *methods]}
+    definitions["Tuning"]["properties"]["spaces"]["propertyNames"] = {
+        "anyOf": [{"enum": [ALL, UNIMODAL, *methods]}, own]
+    }
     return schema
 
 

@@ -30,7 +30,7 @@ from pipeline_src.study.yaml import Mistakes
 from pipeline_src.training.params import Training
 
 if TYPE_CHECKING:
-    from pipeline_src.study.params import Params
+    from pipeline_src.study.params import Settings
 
 ALL, UNIMODAL, JOINT = "all", "unimodal", "joint"  # spaces besides those of the methods
 SCHEDULE = "training."  # before the names of the section `training`
@@ -152,17 +152,18 @@ def split(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def changed(block: Given, changes: dict[str, Any]) -> Given:
     """A checked block with other values, checked. Raises pydantic's ValidationError."""
-    return type(block).model_validate(_given(block) | changes) if changes else block
+    return type(block).model_validate(given(block) | changes) if changes else block
 
 
-def _given(block: Section) -> dict[str, Any]:
+def given(block: Section) -> dict[str, Any]:
+    """What the file says of a checked block."""
     return {name: getattr(block, name) for name in block.model_fields_set}
 
 
 # --- what is wrong with the section -----------------------------------------------------------------------------------
 
 
-def check(params: "Params", mistakes: Mistakes) -> None:
+def check(params: "Settings", mistakes: Mistakes) -> None:
     """Note what is wrong with the section `tuning` of `params`, whose other blocks are checked: every trial must be a
     run that the study could name.
     """
@@ -173,7 +174,7 @@ def check(params: "Params", mistakes: Mistakes) -> None:
         mistakes.add(("tuning", "seeds"), f"expected seeds that study.seeds lacks, but got {both[0]}, which it has")
     before = len(mistakes.lines)
     for key, space in tuning.spaces.items():
-        _check_names(key, space, mistakes)
+        _check_names(params, key, space, mistakes)
     if len(mistakes.lines) > before:
         return
     if study.unimodal:
@@ -183,23 +184,24 @@ def check(params: "Params", mistakes: Mistakes) -> None:
             _check_trials(params, tuning, method, False, mistakes)
 
 
-def _check_names(key: str, space: Space, mistakes: Mistakes) -> None:
+def _check_names(params: "Settings", key: str, space: Space, mistakes: Mistakes) -> None:
     """The names of a space: of `training`, or of the method that it is of."""
     place = ("tuning", "spaces", key)
-    if key not in (ALL, UNIMODAL) and key not in methods:
-        known = [ALL, UNIMODAL, *methods]
+    kinds = {name: name for name in methods} | params.kinds
+    if key not in (ALL, UNIMODAL) and key not in kinds:
+        known = [ALL, UNIMODAL, *kinds]
         mistakes.add(
             place, f"expected {ALL}, {UNIMODAL} or a registered method, but got {brief(key)}{closest(key, known)}"
         )
         return
-    own = list(methods[key].Params.model_fields) if key in methods else []
+    own = list(methods[kinds[key]].Params.model_fields) if key in kinds else []
     known = [*(SCHEDULE + name for name in TUNABLE), *own]
     for name in space:
         if name not in known:
             mistakes.add((*place, name), f"expected a parameter that can be tuned{closest(name, known)}")
 
 
-def _check_trials(params: "Params", tuning: Tuning, method: str, unimodal: bool, mistakes: Mistakes) -> None:
+def _check_trials(params: "Settings", tuning: Tuning, method: str, unimodal: bool, mistakes: Mistakes) -> None:
     """Every trial of a configuration, up to the first that cannot be run."""
     own = UNIMODAL if unimodal and UNIMODAL in tuning.spaces else method
     place = ("tuning", "spaces", own if own in tuning.spaces else ALL)
@@ -215,23 +217,24 @@ def _check_trials(params: "Params", tuning: Tuning, method: str, unimodal: bool,
     for point in points:
         training, changes = split(point)
         block = params.methods[method]
-        schedule = mistakes.checked(Training, _given(params.training) | training, (*place, "training"))
-        values = mistakes.checked(type(block), _given(block) | changes, place)
-        refusals = {} if values is None or unimodal else _refusals(params, methods[method], block, values)
+        schedule = mistakes.checked(Training, given(params.training) | training, (*place, "training"))
+        values = mistakes.checked(type(block), given(block) | changes, place)
+        refusals = {} if values is None or unimodal else _refusals(params, methods[params.kinds[method]], block, values)
         for why in refusals:
             mistakes.add(place, f"{why} (trial {point})")
         if refusals or values is None or schedule is None:
             return
 
 
-def _refusals(params: "Params", method: type[Method], block: MethodParams, values: MethodParams) -> dict[str, None]:
+def _refusals(params: "Settings", method: type[Method], block: MethodParams, values: MethodParams) -> dict[str, None]:
     """Why a method cannot work with the values of a trial in place of its block's, each reason once."""
     blocks = [params.datasets.get(name) for name in params.study.datasets]
     kinds = [datasets[each.kind](each) for each in blocks if each is not None]
     settings = [
-        Setting(tuple(kind.modalities), fusion, params.training.epochs, kind.task)
+        Setting(tuple(kind.modalities), fusion, training.epochs, kind.task)
         for kind in kinds
         for fusion in params.study.fusions
+        for training in params.trainings().values()
     ]
     reasons = {why: None for setting in settings if (why := method.refuses(values, setting)) is not None}
     if not reasons and any(method.requires(values, setting) != method.requires(block, setting) for setting in settings):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 if TYPE_CHECKING:
     from pipeline_src.training.params import Training
@@ -23,9 +23,25 @@ TELL_THE_COMPILER = ("add_param_group", "zero_grad", "state_dict", "load_state_d
 def optimizer(parameters: Iterable[torch.nn.Parameter], schedule: Training) -> Optimizer:
     """The optimizer of a schedule."""
     t = schedule
-    if t.optimizer == "sgd":
-        return uncompiled(SGD)(parameters, t.lr, momentum=t.momentum, weight_decay=t.weight_decay)
-    return uncompiled(AdamW)(parameters, t.lr, weight_decay=t.weight_decay)
+    match t.optimizer:
+        case "sgd":
+            return uncompiled(SGD)(parameters, t.lr, momentum=t.momentum, weight_decay=t.weight_decay)
+        case "adam":  # weight decay as part of the gradient
+            return uncompiled(Adam)(parameters, t.lr, weight_decay=t.weight_decay)
+        case "adamw":
+            return uncompiled(AdamW)(parameters, t.lr, weight_decay=t.weight_decay)
+        case "adagrad":
+            return uncompiled(LazyAdagrad)(parameters, t.lr, weight_decay=t.weight_decay)
+
+
+class LazyAdagrad(Adagrad):
+    """Adagrad that begins its sums at a parameter's first step, as the other optimizers do, so that what is never
+    stepped has no state.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.state.clear()
 
 
 def uncompiled(kind: type[Kind]) -> type[Kind]:

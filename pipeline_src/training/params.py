@@ -45,10 +45,12 @@ class Training(Section):
 
     epochs: int = Field(ge=1, le=EPOCHS)
     batch_size: int = Field(ge=1, le=CLIPS, description="clips")
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: Literal["sgd", "adam", "adamw", "adagrad"]
     lr: float = Field(ge=SMALL, le=LARGE, description="learning rate")
     momentum: float = Field(ge=0, lt=1, description="of sgd; published 0.9")
-    weight_decay: float = Field(ge=0, le=LARGE, description="published 1e-4 (sgd), 1e-2 (adamw)")
+    weight_decay: float = Field(
+        ge=0, le=LARGE, description="published 1e-4 (sgd), 1e-2 (adamw); adam and adagrad add it to the gradient"
+    )
     lr_step: int = Field(
         ge=1,
         le=EPOCHS,

@@ -155,7 +155,10 @@ NONE = {
     "10,000 unknown keys": (STUDY + "".join(f"k{i}: 1\n" for i in range(10_000)), "more mistakes"),
     "a number of 5,000 digits": (STUDY.replace("epochs: 2", "epochs: " + "9" * 5000), "at most 100 digits"),
     "a name in other letters": (STUDY.replace("epochs: 2", "еpochs: 2"), "unknown key"),  # noqa: RUF001
-    "a value from right to left": (STUDY.replace("optimizer: sgd", 'optimizer: "\\u202Esgd"'), "'sgd' or 'adamw'"),
+    "a value from right to left": (
+        STUDY.replace("optimizer: sgd", 'optimizer: "\\u202Esgd"'),
+        "'sgd', 'adam', 'adamw' or 'adagrad'",
+    ),
     "digits of another script": (STUDY.replace("epochs: 2", "epochs: ２"), "integer"),  # noqa: RUF001
 }
 

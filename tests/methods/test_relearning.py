@@ -218,7 +218,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("variant", [{}, {"buffers": "blend", "optimizer": "reset"}])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "adagrad"])
 def test_strength_0_is_joint_training_bit_for_bit(optimizer, variant):
     training = {"optimizer": optimizer, "lr": 1e-3}
     ours, joint = make(strength=0, training=training, **EARLY, **variant), make(name="joint", training=training)
@@ -297,7 +297,7 @@ def test_normalisation_statistics_are_kept_or_re_initialised():
     assert torch.equal(kept[bn + "weight"], blended[bn + "weight"])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "adagrad"])
 def test_momentum_is_kept_or_cleared(optimizer):
     training = {"optimizer": optimizer, "lr": 1e-3}
     joint = make(name="joint", training=training)

@@ -244,7 +244,7 @@ MISTAKES = {
         "optimizer: sdg",
         "optimizer",
         "training.optimizer",
-        "expected 'sgd' or 'adamw', but got \"sdg\"",
+        "expected 'sgd', 'adam', 'adamw' or 'adagrad', but got \"sdg\"",
     ),
     "no such method": (
         "[joint]",
@@ -258,7 +258,7 @@ MISTAKES = {
         "methods: {jont: {}}",
         "methods: {}",
         "methods.jont",
-        "expected a registered method, but got 'jont'; did you mean 'joint'?",
+        "expected a registered method, or a block with `kind`, a registered method, but got 'jont'; did you mean",
     ),
     "no such fusion": (
         "[concat, sum]",
@@ -398,7 +398,7 @@ def test_doubled_key(said):
         (b"study: \xff\n", "expected UTF-8, but got invalid start byte at byte 7"),
         ("", "expected sections (study, datasets, "),
         ("# nothing\n", "expected sections (study, datasets, "),
-        ("- study\n", "expected sections (study, datasets, grids, recipes, model, training, methods, evaluation, "),
+        ("- study\n", "expected sections (study, datasets, grids, recipes, model, training, schedules, methods, "),
     ],
 )
 def test_no_params_file_at_all(said, text, what):
@@ -471,7 +471,7 @@ def test_schema_accepts_what_is_valid_and_refuses_what_is_not():
         "key of an encoder",
         "string for int",
         "below range",
-        "no such method",
+        "no such fusion",
     ):
         wrong = yaml.load(edited(*MISTAKES[mistake][:2]), Loader)
         assert not validator(schema).is_valid(wrong), mistake

@@ -49,7 +49,7 @@ def test_learning_rate_steps_down():
     assert [trainer.epoch(epoch)["lr"] for epoch in range(5)] == [0.08, 0.08, 0.04, 0.04, 0.02]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "adagrad"])
 def test_resuming_is_exact(optimizer):
     whole, begun, resumed = (make(optimizer=optimizer, lr=1e-3) for _ in range(3))
     whole.epoch(0), whole.epoch(1)
