@@ -114,6 +114,7 @@ class Setting(NamedTuple):
     fusion: str
     epochs: int
     task: str = "classification"  # of the dataset
+    frozen: tuple[str, ...] = ()  # modalities whose encoders are not trained
 
     def lacks(
         self,
@@ -124,10 +125,11 @@ class Setting(NamedTuple):
         no_taps: bool = False,
         no_writes: bool = False,
         no_reads: bool = False,
+        no_frozen: bool = False,
     ) -> str | None:
         """What to say if a method cannot work here that needs so many `modalities`, a task with `classes`, or a fusion
         with such facts: `no_taps`, it uses no hidden states, `no_writes`, it changes none, and `no_reads`, it predicts
-        from features alone. None if it can.
+        from features alone; or encoders that are all trained, `no_frozen`. None if it can.
         """
         count, facts = len(self.modalities), fusion_facts(self.fusion)
         words = {2: "two modalities", 3: "three modalities"}.get(modalities, f"{modalities} modalities")
@@ -140,6 +142,7 @@ class Setting(NamedTuple):
             (not no_taps or not facts.taps, "a fusion of features alone", f"{fusion}, which uses hidden states"),
             (not no_writes or not facts.writes, "a fusion that leaves hidden states alone", fusion),
             (not no_reads or not facts.reads, "a fusion that predicts from features alone", fusion),
+            (not no_frozen or not self.frozen, "encoders that are trained", f"freeze for {', '.join(self.frozen)}"),
         )
         return next((f"expected {what}, but got {got}" for met, what, got in needs if not met), None)
 

@@ -85,7 +85,7 @@ class CGGM(Classifiers):
 
     @classmethod
     def refuses(cls, params: CGGMParams, setting: Setting) -> str | None:
-        return setting.lacks(modalities=2, classes=True)
+        return setting.lacks(modalities=2, classes=True, no_frozen=True)
 
     @classmethod
     def extension(cls, params: CGGMParams, setting: Setting) -> str | None:

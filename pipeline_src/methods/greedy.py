@@ -85,7 +85,7 @@ class Greedy(Method):
             return f"expected fusion {' or '.join(FUSIONS)}, whose exchange it balances, but got {setting.fusion!r}"
         if params.first_epoch >= setting.epochs:
             return f"expected first_epoch below training.epochs = {setting.epochs}, but got {params.first_epoch}"
-        return None
+        return setting.lacks(no_frozen=True)
 
     @classmethod
     def extension(cls, params: GreedyParams, setting: Setting) -> str | None:

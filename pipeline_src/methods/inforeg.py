@@ -95,7 +95,7 @@ class InfoReg(Method):
 
     @classmethod
     def refuses(cls, params: InfoRegParams, setting: Setting) -> str | None:
-        return setting.lacks(modalities=2) or (
+        return setting.lacks(modalities=2, no_frozen=True) or (
             setting.unknown("beta", params.beta) if isinstance(params.beta, dict) else None
         )
 

@@ -101,7 +101,7 @@ class MMPareto(Classifiers):
 
     @classmethod
     def refuses(cls, params: MMParetoParams, setting: Setting) -> str | None:
-        return setting.lacks(no_writes=True)
+        return setting.lacks(no_writes=True, no_frozen=True)
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         return super().loss(ctx, output, batch) | self.unimodal_losses(ctx, output, batch)

@@ -144,7 +144,7 @@ class OGM(Method):
 
     @classmethod
     def refuses(cls, params: OGMParams, setting: Setting) -> str | None:
-        return setting.lacks(modalities=2) or params.beyond(setting.epochs)
+        return setting.lacks(modalities=2, no_frozen=True) or params.beyond(setting.epochs)
 
     @classmethod
     def extension(cls, params: OGMParams, setting: Setting) -> str | None:

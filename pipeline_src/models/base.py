@@ -7,9 +7,11 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-from pipeline_src.core.params import Section
+from pydantic import Field, model_validator
+
+from pipeline_src.core.params import LARGE, Section
 from pipeline_src.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 encoders = Registry("pipeline_src.models.encoders", "encoder")
 fusions = Registry("pipeline_src.models.fusions", "fusion")
+LR_FACTOR = "factor on the learning rate of `training`; one rule for fusion and encoders"
 VIEWS = ("unimodal", "removal", "contributions")
 
 
@@ -35,12 +38,30 @@ def added(parts: Iterable[Tensor]) -> Tensor:
     return functools.reduce(operator.add, parts)
 
 
+class FusionParams(Section):
+    """Parameters of the fusion, whichever it is."""
+
+    affects = "train"
+
+    lr_factor: float = Field(default=1.0, ge=0, le=LARGE, description=LR_FACTOR)
+
+
 class EncoderParams(Section):
     """Parameters of one modality's encoder; `kind` names it."""
 
     affects = "train"
 
     kind: str
+    lr_factor: float = Field(default=1.0, ge=0, le=LARGE, description=LR_FACTOR)
+    freeze: bool = Field(
+        default=False, description="the encoder is not trained: weights and running statistics stay as they start"
+    )
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if self.freeze and self.lr_factor != 1:
+            raise ValueError("expected no `lr_factor` for an encoder that `freeze` leaves untrained")
+        return self
 
     def weights_sha256(self) -> str | None:
         """Hash of the file that the weights start from, or None. Raises UserError if there is no such file."""

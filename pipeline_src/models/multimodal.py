@@ -1,7 +1,7 @@
 """The model: one encoder per modality and a fusion."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,24 @@ class MultimodalModel(nn.Module):
         super().__init__()
         self.encoders, self.fusion, self.extra = nn.ModuleDict(encoders), fusion, nn.ModuleDict()
         self.taps = dict(taps or {})
+        self.frozen: tuple[str, ...] = ()  # modalities whose encoders are not trained
         self._sections = {m: _sections(encoders[m], names) for m, names in self.taps.items()}
 
     @property
     def modalities(self) -> list[str]:
         return list(self.encoders)
+
+    def freeze(self, modalities: Collection[str]) -> None:
+        """Leave these encoders as they are: no gradients, and evaluation mode, so that running statistics stay."""
+        self.frozen = tuple(modalities)
+        for m in self.frozen:
+            self.encoders[m].requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for m in self.frozen:
+            self.encoders[m].eval()
+        return self
 
     def encode(self, inputs: dict[str, Tensor], kept: Collection[str] | None = None) -> Features:
         """Features {m: (B, D_m)} of every modality, and the hidden states that the fusion reads.
@@ -112,4 +125,6 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "head"))
         head = plugin(dims, classes, widths) if widths else plugin(dims, classes)
-    return MultimodalModel(parts, head, {m: tuple(of) for m, of in used.items()})
+    model = MultimodalModel(parts, head, {m: tuple(of) for m, of in used.items()})
+    model.freeze([m for m, params in encoders.items() if params.freeze])
+    return model

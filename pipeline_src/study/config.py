@@ -39,7 +39,7 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
     if params is not None:
         named = {block.recipe for block in blocks["datasets"].values() if block is not None}
         blocks["recipes"] |= {name: recipe(name).modalities for name in sorted(named & set(shipped_recipes()))}
-        model = Network.model_construct(encoders=blocks.pop("encoders"))
+        model = Network.model_construct(encoders=blocks.pop("encoders"), fusion=params.model.fusion)
         settings = Settings.model_construct(**{**dict(params), **blocks, "model": model})
         schedules.check(settings, mistakes)
         _check_references(settings, mistakes)
@@ -170,7 +170,8 @@ def _check_references(params: Settings, mistakes: Mistakes) -> None:
             if own is not None and fusion in fusions and block is not None:
                 dataset = datasets[block.kind](block)
                 for count in epochs:
-                    setting = Setting(tuple(dataset.modalities), fusion, count, dataset.task)
+                    frozen = params.model.frozen(dataset.modalities)
+                    setting = Setting(tuple(dataset.modalities), fusion, count, dataset.task, frozen)
                     refusals[methods[params.kinds[method]].refuses(own, setting)] = None
         for why in filter(None, refusals):
             mistakes.add(("methods", method), why)

@@ -2,6 +2,7 @@
 `Params` of the plug-in that they name, see `config`.
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from pipeline_src.datasets.base import DatasetParams
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.media.base import ExtractorParams
 from pipeline_src.methods.base import MethodParams
-from pipeline_src.models.base import EncoderParams
+from pipeline_src.models.base import EncoderParams, FusionParams
 from pipeline_src.study.resources import Resources
 from pipeline_src.study.tuning import TUNABLE, Tuning, changed
 from pipeline_src.training.params import Training
@@ -54,11 +55,16 @@ class Study(Section):
 
 
 class Model(Section):
-    """The network. Its fusion is the study's fusion."""
+    """The network. Which fusion it has, the study says."""
 
     affects = None  # as a whole; the fields of each block say what they affect
 
     encoders: dict[str, Any] = Field(description="modality -> {kind: registered encoder, ...}")
+    fusion: FusionParams = FusionParams()
+
+    def frozen(self, modalities: Iterable[str]) -> tuple[str, ...]:
+        """Those of the modalities whose encoders, once they are checked, are not trained."""
+        return tuple(m for m in modalities if (params := self.encoders.get(m)) is not None and params.freeze)
 
 
 class Reporting(Section):

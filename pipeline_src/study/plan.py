@@ -216,7 +216,7 @@ class Plan:
         fusion = "concat" if fusion == NO_FUSION else fusion
         schedule, own = tuning.split(point or {})
         training, kind = params.training_of(data.name), params.kinds[method]
-        setting = Setting(modalities, fusion, training.epochs, data.dataset.task)
+        setting = Setting(modalities, fusion, training.epochs, data.dataset.task, params.model.frozen(modalities))
         requires = {
             name: self._baseline(data, shown, method, need, role)
             for name, need in methods[kind].requires(params.methods[method], setting).items()
@@ -225,6 +225,7 @@ class Plan:
             modalities=modalities,
             encoders={m: params.model.encoders[m] for m in modalities},
             fusion=fusion,
+            fusion_params=params.model.fusion,
             method=kind,
             params=tuning.changed(params.methods[method], own),
             training=tuning.changed(training, schedule),

@@ -231,7 +231,7 @@ def _refusals(params: "Settings", method: type[Method], block: MethodParams, val
     blocks = [params.datasets.get(name) for name in params.study.datasets]
     kinds = [datasets[each.kind](each) for each in blocks if each is not None]
     settings = [
-        Setting(tuple(kind.modalities), fusion, training.epochs, kind.task)
+        Setting(tuple(kind.modalities), fusion, training.epochs, kind.task, params.model.frozen(kind.modalities))
         for kind in kinds
         for fusion in params.study.fusions
         for training in params.trainings().values()

@@ -14,14 +14,16 @@ import torch
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 if TYPE_CHECKING:
+    from pipeline_src.models.multimodal import MultimodalModel
     from pipeline_src.training.params import Training
+    from pipeline_src.training.spec import RunSpec
 
 Kind = TypeVar("Kind", bound=Optimizer)
 TELL_THE_COMPILER = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # methods of an Optimizer
 
 
-def optimizer(parameters: Iterable[torch.nn.Parameter], schedule: Training) -> Optimizer:
-    """The optimizer of a schedule."""
+def optimizer(parameters: Iterable[torch.nn.Parameter] | list[dict[str, Any]], schedule: Training) -> Optimizer:
+    """The optimizer of a schedule, for parameters or groups of them."""
     t = schedule
     match t.optimizer:
         case "sgd":
@@ -42,6 +44,19 @@ class LazyAdagrad(Adagrad):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.state.clear()
+
+
+def groups(model: MultimodalModel, spec: RunSpec) -> list[dict[str, Any]]:
+    """The parameters that are trained, those with one `factor` on the learning rate together, in the model's order.
+
+    An encoder has its own factor; all else, a method's modules included, has the fusion's.
+    """
+    factors = {p: spec.encoders[m].lr_factor for m, of in model.encoders.items() for p in of.parameters()}
+    found: dict[float, list[torch.nn.Parameter]] = {}
+    for p in model.parameters():
+        if p.requires_grad:
+            found.setdefault(factors.get(p, spec.fusion_params.lr_factor), []).append(p)
+    return [{"params": of, "factor": factor} for factor, of in found.items()]
 
 
 def uncompiled(kind: type[Kind]) -> type[Kind]:

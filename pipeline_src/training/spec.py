@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline_src.methods.base import MethodParams
-from pipeline_src.models.base import EncoderParams
+from pipeline_src.models.base import EncoderParams, FusionParams
 from pipeline_src.training.params import Augmentation, Training
 
 
@@ -23,6 +23,7 @@ class RunSpec:
     training: Training
     augmentation: Mapping[str, Augmentation]  # of every modality
     task: str = "classification"  # of the dataset
+    fusion_params: FusionParams = field(default_factory=FusionParams)
     weights_sha256: Mapping[str, str] = field(default_factory=dict)  # of the files that encoders start from
     requires: Mapping[str, str] = field(default_factory=dict)  # the method's name of a run -> its fingerprint
 
@@ -37,7 +38,9 @@ class RunSpec:
             "training": self.training.values("train"),
             "augmentation": {m: how.values("train") for m, how in self.augmentation.items()},
         }
-        optional = {"weights_sha256": dict(self.weights_sha256), "requires": dict(self.requires)}
+        fusion = self.fusion_params.values("train")
+        optional = {"fusion_params": fusion if self.fusion_params != FusionParams() else {}}
+        optional |= {"weights_sha256": dict(self.weights_sha256), "requires": dict(self.requires)}
         return values | {name: value for name, value in optional.items() if value}
 
     def record(self) -> dict[str, Any]:

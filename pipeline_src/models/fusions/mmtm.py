@@ -13,6 +13,10 @@ Then each modality has a classifier of its own, z_m = W_m f_m + b_m, and z = 1 /
 pooling this scales the features themselves. The z_m come from features that have met the other modalities. A removed
 modality is not encoded; its s_m counts as zero.
 
+Checked: the exchange against golden cases of the authors' module; ratio, places of the exchanges, classifiers and their
+mean against PMR's models/MMTM.py; sigmoid without a factor of 2 also against the authors' mmtm.py (github.com/haamoon/
+mmtm), whose prediction is the mean of both streams too.
+
 Deviations from PMR's code: it squeezes each frame by itself, with one frame per clip; here s_m is the mean over all
 frames. Its layers start from PyTorch's default; here from Xavier weights and zero bias, as other fusions do. More than
 two modalities: the same equations [extension]. One modality: a linear classifier.
