@@ -30,18 +30,19 @@ class DatasetParams(Section):
     kind: str = Field(description="registered dataset; the block's own name by default")
     recipe: Annotated[str, Affects(None)] = Field(description="preprocessing recipe, a key of `recipes`")
     val_fraction: Annotated[float, Affects("manifest")] = Field(
+        default=0.2,
         ge=0.001,
         lt=0.5,
         description="fraction of the training clips held out as val, by group, if no val is published",
     )
     split_seed: Annotated[int, Affects("manifest"), Varies("split")] = Field(
-        ge=0, le=SEED, description="seed of the val cut"
+        default=0, ge=0, le=SEED, description="seed of the val cut"
     )
     max_quarantine: Annotated[float, Affects("aggregate")] = Field(
-        ge=0, lt=1, description="fraction of unreadable clips above which the run stops"
+        default=0.01, ge=0, lt=1, description="fraction of unreadable clips above which the run stops"
     )
     shards: Annotated[int, Affects("extract")] = Field(
-        ge=1, le=10_000, description="jobs that the extraction is cut into"
+        default=1, ge=1, le=10_000, description="jobs that the extraction is cut into"
     )
 
 
@@ -105,6 +106,7 @@ class Dataset:
     citation: ClassVar[str] = ""
     layout: ClassVar[str] = ""  # tree of `folder`, with where to get each part
     downloads: ClassVar[tuple[Download, ...]] = ()
+    cut: str = ""  # a sentence: how the test set was cut, where the files do not say it
     shared: ClassVar[str] = ""  # a sentence: what all draws of the data have in common, where seeds draw other data
 
     def __init__(self, params: DatasetParams):

@@ -105,7 +105,7 @@ class Table(Dataset):
             return {}
 
     @property
-    def cut(self) -> str:
+    def cut(self) -> str:  # type: ignore[override]
         """A sentence on how the test set came to be, or nothing if the table says it."""
         if "split" in self._lines[0].cells:
             return ""

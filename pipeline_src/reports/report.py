@@ -211,7 +211,7 @@ def _data(every: list[Data]) -> dict[str, Any]:
             split: " to ".join(map(wording.number, sorted({min(n), max(n)}))) for split, n in splits.items() if any(n)
         },
         "draws": len(every),
-        "cut": getattr(data.dataset, "cut", ""),
+        "cut": data.dataset.cut,
         "known": quarantined is not None,
         "bad": 0 if quarantined is None else len(quarantined),
         "reasons": None if quarantined is None else _reasons(quarantined),

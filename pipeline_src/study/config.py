@@ -18,10 +18,10 @@ from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
-from pipeline_src.study import grids, named, schedules, tuning, varied, yaml
+from pipeline_src.study import extends, grids, named, schedules, tuning, varied, yaml
 from pipeline_src.study import resources as requests
 from pipeline_src.study.named import NAME
-from pipeline_src.study.params import DATASET_DEFAULTS, Network, Params, Recipe, Settings
+from pipeline_src.study.params import Network, Params, Recipe, Settings
 from pipeline_src.study.yaml import Mistakes, shown
 from pipeline_src.training.params import LAYOUTS, Augmentation
 
@@ -29,10 +29,11 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def load(file: str | Path, resources: str | Path | None = None) -> Settings:
-    """Read and check a params file and a resources file (if none is given, the one that the environment variable
-    COUNTERPOISE_RESOURCES names, else workflow/resources.yaml). Raises UserError with one line per mistake.
+    """Read and check a params file, with those that it extends, and a resources file (if none is given, the one that
+    the environment variable COUNTERPOISE_RESOURCES names, else workflow/resources.yaml). Raises UserError with one line
+    per mistake.
     """
-    values, mistakes = yaml.read(Path(file), Params, "params")
+    values, mistakes, extended = extends.read(Path(file))
     _add_plugins(values, mistakes)
     params = mistakes.checked(Params, values, ())
     blocks = _check_plugins(values, mistakes)
@@ -47,7 +48,7 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
         settings = settings.model_copy(update={"training": settings.training.resolved()})
         settings = schedules.expanded(grids.expanded(settings, mistakes), mistakes)
     mistakes.raise_if_any()
-    return settings.model_copy(update={"resources": requests.load(resources)})
+    return settings.model_copy(update={"resources": requests.load(resources), "extended": extended})
 
 
 def _add_plugins(values: dict, mistakes: Mistakes) -> None:
@@ -107,10 +108,7 @@ def _check_plugins(values: dict, mistakes: Mistakes) -> dict[str, dict]:
     studied = [name for name in studied if isinstance(name, str)] if isinstance(studied, list) else []
     checked_methods, kinds = named.checked(section("methods"), studied, mistakes)
     return {
-        "datasets": {
-            name: block(datasets, DATASET_DEFAULTS | v if isinstance(v, dict) else v, ("datasets", name), name)
-            for name, v in section("datasets").items()
-        },
+        "datasets": {name: block(datasets, v, ("datasets", name), name) for name, v in section("datasets").items()},
         "recipes": {
             name: {m: block(extractors, v, ("recipes", name, m)) for m, v in section("recipes", name).items()}
             for name in section("recipes")

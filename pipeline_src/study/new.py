@@ -39,15 +39,19 @@ def new(kind: str, name: str, folder: str | None) -> list[str]:
 
 
 def _study(_: str, name: str, folder: str | None) -> list[str]:
-    """The shipped study under another name."""
+    """A study that differs from the shipped one in what its block `study` is changed to."""
     if folder is not None:
         raise UserError(f"--folder: expected none for a study, but got {plain(folder)}")
     _check_block_name(name)
-    lines = SHIPPED.read_text(encoding="utf-8").splitlines(keepends=True)
-    body = "".join(lines[next(i for i, line in enumerate(lines) if line.startswith("study:")) :])
-    title = f"{name}: the default study, to be changed. Seeds 10 and up, as 0 to 2 chose its settings."
-    head = starts.STUDY.format(title=title, name=name, schema=_schema())
-    _write(f"{name}.yaml", head + body.replace("experiment: counterpoise", f"experiment: {name}"))
+    text = SHIPPED.read_text(encoding="utf-8")
+    text = starts.EXTENDS.format(
+        title=f"{name}: the default study, to be changed. Seeds 10 and up, as 0 to 2 chose its settings.",
+        name=name,
+        schema=_relative(SCHEMAS["extending"]),
+        extends=_quoted(_relative(SHIPPED)),
+        study=text[text.index("study:") :].partition("\n\n")[0] + "\n",
+    )
+    _write(f"{name}.yaml", text)
     return _steps(name)
 
 
@@ -72,7 +76,7 @@ def _dataset(_: str, name: str, folder: str | None) -> list[str]:
     text = starts.TABLE.format(
         title=f"{name}: the files that {tables[0]} lists.",
         name=name,
-        schema=_schema(),
+        schema=_relative(SCHEMAS["params"]),
         methods="joint, joint_unimodal" + (", ogm_ge, opm" if len(columns) == 2 else ""),
         folder=_quoted(str(place)),
         file=_quoted(tables[0].name),
@@ -177,8 +181,8 @@ def _check_block_name(name: str) -> None:
         raise UserError(f"expected a name of at most 64 small letters, digits, '_' and '-', but got {plain(name)!r}")
 
 
-def _schema() -> str:
-    return Path(os.path.relpath(SCHEMAS["params"])).as_posix()
+def _relative(file: Path) -> str:
+    return Path(os.path.relpath(file)).as_posix()
 
 
 def _steps(name: str) -> list[str]:

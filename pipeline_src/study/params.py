@@ -5,6 +5,7 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -22,10 +23,6 @@ from pipeline_src.training.params import Training
 Axes = Annotated[  # axis -> level -> the parameters of a dataset that it sets
     dict[str, Annotated[dict[str, dict[str, Any]], Field(min_length=2)]], Field(min_length=1, max_length=2)
 ]
-
-# What the block of a dataset may leave out. Not in DatasetParams: there it would be code of every dataset, whose
-# addresses it would move.
-DATASET_DEFAULTS: dict[str, Any] = {"val_fraction": 0.2, "split_seed": 0, "max_quarantine": 0.01, "shards": 1}
 
 
 class Study(Section):
@@ -131,6 +128,11 @@ class Params(Section):
         default=[],
         description="folders of your own with files that register methods, datasets, encoders, ...",
     )
+    extends: str | None = Field(
+        default=None,
+        description="another params file, relative to this one, which holds but for what this one says: blocks merge by"
+        " key, other values replace, null removes",
+    )
 
 
 SCHEDULED = ("epochs", *TUNABLE)  # what of `training` a schedule may set; all runs select and score epochs alike
@@ -169,6 +171,7 @@ class Settings(Params):
     methods: dict[str, MethodParams]
     kinds: dict[str, str] = Field(default={})  # the registered method of every name of `methods`
     resources: Resources
+    extended: tuple[Path, ...] = ()  # the params files that the file extends, the nearest first
     studied_grids: dict[str, Grid] = Field(default={})
     scheduled: dict[str, Scheduled] = Field(default={})  # datasets of the study, by name; none if it has no schedules
 

@@ -13,7 +13,7 @@ from pipeline_src.core.fingerprint import HEX
 from pipeline_src.study.outputs import CACHE, MANIFEST, RAW, RUN, STUDY
 from pipeline_src.study.plan import Plan
 
-STUDY_KEY = re.compile(rb"^study:", re.MULTILINE)  # of a params file
+STUDY_KEY = re.compile(rb"^(study|extends):", re.MULTILINE)  # of a params file
 
 
 def stale(*plans: Plan) -> list[Path]:
@@ -36,8 +36,9 @@ def stale(*plans: Plan) -> list[Path]:
 
 
 def studies(given: Iterable[str | Path] = ()) -> list[Plan]:
-    """The plans of every study: of the files given, of YAML files here and in experiments/ that have a `study`, and of
-    those that tables were made of. Raises UserError for one that cannot be read, as nobody knows what it names.
+    """The plans of every study: of the files given, of YAML files here and in experiments/ that have a `study` or
+    extend one, and of those that tables were made of. Raises UserError for one that cannot be read, as nobody knows
+    what it names.
     """
     made = []
     for index in sorted(Path().glob(STUDY.format(study="*") + "/tables/index*.json")):

@@ -2,19 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pipeline_src.core.registry import Registry
 from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, fusions
+from pipeline_src.study.extends import KEY
 from pipeline_src.study.named import NAME
-from pipeline_src.study.params import DATASET_DEFAULTS, SCHEDULED, Params, Recipe
+from pipeline_src.study.params import SCHEDULED, Params, Recipe
 from pipeline_src.study.resources import Resources
 from pipeline_src.study.tuning import ALL, UNIMODAL
 
 FOLDER = Path(__file__).parents[2] / "workflow" / "schemas"
-SCHEMAS = {name: FOLDER / f"{name}.schema.json" for name in ("params", "resources", "recipe")}
+SCHEMAS = {name: FOLDER / f"{name}.schema.json" for name in ("params", "extending", "resources", "recipe")}
 
 
 def params_schema() -> dict:
@@ -25,16 +27,16 @@ def params_schema() -> dict:
     def plugins(registry: Registry) -> list[dict]:
         return _plugin_schemas(registry, definitions)
 
-    schema["properties"]["datasets"]["additionalProperties"] = {"anyOf": [_optional(one) for one in plugins(datasets)]}
+    schema["properties"]["datasets"]["additionalProperties"] = {"anyOf": plugins(datasets)}
     schema["properties"]["recipes"]["additionalProperties"] = {"additionalProperties": {"anyOf": plugins(extractors)}}
     definitions["Model"]["properties"]["encoders"]["additionalProperties"] = {"anyOf": plugins(encoders)}
     blocks = dict(zip(methods, plugins(methods), strict=True))
     for name, block in blocks.items():
-        block["properties"] = {"kind": {"const": name}, **block["properties"]}
-    kinds = [{"$ref": f"#/properties/methods/properties/{name}"} for name in blocks]
+        definitions[f"method-{name}"] = {**block, "properties": {"kind": {"const": name}, **block["properties"]}}
+    kinds = {name: {"$ref": f"#/$defs/method-{name}"} for name in blocks}
     schema["properties"]["methods"] |= {
-        "properties": blocks,
-        "additionalProperties": {"required": ["kind"], "anyOf": kinds},
+        "properties": kinds,
+        "additionalProperties": {"required": ["kind"], "anyOf": [*kinds.values()]},
     }
     own = {"type": "string", "pattern": f"^{NAME.pattern}$"}  # a key of `methods` with a kind
     definitions["Study"]["properties"]["methods"]["items"] = {"anyOf": [{"enum": list(methods)}, own]}
@@ -48,11 +50,29 @@ def params_schema() -> dict:
     return schema
 
 
-def _optional(part: dict) -> dict:
-    """The schema of a dataset's block, which may leave out what has a default."""
-    for key, value in DATASET_DEFAULTS.items():
-        part["properties"][key]["default"] = value
-    return {**part, "required": [key for key in part["required"] if key not in DATASET_DEFAULTS]}
+def extending_schema() -> dict:
+    """JSON schema of a params file that extends another: nothing else is required, and null removes."""
+    schema = _partial(params_schema())
+    schema["properties"][KEY] = {"type": "string", "description": Params.model_fields[KEY].description}
+    return {**schema, "required": [KEY]}
+
+
+def _partial(schema: Any) -> Any:
+    """A schema of blocks that may leave out any key, and have null in its place."""
+    if isinstance(schema, list):
+        return [_partial(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _partial(value) for key, value in schema.items() if key not in ("required", "properties")}
+    if "properties" in schema:
+        made["properties"] = {key: _or_null(_partial(value)) for key, value in schema["properties"].items()}
+    if isinstance(schema.get("additionalProperties"), dict):
+        made["additionalProperties"] = _or_null(made["additionalProperties"])
+    return made
+
+
+def _or_null(schema: dict) -> dict:
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def recipe_schema() -> dict:
@@ -66,7 +86,12 @@ def recipe_schema() -> dict:
 
 def schema_text(name: str = "params") -> str:
     """A file of workflow/schemas."""
-    made = {"params": params_schema, "resources": Resources.model_json_schema, "recipe": recipe_schema}
+    made = {
+        "params": params_schema,
+        "extending": extending_schema,
+        "resources": Resources.model_json_schema,
+        "recipe": recipe_schema,
+    }
     return json.dumps(made[name](), indent=2) + "\n"
 
 

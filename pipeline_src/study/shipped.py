@@ -6,8 +6,7 @@ from pydantic import ValidationError
 
 from pipeline_src.core.errors import UserError, plain
 from pipeline_src.core.registry import closest
-from pipeline_src.study import yaml
-from pipeline_src.study.params import Params
+from pipeline_src.study import extends
 from pipeline_src.study.plan import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +16,7 @@ def files() -> dict[str, Path]:
     """{dataset: the first shipped params file with a block of that name and kind}."""
     first: dict[str, Path] = {}
     for file in (ROOT / "params.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))):
-        for name, block in yaml.read(file, Params, "params")[0].get("datasets", {}).items():
+        for name, block in extends.read(file)[0].get("datasets", {}).items():
             if block.get("kind") == name:
                 first.setdefault(name, file)
     return first

@@ -8,6 +8,19 @@ STUDY = """\
 
 """
 
+EXTENDS = (
+    STUDY
+    + """\
+extends: {extends} # all that is not below; `counterpoise plan --explain --params {name}.yaml` shows it
+
+{study}
+# And whatever else is to differ: datasets, recipes, model, training, methods, evaluation, tuning. Blocks merge by key,
+# other values replace, null removes.
+
+tracking: {{experiment: {name}}}
+"""
+)
+
 TABLE = (
     STUDY
     + """\

@@ -5,6 +5,7 @@ what Git must not: a remote's password.
 from __future__ import annotations
 
 from configparser import ConfigParser, Error
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -73,6 +74,7 @@ def _password(address: str) -> str | None:
 def _own(plan: Plan, stage: str) -> dict[str, Path]:
     """Key of params.yaml -> the file or folder outside the pipeline that it makes a stage read."""
     plugins = {f"plugins.{i}": Path(folder) for i, folder in enumerate(plan.params.plugins)}
+    plugins |= {f"`extends` of {by}": file for by, file in pairwise([plan.file, *plan.params.extended])}
     if stage == "data":
         folders = {data.name: data.dataset.folder for data in plan.data}
         return plugins | {f"datasets.{name}": folder for name, folder in folders.items() if folder is not None}

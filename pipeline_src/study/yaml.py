@@ -7,6 +7,7 @@ and this program cannot disagree on a file; so are tags, which are no plain data
 import json
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ CORE = ("null", "bool", "int", "float", "str", "seq", "map")  # YAML's plain dat
 
 def read(file: Path, model: type[BaseModel], noun: str) -> tuple[dict, "Mistakes"]:
     """A YAML file's values, and where to note mistakes in them. Raises UserError if it cannot be read."""
+    root = composed(file, model, noun)
+    return constructed(root), Mistakes(root)
+
+
+def composed(file: Path, model: type[BaseModel], noun: str) -> yaml.MappingNode:
+    """A YAML file as nodes that know their file and line, checked, with the merges of `<<` done."""
     try:
         state = file.stat()
         if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
@@ -47,6 +54,7 @@ def read(file: Path, model: type[BaseModel], noun: str) -> tuple[dict, "Mistakes
         raise UserError(f"{str(file)!r}: expected the name of a {noun} file: {error}") from error
     try:
         loader = Loader(text)
+        loader.name = str(file)  # of every node's mark
         root = loader.get_single_node()
         if root is not None:
             _check_size(root)
@@ -58,7 +66,12 @@ def read(file: Path, model: type[BaseModel], noun: str) -> tuple[dict, "Mistakes
         raise UserError(f"{where}: not valid YAML: {what if len(what) <= 300 else what[:297] + '...'}") from error
     if not isinstance(values, dict):
         raise UserError(f"{file}: expected sections ({', '.join(model.model_fields)}), but got {shown(values)}")
-    return values, Mistakes(file, root)
+    return root
+
+
+def constructed(root: yaml.MappingNode) -> dict:
+    """The values of nodes, of one file or merged from several."""
+    return Loader("").construct_document(root)
 
 
 class Loader(yaml.SafeLoader):
@@ -152,7 +165,9 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.Node) -> dict:
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
             loader.construct_object(key)
             _refuse(f"expected a key that is text, but got {brief(key.value)}; put it in quotes", key)
-    return loader.construct_mapping(node, deep=True)
+    values = loader.construct_mapping(node, deep=True)
+    node.value = [*{key.value: (key, value) for key, value in node.value}.values()]  # what `<<` brought, overridden
+    return values
 
 
 def _tag(loader: yaml.SafeLoader, node: yaml.Node) -> None:
@@ -176,49 +191,84 @@ Loader.yaml_constructors = {f"tag:yaml.org,2002:{name}": getattr(Loader, f"const
 
 
 class Mistakes:
-    """Collects one line per mistake, each with the line of the file where it stands."""
+    """Collects one line per mistake, each with the file and the line where it is.
 
-    def __init__(self, file: Path, root: yaml.Node):
-        self.file, self.root = file, root
-        self.lines: set[tuple[int, str]] = set()  # one that holds for several methods is said once
-        self._keys: dict[yaml.Node, dict[str, tuple[yaml.Node, int]]] = {}  # of mappings that were searched
+    `removed`: places of values that are null to remove what another file says, unless null is one of their values.
+    """
+
+    def __init__(self, root: yaml.Node, removed: Iterable[tuple] = ()):
+        self.file, self.root, self.removed = root.start_mark.name, root, set(removed)
+        self.lines: set[tuple[bool, str, int, str]] = set()  # one that holds for several methods is said once
+        self._keys: dict[yaml.Node, dict[str, tuple[yaml.Node, yaml.Mark]]] = {}  # of mappings that were searched
 
     def add(self, place: tuple, what: str) -> None:
-        node, line = self.root, 1
+        """Note what is wrong at a place, in the file that says it, or else that its block is in."""
+        node, mark = self.root, None
         for part in place:
-            node, line = self._child(node, part, line)
-        self.lines.add((line, f"{self.file}:{line}: {'.'.join(map(plain, place)) or 'file'}: {what}"))
+            node, mark = self._child(node, part, mark)
+        file, line = (mark.name, mark.line + 1) if mark else (self.file, 1)
+        said = f"{file}:{line}: {'.'.join(map(plain, place)) or 'file'}: {what}"
+        self.lines.add((file != self.file, file, line, said))
 
-    def _child(self, node: yaml.Node | None, part: Any, line: int) -> tuple[yaml.Node | None, int]:
-        """What is at a key or an index of a node, and its line; the line given if there is nothing."""
+    def where(self, place: tuple) -> tuple[str, int] | None:
+        """The file and the line that a value is from; None if no file says it."""
+        node: yaml.Node | None = self.root
+        mark = None
+        for part in place:
+            node, mark = self._child(node, part, None)
+            if node is None:
+                return None
+        return (mark.name, mark.line + 1) if mark else None
+
+    def _child(self, node: yaml.Node | None, part: Any, mark: Any) -> tuple[yaml.Node | None, Any]:
+        """What is at a key or an index of a node, and its mark; the mark given if there is nothing."""
         if isinstance(node, yaml.MappingNode):
             if node not in self._keys:
                 self._keys[node] = {
-                    key.value: (value, key.start_mark.line + 1)
-                    for key, value in reversed(node.value)  # of equal keys, the first
-                    if isinstance(key, yaml.ScalarNode)
+                    key.value: (value, key.start_mark) for key, value in node.value if isinstance(key, yaml.ScalarNode)
                 }
-            return self._keys[node].get(str(part), (None, line))
+            return self._keys[node].get(str(part), (None, mark))
         if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            return node.value[part], node.value[part].start_mark.line + 1
-        return None, line
+            return node.value[part], node.value[part].start_mark
+        return None, mark
 
     def checked(self, model: type[BaseModel], values: Any, place: tuple) -> Any:
         """The values as `model`, or None after noting what is wrong with them."""
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            for one in error.errors():
-                loc = tuple(part for part in one["loc"] if not str(part).startswith("function-"))
-                self.add(place + loc, _said(one, model))
-            return None
+            wrong = [(_place(one["loc"]), one) for one in error.errors()]
+        gone = [loc for loc, one in wrong if one["input"] is None and place + loc in self.removed]
+        if gone:
+            self.removed -= {place + loc for loc in gone}
+            return self.checked(model, _without(values, gone), place)
+        for loc, one in wrong:
+            self.add(place + loc, _said(one, model))
+        return None
 
     def raise_if_any(self) -> None:
         if self.lines:
-            lines = [line for _, line in sorted(self.lines)]
+            lines = [line for *_, line in sorted(self.lines)]
             if len(lines) > MISTAKES:
                 lines[MISTAKES:] = [f"{self.file}: and {len(lines) - MISTAKES:,} more mistakes; fix these first"]
             raise UserError("\n".join(lines))
+
+
+def _without(values: Any, places: list[tuple]) -> Any:
+    """A copy of nested blocks without some keys."""
+    kept = dict(values)
+    for key in {place[0] for place in places}:
+        deeper = [place[1:] for place in places if place[0] == key]
+        if () in deeper:
+            del kept[key]
+        else:
+            kept[key] = _without(kept[key], deeper)
+    return kept
+
+
+def _place(loc: tuple) -> tuple:
+    """Where an error of pydantic is, without the names of its validators."""
+    return tuple(part for part in loc if not str(part).startswith("function-"))
 
 
 def shown(value: Any) -> str:

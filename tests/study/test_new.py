@@ -56,12 +56,13 @@ def test_a_dataset_is_a_study_of_what_the_table_lists(media, capsys, file):
     refused(capsys, "mine.yaml: expected no such file", "dataset", "mine", "--folder", "media")
 
 
-def test_a_study_is_the_shipped_one_under_another_name(tmp_path, monkeypatch):
+def test_a_study_extends_the_shipped_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["new", "study", "weak"]) == 0
     plan, shipped = Plan("weak.yaml"), Plan(ROOT / "params.yaml")
     assert plan.params.tracking.experiment == "weak" and plan.results == Path("results/studies/weak")
     assert [run.record for run in plan.runs] == [run.record for run in shipped.runs]
+    assert Path("weak.yaml").stat().st_size < 1200 and "/extending.schema.json" in Path("weak.yaml").read_text()
 
 
 def test_a_method_and_an_encoder_pass_the_tests_that_come_with_them(tmp_path, monkeypatch):
