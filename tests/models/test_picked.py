@@ -33,8 +33,10 @@ CASES = [
     (16, "frames", (1, 2, 448, 448)),
 ]
 torch.set_num_threads(1)
-for width, layout, shape in CASES:
-    model = ResNet(ResNetParams(width=width, depth=[1, 1, 1]), layout, shape).build()
+BOTTLENECKS = [(1, "frames", (2, 1, 65, 33)), (3, "frames", (1, 3, 96, 96)), (4, "spectrogram", (129, 94))]
+for width, layout, shape in CASES + BOTTLENECKS:
+    block = "bottleneck" if (width, layout, shape) in BOTTLENECKS else "basic"
+    model = ResNet(ResNetParams(width=width, depth=[1, 1, 1], block=block), layout, shape).build()
     model.to(memory_format=torch.channels_last)
     for bf16 in (False, True):
         for _ in range(2):
@@ -62,6 +64,14 @@ def test_small_networks_train_under_either_instruction_set(processor):
 def test_no_layer_of_few_channels_has_a_stride_within_onednn(kind, layout, width):
     how = {"resnet": {"depth": [1, 1, 2, 1]}, "transformer": {"width": 2 * width, "heads": 1}}.get(kind, {})
     for layer in encoder(kind, layout, **{"width": width} | how).build().modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.stride != (1, 1):
+            assert layer.in_channels >= 16 or isinstance(layer, Picked1x1)
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 5])
+def test_bottlenecks_of_few_channels_have_no_stride_within_onednn(width):
+    params = ResNetParams(width=width, depth=[1, 2, 1], block="bottleneck")
+    for layer in ResNet(params, "frames", (1, 3, 32, 32)).build().modules():
         if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.stride != (1, 1):
             assert layer.in_channels >= 16 or isinstance(layer, Picked1x1)
 

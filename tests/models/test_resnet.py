@@ -3,15 +3,23 @@
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision.models import resnet18
+from torchvision.models import resnet18, resnet34, resnet50
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.models.encoders.resnet import ResNet, ResNetParams
 
 
-def test_width_64_depth_2222_is_torchvisions_resnet18():
-    reference = resnet18(weights=None).eval()
-    encoder = ResNet(ResNetParams(width=64, depth=[2, 2, 2, 2]), "frames", (1, 3, 64, 64))
+@pytest.mark.parametrize(
+    ("torchvisions", "depth", "block", "features"),
+    [
+        (resnet18, [2, 2, 2, 2], "basic", 512),
+        (resnet34, [3, 4, 6, 3], "basic", 512),
+        (resnet50, [3, 4, 6, 3], "bottleneck", 2048),
+    ],
+)
+def test_width_64_is_torchvisions(torchvisions, depth, block, features):
+    reference = torchvisions(weights=None).eval()
+    encoder = ResNet(ResNetParams(width=64, depth=depth, block=block), "frames", (1, 3, 64, 64))
     model = encoder.build().eval()
     weights = {k: v for k, v in reference.state_dict().items() if not k.startswith("fc.")}
     assert set(weights) == set(model.state_dict())
@@ -19,7 +27,9 @@ def test_width_64_depth_2222_is_torchvisions_resnet18():
     reference.fc = torch.nn.Identity()
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(model(x[:, None]), reference(x))
-    assert encoder.features == 512
+    assert encoder.features == features
+    taps = encoder.taps(encoder.params)
+    assert list(taps.values()) == [features // 8, features // 4, features // 2, features]
 
 
 def test_a_clip_is_the_mean_of_its_frames():
@@ -48,6 +58,16 @@ def reference():
 def loaded(file, layout="frames", shape=(1, 3, 64, 64), **how):
     params = ResNetParams(**{"width": 64, "depth": [2, 2, 2, 2], "weights": str(file)} | how)
     return ResNet(params, layout, shape).build().eval()
+
+
+def test_a_bottleneck_network_starts_from_torchvisions_file(tmp_path):
+    torch.manual_seed(0)
+    reference = resnet50(weights=None).eval()
+    torch.save(reference.state_dict(), tmp_path / "resnet50.pth")
+    x = torch.randn(2, 3, 64, 64)
+    features = torch.nn.Sequential(*list(reference.children())[:-1], torch.nn.Flatten())
+    ours = loaded(tmp_path / "resnet50.pth", depth=[3, 4, 6, 3], block="bottleneck")
+    torch.testing.assert_close(ours(x[:, None]), features(x))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

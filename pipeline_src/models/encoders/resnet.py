@@ -1,9 +1,10 @@
-"""Residual networks of basic blocks (He et al., CVPR 2016, arXiv:1512.03385).
+"""Residual networks (He et al., CVPR 2016, arXiv:1512.03385).
 
-Width 64 and depth [2, 2, 2, 2] is ResNet-18, the backbone of the papers, weight for weight torchvision's without its
-last layer; the first convolution takes as many channels as the modality has. A clip of several frames is the mean over
-frames and places, a spectrogram one image of one channel (Peng et al., CVPR 2022). `weights` names a file to start from
-instead of random weights, such as torchvision's for ImageNet.
+Width 64 and depth [2, 2, 2, 2] is ResNet-18, the backbone of the papers; depth [3, 4, 6, 3] is ResNet-34, and with
+`block: bottleneck` ResNet-50. Each equals torchvision's weight for weight without its last layer; the first convolution
+takes as many channels as the modality has. A clip of several frames is the mean over frames and places, a spectrogram
+one image of one channel (Peng et al., CVPR 2022). `weights` names a file to start from instead of random weights, such
+as torchvision's for ImageNet.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ class ResNetParams(EncoderParams):
         ge=1, le=WIDTH, description="channels of the first stage, doubled in each further one; ResNet-18 has 64"
     )
     depth: list[Annotated[int, Field(ge=1, le=100)]] = Field(
-        min_length=1, max_length=8, description="basic blocks per stage; ResNet-18 has [2, 2, 2, 2]"
+        min_length=1, max_length=8, description="blocks per stage; ResNet-18 has [2, 2, 2, 2], ResNet-50 [3, 4, 6, 3]"
+    )
+    block: Literal["basic", "bottleneck"] = Field(
+        default="basic",
+        description="basic: two 3x3 convolutions; bottleneck: 1x1, 3x3 and 1x1, four times the channels at the end",
     )
     weights: Annotated[
         Annotated[str, Field(max_length=CHARACTERS), AfterValidator(printable)] | None, Affects(None)
@@ -38,6 +43,11 @@ class ResNetParams(EncoderParams):
         "weights. A first convolution of other channels is adapted: each gets the mean of the file's channels, times "
         "their ratio",
     )
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels after each stage."""
+        return [(4 if self.block == "bottleneck" else 1) * self.width * 2**i for i in range(len(self.depth))]
 
     def weights_sha256(self) -> str | None:
         if self.weights is None:
@@ -49,7 +59,7 @@ class ResNetParams(EncoderParams):
 
 @encoders.register("resnet")
 class ResNet(Encoder):
-    """Frames (B, T, C, H, W) or spectrograms (B, F, T) -> features (B, width * 2 ** (stages - 1))."""
+    """Frames (B, T, C, H, W) or spectrograms (B, F, T) -> features (B, D): as many as the last stage has channels."""
 
     Params = ResNetParams
     params: ResNetParams
@@ -57,11 +67,11 @@ class ResNet(Encoder):
 
     @classmethod
     def taps(cls, params: ResNetParams) -> dict[str, int]:
-        return {f"layer{i + 1}": params.width * 2**i for i in range(len(params.depth))}
+        return {f"layer{i + 1}": channels for i, channels in enumerate(params.channels)}
 
     @property
     def features(self) -> int:
-        return self.params.width * 2 ** (len(self.params.depth) - 1)
+        return self.params.channels[-1]
 
     def build(self) -> nn.Module:
         from torch import nn
@@ -81,15 +91,17 @@ class ResNet(Encoder):
         from torch import nn
 
         from pipeline_src.models.picked import SAFE_CHANNELS, picked1x1
-        from pipeline_src.models.residual import BasicBlock, conv1x1
+        from pipeline_src.models.residual import BasicBlock, Bottleneck, conv1x1
+
+        block = Bottleneck if self.params.block == "bottleneck" else BasicBlock
 
         def stage(inside: int, outside: int, blocks: int, stride: int) -> nn.Sequential:
             shortcut = None
             if stride != 1 or inside != outside:
                 project = conv1x1 if inside >= SAFE_CHANNELS else picked1x1
                 shortcut = nn.Sequential(project(inside, outside, stride), nn.BatchNorm2d(outside))
-            first = BasicBlock(inside, outside, stride, shortcut)
-            return nn.Sequential(first, *(BasicBlock(outside, outside) for _ in range(blocks - 1)))
+            first = block(inside, outside, stride, shortcut)
+            return nn.Sequential(first, *(block(outside, outside) for _ in range(blocks - 1)))
 
         width = self.params.width
         trunk = [
@@ -99,8 +111,7 @@ class ResNet(Encoder):
             ("maxpool", nn.MaxPool2d(kernel_size=3, stride=2, padding=1)),
         ]
         inside = width
-        for i, blocks in enumerate(self.params.depth):
-            outside = width * 2**i
+        for i, (blocks, outside) in enumerate(zip(self.params.depth, self.params.channels, strict=True)):
             trunk.append((f"layer{i + 1}", stage(inside, outside, blocks, stride=1 if i == 0 else 2)))
             inside = outside
         for _, module in trunk:
