@@ -55,7 +55,7 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number that a method logs by `ctx.log`: as `name/m` of each modality m, or as `name` of the model.
+    """A number that a method logs by `ctx.log`: as `name/m` of each modality m, as `name` of the model, or as both.
 
     The report, MLflow and DVC's plots draw what is declared, with its caption; what is not declared is not drawn.
     """
@@ -63,7 +63,7 @@ class Quantity:
     name: str
     unit: str  # "" for a pure number
     caption: str  # a whole sentence: what the number is
-    of: Literal["modality", "model"] = "modality"
+    of: Literal["modality", "model", "both"] = "modality"
     scale: Literal["linear", "log"] = "linear"
     reference: float | None = None  # a line across the plot, such as the ratio of modalities that are even
     limits: tuple[float, float] | None = None  # of the values, where there are any

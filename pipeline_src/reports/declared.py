@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline_src import evaluation
 from pipeline_src.methods.base import Quantity, methods
+from pipeline_src.observers.base import SECONDS, observers
 from pipeline_src.tasks.base import Metric, tasks
 
 if TYPE_CHECKING:
@@ -45,12 +46,24 @@ def fractions() -> set[str]:
 
 
 def quantities(cell: Cell) -> dict[str, Quantity]:
-    """What the method of a cell (of a Plan) declares, by name."""
+    """What the method of a cell (of a Plan) and its observers declare, by name."""
+    watching = of_observers(cell)
+    seen = {name: q for every in watching.values() for name, q in every.items()}
+    return of_method(cell) | seen | ({SECONDS.name: SECONDS} if watching else {})
+
+
+def of_method(cell: Cell) -> dict[str, Quantity]:
+    """What the method of a cell declares, by name."""
     return {quantity.name: quantity for quantity in methods[cell.spec.method].quantities}
 
 
+def of_observers(cell: Cell) -> dict[str, dict[str, Quantity]]:
+    """What the observers of a cell declare, by observer and name."""
+    return {name: {q.name: q for q in observers[name].quantities} for name in cell.spec.observers}
+
+
 def compared(plan: Plan) -> list[Quantity]:
-    """The quantities, without details, that the methods of a Plan declare, each name once."""
+    """The quantities, without details, that the methods and observers of a Plan declare, each name once."""
     declared = [quantity for cell in plan.rows for quantity in quantities(cell).values() if not quantity.detail]
     return list({quantity.name: quantity for quantity in declared}.values())
 

@@ -64,6 +64,7 @@ class Results:
     outcomes: dict[tuple[str, str], Outcome]
     quantities: dict[tuple[str, str], dict[str, Quantity]]  # what a cell's method declares, by name
     published: Published
+    observed: dict[str, dict[str, Quantity]] = field(default_factory=dict)  # what each observer declares, by name
 
     @cached_property
     def offers(self) -> set[str]:
@@ -72,6 +73,7 @@ class Results:
         gains         a difference in accuracy from the baseline
         histories     a curve over epochs
         quantities    a curve of a quantity that a method declares
+        observed      a curve of a quantity that an observer declares
         predictions   predictions of test samples
         coordinates   features of test samples in a plane
         published     published accuracies to draw
@@ -83,6 +85,7 @@ class Results:
             "gains": self.table[f"{GAIN}_mean"].notna().any(),
             "histories": any(self.histories.values()),
             "quantities": any(self.logged(cell) for cell in self.quantities),
+            "observed": any(self.watched(name, cell) for cell in self.histories for name in self.observed),
             "predictions": bool(self.outcomes),
             "coordinates": any(outcome.coordinates for outcome in self.outcomes.values()),
             "published": self.published.drawable,
@@ -108,6 +111,11 @@ class Results:
     def logged(self, cell: tuple[str, str]) -> dict[str, list[str | None]]:
         """The declared quantities of which a cell has curves, each with its modalities, or [None] for the model's."""
         return {name: of for name in self.quantities[cell] if (of := _modalities(name, self.histories[cell]))}
+
+    def watched(self, observer: str, cell: tuple[str, str]) -> dict[str, list[str | None]]:
+        """The quantities that an observer declares of which a cell has curves, without details; as `logged`."""
+        wanted = [name for name, quantity in self.observed[observer].items() if not quantity.detail]
+        return {name: of for name in wanted if (of := _modalities(name, self.histories.get(cell, {})))}
 
 
 def _modalities(quantity: str, history: History) -> list[str | None]:
@@ -136,7 +144,8 @@ def collect(
             if (outcome := predictions(runs, len(data.dataset.classes), "data" not in data.vary)) is not None:
                 outcomes[key] = outcome
         methods = list(dict.fromkeys(cell.method for cell in whole))
-        quantities = {(cell.fusion, cell.method): declared.quantities(cell) for cell in cells}
+        quantities = {(cell.fusion, cell.method): declared.of_method(cell) for cell in cells}
+        observed = {name: of for cell in whole for name, of in declared.of_observers(cell).items()}
         if (ensemble := ensembles.get(data.name)) is not None:
             methods.append(ENSEMBLE)
             right = None if "data" in data.vary else sum(ensemble.right[1:], ensemble.right[0]) / len(ensemble.right)
@@ -161,6 +170,7 @@ def collect(
                 histories=histories,
                 outcomes=outcomes,
                 quantities=quantities,
+                observed=observed,
                 published=published(
                     data.name, data.dataset.name, data.recipe, list(rows.method), plan.params.training.optimizer
                 ),

@@ -18,7 +18,7 @@ from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
-from pipeline_src.study import extends, grids, named, schedules, tuning, varied, yaml
+from pipeline_src.study import extends, grids, named, observed, schedules, tuning, varied, yaml
 from pipeline_src.study import resources as requests
 from pipeline_src.study.named import NAME
 from pipeline_src.study.params import Network, Params, Recipe, Settings
@@ -116,6 +116,7 @@ def _check_plugins(values: dict, mistakes: Mistakes) -> dict[str, dict]:
         "encoders": {m: block(encoders, v, ("model", "encoders", m)) for m, v in section("model", "encoders").items()},
         "methods": checked_methods,
         "kinds": kinds,
+        "observers": observed.checked(section("observers"), mistakes),
     }
 
 
@@ -160,6 +161,7 @@ def _check_references(params: Settings, mistakes: Mistakes) -> None:
             mistakes.add(("study", "methods", i), what)
     _check_fusions(params, mistakes)
     varied.check(params, mistakes)
+    observed.check(params, mistakes)
     epochs = dict.fromkeys(training.epochs for training in params.trainings().values())
     for method in params.study.methods:
         refusals = {}  # one that holds for several fusions or datasets is said once

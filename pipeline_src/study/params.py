@@ -16,6 +16,7 @@ from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.media.base import ExtractorParams
 from pipeline_src.methods.base import MethodParams
 from pipeline_src.models.base import EncoderParams, FusionParams
+from pipeline_src.observers.base import ObserverParams
 from pipeline_src.study.resources import Resources
 from pipeline_src.study.tuning import TUNABLE, Tuning, changed
 from pipeline_src.training.params import Training
@@ -120,6 +121,9 @@ class Params(Section):
         description="parameters of each method, by name; its published defaults otherwise. A block with `kind`, a"
         " registered method, has a name of its own, so that a method can be in a study several times",
     )
+    observers: dict[str, Any] = Field(
+        default={}, description="what is observed of every run while it trains, by name; it changes no weights"
+    )
     evaluation: Evaluation
     reporting: Reporting
     tracking: Tracking = Tracking()
@@ -169,6 +173,7 @@ class Settings(Params):
     recipes: dict[str, dict[str, ExtractorParams]]
     model: Network
     methods: dict[str, MethodParams]
+    observers: dict[str, ObserverParams]
     kinds: dict[str, str] = Field(default={})  # the registered method of every name of `methods`
     resources: Resources
     extended: tuple[Path, ...] = ()  # the params files that the file extends, the nearest first

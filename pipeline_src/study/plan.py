@@ -20,6 +20,7 @@ from pipeline_src.datasets.base import Dataset, DatasetParams, datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Requirement, Setting, methods
 from pipeline_src.models.base import encoders, fusions
+from pipeline_src.observers.base import observers
 from pipeline_src.reports.figures.registry import figures
 from pipeline_src.study import config, tuning
 from pipeline_src.study.choice import Search
@@ -221,6 +222,9 @@ class Plan:
             name: self._baseline(data, shown, method, need, role)
             for name, need in methods[kind].requires(params.methods[method], setting).items()
         }
+        # Trials, and tuned runs, which have a trial's spec, are not observed.
+        asked = {} if role else params.observers
+        observed = {name: one for name, one in asked.items() if observers[name].refuses(one, setting) is None}
         spec = RunSpec(
             modalities=modalities,
             encoders={m: params.model.encoders[m] for m in modalities},
@@ -233,11 +237,13 @@ class Plan:
             task=data.dataset.task,
             weights_sha256={m: value for m, value in self._weights.items() if m in modalities},
             requires={name: cell.fp for name, cell in requires.items()},
+            observers=observed,
         )
         network = [encoders.module(params.model.encoders[m].kind) for m in modalities] + [fusions.module(fusion)]
         network.append(tasks.module(data.dataset.task))
         chooser = [] if search is None else ["pipeline_src.study.choice"]
-        code = code_digest(["pipeline_src.training.run", methods.module(kind), *network, *chooser])
+        watching = map(observers.module, observed)
+        code = code_digest(["pipeline_src.training.run", methods.module(kind), *network, *watching, *chooser])
         what = {"spec": spec.address()} if search is None else {"search": search.address()}
         fp = fingerprint(stage="train", code=code, cache=data.cache_fp, **what)
         evaluation_fp = fingerprint(
@@ -312,6 +318,7 @@ class Plan:
                 name: [vars(q) for q in methods[self.params.kinds[name]].quantities]
                 for name in self.params.study.methods
             },
+            observed={name: [vars(q) for q in observers[name].quantities] for name in self.params.observers},
         )
         return self.results / INDEX.format(fp=fp)
 

@@ -9,6 +9,7 @@ from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders, fusions
+from pipeline_src.observers.base import observers
 from pipeline_src.study.extends import KEY
 from pipeline_src.study.named import NAME
 from pipeline_src.study.params import SCHEDULED, Params, Recipe
@@ -37,6 +38,10 @@ def params_schema() -> dict:
     schema["properties"]["methods"] |= {
         "properties": kinds,
         "additionalProperties": {"required": ["kind"], "anyOf": [*kinds.values()]},
+    }
+    schema["properties"]["observers"] |= {
+        "properties": dict(zip(observers, plugins(observers), strict=True)),
+        "additionalProperties": False,
     }
     own = {"type": "string", "pattern": f"^{NAME.pattern}$"}  # a key of `methods` with a kind
     definitions["Study"]["properties"]["methods"]["items"] = {"anyOf": [{"enum": list(methods)}, own]}

@@ -48,10 +48,13 @@ def view_state(plan: Plan) -> dict[str, Any]:
         ],
     } | {
         f"{declared.heading(quantity.name)} by epoch": [
-            ("LINE", f"{quantity.name}/{m}", f"{m}: {quantity.caption}") for m in modalities
+            *([("LINE", f"train/{quantity.name}", quantity.caption)] if quantity.of != "modality" else []),
+            *(
+                ("LINE", f"{quantity.name}/{m}", f"{m}: {quantity.caption}")
+                for m in modalities
+                if quantity.of != "model"
+            ),
         ]
-        if quantity.of == "modality"
-        else [("LINE", f"train/{quantity.name}", quantity.caption)]
         for quantity in declared.compared(plan)
     }
     return {

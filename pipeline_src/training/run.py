@@ -25,6 +25,7 @@ from pipeline_src.core.errors import UserError, listed
 from pipeline_src.core.progress import clock
 from pipeline_src.features import unseen_in_val
 from pipeline_src.features.read import Cache
+from pipeline_src.observers.base import SECONDS
 from pipeline_src.study import runs as states
 from pipeline_src.study.places import ATTEMPT, CHECKPOINT
 from pipeline_src.study.runs import RunFiles
@@ -38,6 +39,7 @@ from pipeline_src.training.keeper import Keeper
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from pipeline_src.training.machine import machine, versions
+from pipeline_src.training.observe import Observers
 
 log = logging.getLogger(__name__)
 if TYPE_CHECKING:
@@ -197,7 +199,7 @@ def _epochs(
     fixed = time.time() - process_started if process_started else 0.0
     diverged: DivergedError | None = None
     try:
-        _train_epochs(run, trainer, keeper)
+        _train_epochs(run, trainer, keeper, Observers(trainer))
     except DivergedError as error:
         diverged = error
     except (UserError, StoppedError):
@@ -220,7 +222,8 @@ def _epochs(
         "status": states.COMPLETE if diverged is None else states.DIVERGED,
         **({} if diverged is None else {"diverged": diverged.about}),
         "selected": keeper.best,
-        "seconds": keeper.seconds,
+        "seconds": keeper.seconds - (observed := sum(row.get(SECONDS.name, 0.0) for row in keeper.rows)),
+        **({SECONDS.name: observed} if run.cell.spec.observers else {}),
         "fixed_seconds": fixed,  # process start to first epoch: imports, cache, model
         "resumed": keeper.resumed,
         "forwards": trainer.context.forwards,
@@ -239,7 +242,7 @@ def _scores(row: dict[str, float], metric: Metric) -> str:
     return f"val {metric.shown(row[key])}" + (f"  ({', '.join(parts)})" if parts else "")
 
 
-def _train_epochs(run: Run, trainer: Trainer, keeper: Keeper) -> None:
+def _train_epochs(run: Run, trainer: Trainer, keeper: Keeper, observers: Observers) -> None:
     """The epochs that are left. Raises DivergedError at the first value that is not finite."""
     schedule = run.cell.spec.training
     for epoch in range(len(keeper.rows), schedule.epochs):
@@ -248,6 +251,7 @@ def _train_epochs(run: Run, trainer: Trainer, keeper: Keeper) -> None:
         row |= trainer.score("val", keeper.pulse)
         if schedule.track_test:
             row |= trainer.score("test", keeper.pulse)
+        row |= observers.observe(epoch, keeper.pulse)
         keeper.epoch_done(row, schedule.select)
         left = (schedule.epochs - epoch - 1) * keeper.seconds / (epoch + 1)
         log.info(

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline_src.methods.base import MethodParams
 from pipeline_src.models.base import EncoderParams, FusionParams
+from pipeline_src.observers.base import ObserverParams
 from pipeline_src.training.params import Augmentation, Training
 
 
@@ -26,6 +27,7 @@ class RunSpec:
     fusion_params: FusionParams = field(default_factory=FusionParams)
     weights_sha256: Mapping[str, str] = field(default_factory=dict)  # of the files that encoders start from
     requires: Mapping[str, str] = field(default_factory=dict)  # the method's name of a run -> its fingerprint
+    observers: Mapping[str, ObserverParams] = field(default_factory=dict)  # those that apply to the run
 
     def address(self) -> dict[str, Any]:
         """What enters the address of the run, as JSON holds it."""
@@ -41,6 +43,7 @@ class RunSpec:
         fusion = self.fusion_params.values("train")
         optional = {"fusion_params": fusion if self.fusion_params != FusionParams() else {}}
         optional |= {"weights_sha256": dict(self.weights_sha256), "requires": dict(self.requires)}
+        optional |= {"observers": {name: params.values("train") for name, params in self.observers.items()}}
         return values | {name: value for name, value in optional.items() if value}
 
     def record(self) -> dict[str, Any]:

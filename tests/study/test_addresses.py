@@ -16,6 +16,7 @@ from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders
+from pipeline_src.observers.base import observers
 from pipeline_src.study.params import Params
 from pipeline_src.study.plan import Plan
 from pipeline_src.study.resources import Resources
@@ -23,7 +24,7 @@ from pipeline_src.study.yaml import Loader
 from pipeline_src.training.params import Augmentation, Training
 
 ROOT = Path(__file__).parents[2]
-REGISTRIES = (datasets, extractors, encoders, methods)
+REGISTRIES = (datasets, extractors, encoders, methods, observers)
 DATA = {stage: set(STAGES[i:]) for i, stage in enumerate(STAGES)} | {None: set()}
 # `shards` cuts the same content into other files: nothing after the cache moves.
 EXCEPT = {"datasets.av_digits.shards": {"extract", "cache"}}
@@ -270,6 +271,8 @@ EXPECTED = {
     "pipeline_src.models.steps": None,
     "pipeline_src.models.fusions.base": "train",
     "pipeline_src.models.fusions.concat": "train",
+    "pipeline_src.observers": None,  # the study has none
+    "pipeline_src.observers.base": "train",
     "pipeline_src.reports": "aggregate",
     "pipeline_src.reports.figures.run": None,  # of MLflow's pages
     "pipeline_src.study.choice": "aggregate",  # the report reads what was tuned, and where
