@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -148,7 +149,14 @@ def stages_table(stages: pd.DataFrame) -> Table | None:
     """`benchmarks` as people read it; None where there is no stage."""
     columns = ["stage", "jobs", "time, summed", "fraction", "CPU time", "most memory, MB"]
     rows = [
-        [s.stage, number(s.jobs), clock(s.seconds), f"{percent(s.fraction)} %", clock(s.cpu_seconds), number(s.max_rss)]
+        [
+            s.stage,
+            number(s.jobs),
+            _clock(s.seconds),
+            f"{percent(s.fraction)} %",
+            _clock(s.cpu_seconds),
+            number(s.max_rss),
+        ]
         for s in stages.itertuples()
     ]
     caption = (
@@ -165,8 +173,8 @@ def cost_table(cells: Iterable[Cell], records: Records) -> Table:
         [
             *(row[name] for name in columns[:3]),
             str(row["runs"]),
-            clock(row["seconds"]),
-            clock(row["fixed_seconds"]),
+            _clock(row["seconds"]),
+            _clock(row["fixed_seconds"]),
             *(number(row[name]) for name in ("forwards", "backwards", "peak_memory_mb")),
         ]
         for row in costs(cells, records)
@@ -183,19 +191,30 @@ def cost_table(cells: Iterable[Cell], records: Records) -> Table:
 
 def runs_table(runs: list[Run], records: Records, ended: Mapping[tuple, Ended]) -> Table:
     """The address of each of `runs` (of a Plan), and where and when it was trained."""
-    rows = []
+    rows: list[list[Any]] = []
     for run in runs:
         key = tuple(run.names.values())
         if record := records.get(key):
             code = record["versions"]["git"] or record["versions"]["counterpoise"]
             places = [run.cell.evaluation_fp, record["cache"]["sha256"][:12], code, record["machine"]["device"]]
-            rows.append([run.label, record["fingerprint"], *places, record["ended"]])
+            rows.append(
+                [Entry(run.label, folder=run.folder.as_posix()), record["fingerprint"], *places, record["ended"]]
+            )
         else:
             state = ended[key].state if key in ended else "missing"
-            rows.append([run.label, run.cell.fp, *[NONE] * 4, state])
+            folder = run.folder.as_posix() if run.folder.exists() else ""
+            rows.append([Entry(run.label, folder=folder), run.cell.fp, *[NONE] * 4, state])
     columns = ["run", "fingerprint", "evaluation", "cache sha256", "code", "device", "ended"]
-    return Table("Runs", "", columns, _entries(rows), len(columns))
+    caption = (
+        "A run links to its folder, as long as this report is in its place. `make ui` prints an address of this report"
+        " in which it links to MLflow, too."
+    )
+    return Table("Runs", caption, columns, _entries(rows), len(columns))
 
 
-def _entries(rows: list[list[str]]) -> list[list[Entry]]:
-    return [[Entry(text) for text in row] for row in rows]
+def _entries(rows: list[list[Any]]) -> list[list[Entry]]:
+    return [[one if isinstance(one, Entry) else Entry(one) for one in row] for row in rows]
+
+
+def _clock(seconds: float) -> Entry:
+    return Entry(clock(seconds), order=None if math.isnan(seconds) else round(seconds, 1))

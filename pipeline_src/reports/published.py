@@ -34,12 +34,11 @@ from pipeline_src.reports.scores import BASELINE, read
 from pipeline_src.reports.tables import Entry, Table, entry
 from pipeline_src.reports.wording import percent
 
-CONTEXT = "cremad"  # whose values are shown where a study's dataset has none
 PROTOCOL = (
     "Published values mostly come from one run and report the epoch with the best test accuracy. Some are scored"
     " without the last, incomplete batch of the test set. Frames, spectrograms, schedules and fusions differ between"
     " papers even under one name. Here, every method has the same of all of these, over several seeds, and the epoch is"
-    " selected on val; the column of that name gives the accuracy by the papers' rule."
+    " selected on val; the column `ours at the best test epoch` gives the accuracy by the papers' rule."
 )
 
 
@@ -49,9 +48,8 @@ class Published:
 
     line: str
     same: pd.DataFrame  # rows of published.csv of the same dataset and recipe
-    where: str  # the dataset of the rows to draw
-    drawn: pd.DataFrame  # rows of published.csv of the study's methods
-    foreign: bool  # `where` is not the study's dataset
+    where: str  # the registered dataset that they are published of
+    drawn: pd.DataFrame  # rows of published.csv of that dataset and the study's methods
     protocol: str = PROTOCOL
 
     @property
@@ -75,7 +73,6 @@ def published(name: str, kind: str, recipe: str, methods: list[str], optimizer: 
     same = of_dataset[(of_dataset.recipe == recipe) & of_dataset.optimizer.isin([optimizer, ""])]
     if of_dataset.empty:
         line = f"No accuracy on {name} is published, so nothing is shown beside ours."
-        where, drawn = CONTEXT, accuracies[accuracies.dataset == CONTEXT]
     else:
         count = "none" if same.empty else f"{len(same)}"
         line = (
@@ -83,8 +80,7 @@ def published(name: str, kind: str, recipe: str, methods: list[str], optimizer: 
             f" {optimizer}. Values by another recipe or optimizer, or by a recipe that the source does not name, are"
             " not comparable; they are only drawn."
         )
-        where, drawn = kind, of_dataset
-    return Published(line, same, where, drawn[drawn.method.isin([BASELINE, *methods])], where != kind)
+    return Published(line, same, kind, of_dataset[of_dataset.method.isin([BASELINE, *methods])])
 
 
 def side_by_side(name: str, recipe: str, same: pd.DataFrame, table: pd.DataFrame, seeds: int) -> Table | None:
@@ -115,8 +111,8 @@ def side_by_side(name: str, recipe: str, same: pd.DataFrame, table: pd.DataFrame
             )
     if not rows:
         return None
-    columns = ["fusion", "method", "source", "provenance", "published", "here", "here, by the papers' rule"]
-    columns += [f"published gain over its {BASELINE}", "gain here"]
+    columns = ["fusion", "method", "source", "provenance", "published", "ours", "ours at the best test epoch"]
+    columns += [f"published gain over its {BASELINE}", "our gain"]
     caption = (
         "Test accuracy in percent, for the same dataset, fusion and recipe. A published gain is shown only where the"
         " same source gives its own joint training. A published value is a single number without a deviation."

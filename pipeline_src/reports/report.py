@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import jinja2
 import pandas as pd
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = "report.html.j2"
 QUARANTINE_ROWS = 50  # shown; the rest is counted
-RUN_ROWS = 300  # shown; the index names all
+RUN_ROWS = 1000  # shown; the index names all
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,23 @@ def sections(
         without = ended_table(results.name, results.recipe, ended)
         beside = side_by_side(results.name, results.recipe, results.published.same, rows, seeds)
         more, points = tuning.said(tuned, rows, seeds, results.confidence) if tuned else ([], [])
+        shown = [_linked(each, plan, data) for each in shown]
         every_table = [*shown[:1], *more, *shown[1:], *([without] if without else [])]
         made.append(Section(results, every_table, drawings, undrawn, beside, points))
     return made
+
+
+def _linked(table: Table, plan: Plan, data: Data) -> Table:
+    """The table, whose methods link to the folder of their runs where all of them have one."""
+    folders: dict[tuple[str, str], set[str]] = {}
+    for cell in plan.cells:
+        if cell.data.name == data.name and not cell.role and cell.folder.exists():
+            folders.setdefault((cell.fusion, cell.method), set()).add(cell.folder.as_posix())
+    rows = []
+    for row in table.rows:
+        of = folders.get((row[0].value, row[1].value.removesuffix(f" {wording.MARK}")), set())
+        rows.append([row[0], replace(row[1], folder=min(of)) if len(of) == 1 else row[1], *row[2:]])
+    return replace(table, rows=rows)
 
 
 def _drawn(
@@ -140,6 +156,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["beside"] = lambda folder: beside(plan.results, folder)
     environment.globals |= {"number": wording.number, "clock": wording.clock, "plural": wording.plural}
     seeds, runs = len(study.seeds), [run for run in plan.runs if run.cell.role != TRIAL]
     data = []
@@ -178,6 +195,11 @@ def render(
         machines=provenance.distinct(records, lambda r: r["machine"]),
         versions=provenance.distinct(records, lambda r: r["versions"]),
     )
+
+
+def beside(results: Path, folder: str) -> str:
+    """The address of a folder (relative to the working directory) in a page that lies in the folder `results`."""
+    return quote(f"{Path(os.path.relpath(folder, results)).as_posix()}/")
 
 
 def _covered(plan: Plan, data: Data) -> str:

@@ -1,6 +1,6 @@
 """What the report shows of the runs besides their metrics, read from their folders dataset by dataset.
 
-A grid may have thousands of runs, so what is kept is small: histories are means over seeds, predictions become
+A grid may have thousands of runs, so what is kept is small: histories are arrays of numbers, predictions become
 confusions and the fraction of seeds that had a sample right.
 """
 
@@ -16,21 +16,47 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
+from pipeline_src.evaluation import FUSED
 from pipeline_src.features import CACHE_FILE
 from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import declared
 from pipeline_src.reports.ensemble import ENSEMBLE, Ensemble
 from pipeline_src.reports.published import Published, published
 from pipeline_src.reports.scores import BASELINE, CELL, GAIN
-from pipeline_src.reports.statistics import over_clips
+from pipeline_src.reports.statistics import FEWEST, over_clips
 from pipeline_src.study.runs import RunFiles
 
 if TYPE_CHECKING:
     from pipeline_src.study.outputs import Run
     from pipeline_src.study.plan import Plan
 
-Curve = tuple[list[int], list[float]]  # epochs from 1, means over seeds
+Points = tuple[list[int], list[float]]  # epochs from 1, and a number for each
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A number over the epochs that all runs of a cell have."""
+
+    epochs: list[int]  # from 1
+    values: np.ndarray  # (S, E), of each run
+
+    @property
+    def means(self) -> list[float]:
+        return self.values.mean(axis=0).tolist()
+
+    def band(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds (E,) of Student's t intervals of the means, epoch by epoch; of fewer than FEWEST runs
+        the smallest and the largest value.
+        """
+        runs, mean = len(self.values), self.values.mean(axis=0)
+        if runs < FEWEST:
+            return self.values.min(axis=0), self.values.max(axis=0)
+        half = stats.t.isf((1 - confidence) / 2, runs - 1) * self.values.std(axis=0, ddof=1) / math.sqrt(runs)
+        return mean - half, mean + half
+
+
 History = dict[str, Curve]  # by key of metrics.jsonl
 
 
@@ -65,6 +91,7 @@ class Results:
     quantities: dict[tuple[str, str], dict[str, Quantity]]  # what a cell's method declares, by name
     published: Published
     observed: dict[str, dict[str, Quantity]] = field(default_factory=dict)  # what each observer declares, by name
+    ran: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # the seeds whose histories a cell has
 
     @cached_property
     def offers(self) -> set[str]:
@@ -104,9 +131,32 @@ class Results:
         rows = {fusion: [cell for cell in self.cells(fusion) if wanted(cell)] for fusion in self.fusions}
         return {fusion: cells for fusion, cells in rows.items() if cells}
 
-    def curve(self, cell: tuple[str, str] | None, key: str) -> Curve:
-        """A key of metrics.jsonl over the epochs; empty where the cell has none."""
-        return self.histories.get(cell, {}).get(key, ([], []))
+    def curve(self, cell: tuple[str, str] | None, key: str) -> Points:
+        """The mean over seeds of a key of metrics.jsonl over the epochs; empty where the cell has none."""
+        found = self.seeded(cell, key)
+        return (found.epochs, found.means) if found else ([], [])
+
+    def seeded(self, cell: tuple[str, str] | None, key: str) -> Curve | None:
+        """The same seed by seed; None where the cell has none."""
+        return self.histories.get(cell, {}).get(key)  # type: ignore[arg-type]
+
+    def differences(self, cell: tuple[str, str], other: tuple[str, str], key: str) -> Curve | None:
+        """`seeded` of a cell less that of another, paired by seed; None unless both have the same seeds."""
+        ours, theirs = self.seeded(cell, key), self.seeded(other, key)
+        if ours is None or theirs is None or self.ran.get(cell) != self.ran.get(other):
+            return None
+        if len(ours.values) != len(theirs.values):  # a run that diverged before its first epoch ended has no rows
+            return None
+        count = min(len(ours.epochs), len(theirs.epochs))
+        if ours.epochs[:count] != theirs.epochs[:count]:
+            return None
+        return Curve(ours.epochs[:count], ours.values[:, :count] - theirs.values[:, :count])
+
+    def scores(self, cell: tuple[str, str], metric: str, modality: str = FUSED) -> pd.Series:
+        """The test scores of a cell by seed; empty where it has none."""
+        m = self.metrics
+        at = (m.fusion == cell[0]) & (m.method == cell[1]) & (m.modality == modality) & (m.metric == metric)
+        return m[at].set_index("seed").value
 
     def logged(self, cell: tuple[str, str]) -> dict[str, list[str | None]]:
         """The declared quantities of which a cell has curves, each with its modalities, or [None] for the model's."""
@@ -137,10 +187,10 @@ def collect(
         cells = [cell for cell in plan.rows if cell.data.name == data.name]
         whole = [cell for cell in cells if len(cell.spec.modalities) == len(data.extractors)]
         rows = table[(table.dataset == data.name) & (table.recipe == data.recipe)]
-        histories, outcomes = {}, {}
+        histories, outcomes, ran = {}, {}, {}
         for cell in cells:
             runs, key = scored[cell.place], (cell.fusion, cell.method)
-            histories[key] = history(runs)
+            histories[key], ran[key] = history(runs), [run.seed for run in runs]
             if (outcome := predictions(runs, len(data.dataset.classes), "data" not in data.vary)) is not None:
                 outcomes[key] = outcome
         methods = list(dict.fromkeys(cell.method for cell in whole))
@@ -174,13 +224,14 @@ def collect(
                 published=published(
                     data.name, data.dataset.name, data.recipe, list(rows.method), plan.params.training.optimizer
                 ),
+                ran=ran,
             )
         )
     return every
 
 
 def history(runs: list[Run]) -> History:
-    """Mean over the runs of every number in their metrics.jsonl, at the epochs that all of them have."""
+    """Every number in the metrics.jsonl of the runs, at the epochs that all of them have."""
     values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     read = 0
     for run in runs:
@@ -192,11 +243,11 @@ def history(runs: list[Run]) -> History:
             for key, value in row.items():
                 if isinstance(value, int | float):
                     values[key][i + 1].append(value)
-    means = {}
+    curves = {}
     for key, epochs in values.items():
         kept = [epoch for epoch in sorted(epochs) if len(epochs[epoch]) == read]
-        means[key] = kept, [float(np.mean(epochs[epoch])) for epoch in kept]
-    return means
+        curves[key] = Curve(kept, np.array([epochs[epoch] for epoch in kept], dtype=float).reshape(len(kept), read).T)
+    return curves
 
 
 def predictions(runs: list[Run], classes: int, paired: bool = True) -> Outcome | None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline_src.evaluation import FUSED
 from pipeline_src.reports.declared import COST, VIEWS, fractions
+from pipeline_src.reports.ensemble import ENSEMBLE
 from pipeline_src.reports.statistics import FRACTION, FREE, Difference, Summary, corrected, paired, summary
 from pipeline_src.reports.wording import plural
 from pipeline_src.study.runs import DIVERGED, FAILED
@@ -16,6 +17,7 @@ from pipeline_src.study.runs import DIVERGED, FAILED
 CELL = ["dataset", "recipe", "fusion", "method"]
 COLUMNS = [*CELL, "seed", "split", "modality", "metric", "value"]
 BEST = "accuracy_best_test_epoch"  # by the papers' rule
+QUIET = 0.1  # standard deviation of the times of a row's seeds over their mean, at most, on a quiet machine
 BASELINE = "joint"  # the method that all others are compared with
 STATISTICS = ("mean", "sd", "ci_low", "ci_high")
 TESTED = ("n", "p", "d_z", "g_z", "family", "p_corrected", "detectable", "seeds_needed")  # of a Difference, too
@@ -162,6 +164,27 @@ def significant(row: Row, what: str, confidence: float) -> bool:
     else decides this. Its interval then excludes 0.
     """
     return float(row[f"{what}_p_corrected"]) < 1 - confidence  # NaN is not
+
+
+def timing(table: pd.DataFrame) -> tuple[bool, str]:
+    """Whether measured times of an accuracy table's rows can be compared, and a sentence that says so.
+
+    The seeds of a row do the same work, so their times differ by what else the machine did.
+    """
+    spread = (table.seconds_sd / table.seconds_mean)[table.method != ENSEMBLE]
+    if spread.isna().all():
+        return False, "Whether the machine was quiet is not known: it takes two seeds to see that."
+    worst = table.loc[spread.idxmax()]
+    size = f"{100 * spread.max():.0f} % ({worst.method})"
+    if spread.max() <= QUIET:
+        return (
+            True,
+            f"The machine was quiet: times of a row's seeds, which do the same work, spread by {size} at most.",
+        )
+    return False, (
+        f"The machine was not quiet: times of a row's seeds, which do the same work, spread by up to {size}."
+        " Compare the passes."
+    )
 
 
 def shortfall(row: Row) -> str:

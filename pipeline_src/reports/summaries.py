@@ -51,11 +51,11 @@ def history(complete: list[Run]) -> pd.DataFrame:
         cell = runs[0].cell
         modalities, quantities = cell.spec.modalities, declared.quantities(cell)
         whole = modalities[0] if len(modalities) == 1 else FUSED
-        for key, (epochs, means) in results.history(runs).items():
+        for key, curve in results.history(runs).items():
             metric, _, modality = key.partition("/")
             if metric not in UNDRAWN:
                 quantity = quantities.get(metric)
                 caption = declared.sentence(quantity) if quantity and not quantity.detail else ""
                 names = (cell.data.name, cell.fusion, cell.method, modality or whole, metric)
-                rows += [(*names, epoch, mean, caption) for epoch, mean in zip(epochs, means, strict=True)]
+                rows += [(*names, epoch, mean, caption) for epoch, mean in zip(curve.epochs, curve.means, strict=True)]
     return pd.DataFrame(rows, columns=HISTORY)

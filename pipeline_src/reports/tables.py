@@ -6,6 +6,7 @@ Modalities and methods are whatever the metrics name.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import pandas as pd
 from scipy import stats
@@ -24,19 +25,28 @@ from pipeline_src.reports.scores import (
     read,
     shortfall,
     significant,
+    timing,
 )
 from pipeline_src.reports.statistics import FEWEST, POWER, Summary
 from pipeline_src.reports.wording import MARK, MINUS, NONE, interval, level, p_value, pair, percent, plural, words
 from pipeline_src.tasks.base import Metric
 
+AT_BEST = "accuracy at the best test epoch"  # heading of the column
+
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a table as people read it: the value and, apart, its interval or what is wrong with it."""
+    """An entry of a table as people read it: the value and, apart, its interval or what is wrong with it.
+
+    In the report, `folder` is what the value links to, relative to the working directory, and `order` sorts it where
+    the number that it begins with does not.
+    """
 
     value: str
     interval: str = ""
     strong: bool = False  # a difference that the corrected test supports, or the best value where it does
+    folder: str = ""
+    order: float | None = None
 
     def __str__(self) -> str:
         return f"{self.value} {self.interval}".rstrip()
@@ -51,6 +61,12 @@ class Table:
     columns: list[str]
     rows: list[list[Entry]]
     names: int
+
+    def groups(self) -> list[list[list[Entry]]]:
+        """The rows fusion by fusion, where that is the first column; else all of them."""
+        if self.columns[0] != "fusion":
+            return [self.rows] if self.rows else []
+        return [list(rows) for _, rows in groupby(self.rows, lambda row: row[0].value)]
 
 
 def tables(
@@ -213,9 +229,9 @@ def _whole(table: pd.DataFrame, where: str, common: str, seeds: int, confidence:
     columns = ["fusion", "method", *([] if whole else ["seeds"]), "accuracy"]
     caption = common
     if tested:
-        columns += [f"{MINUS} {BASELINE}", "p, corrected"]
+        columns += [f"accuracy {MINUS} {BASELINE}", "p, corrected"]
         caption += (
-            f" {MINUS} {BASELINE}: accuracy minus that of {BASELINE} with the same fusion, in points, paired by seed."
+            f" Accuracy {MINUS} {BASELINE}: accuracy minus that of {BASELINE} with the same fusion, in points, by seed."
         )
         if table[f"{GAIN}_p"].notna().any():
             caption += (
@@ -223,15 +239,14 @@ def _whole(table: pd.DataFrame, where: str, common: str, seeds: int, confidence:
                 f" accuracy of a fusion if its difference is one. {sensitivity(table, GAIN, confidence)}"
             )
     columns += [f"{m} probe" for m in modalities_of(table)]
-    columns += [*(["best test epoch"] if best_test else []), "training, s", f"passes / {BASELINE}"]
+    columns += [*([AT_BEST] if best_test else []), "training time, s", f"passes / {BASELINE}'s"]
     if (table.method == ENSEMBLE).any():
         caption += f" {CAPTION}"
     caption += " Probe: accuracy of a linear classifier on the features of the modality's frozen encoder."
     if best_test:
-        caption += " Best test epoch: accuracy by the papers' rule, which selects the epoch on test data."
+        caption += f" {AT_BEST.capitalize()}: by the papers' rule, which selects the epoch on test data."
     caption += (
-        " Training: mean seconds"
-        " of a run, which depend on what else the machine did. Passes: samples in forward and backward passes, divided"
+        f" Training time: mean of the runs. {timing(table)[1]} Passes: samples in forward and backward passes, divided"
         f" by those of {BASELINE}. {NONE}: no value."
     )
     return Table(f"Accuracy: {where}", caption, columns, rows, 2 if whole else 3)

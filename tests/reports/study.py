@@ -215,7 +215,7 @@ def metrics(accuracy, **modalities):
             views = {"unimodal": value - 0.02, "removal": value - 0.01, "probe": value}
             found += rows(split, m, {f"accuracy_{view}": v for view, v in views.items()} | {"contribution": 0.3})
     found += rows("test", "fused", {"accuracy_best_test_epoch": accuracy + 0.005})
-    return found + rows("train", "fused", {"seconds": 60.0, "forwards": 1200.0})
+    return found + rows("train", "fused", {"seconds": 60.0, "forwards": 1200.0, "backwards": 1200.0})
 
 
 def record(run):

@@ -29,7 +29,7 @@ def study(tmp_path, monkeypatch):
 
 def text():
     """The report's words, without marks, every space plain."""
-    plain = re.sub(r"<style>.*?</style>", "", REPORT.read_text(encoding="utf-8"), flags=re.DOTALL)
+    plain = re.sub(r"<(style|script)>.*?</\1>", "", REPORT.read_text(encoding="utf-8"), flags=re.DOTALL)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", plain)).split())
 
 
@@ -222,9 +222,13 @@ def test_report_is_self_contained(study):
     page = REPORT.read_text(encoding="utf-8")
     links = Links()
     links.feed(page)
-    assert all(link.startswith("#") for link in links.found)
-    assert not {"script", "link", "iframe", "img", "object"} & set(links.tags)
-    assert not re.search(r"https?://|url\((?!#)|@import", page)
+    folders = [link for link in links.found if not link.startswith("#")]
+    assert {(REPORT.parent / folder).resolve() for folder in folders} == {
+        path.resolve() for run in study.runs for path in (run.folder, run.cell.folder)
+    }
+    assert not {"link", "iframe", "img", "object"} & set(links.tags)
+    assert links.tags.count("script") == 1 and "<script>" in page, "it is in the page"
+    assert not re.search(r"https?://\w|url\((?!#)|@import|fetch\(|XMLHttpRequest|import\(", page)
     assert "prefers-color-scheme: dark" in page
     assert str(Path.cwd()) not in page
 

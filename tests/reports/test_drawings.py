@@ -5,12 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from pipeline_src.core import files
 from pipeline_src.reports.aggregate import aggregate
 from pipeline_src.reports.figures import examples, style
+from pipeline_src.reports.figures.confusion import confusion
+from pipeline_src.reports.figures.contributions import contributions
+from pipeline_src.reports.figures.cost import cost
 from pipeline_src.reports.figures.drawing import keys, panels
 from pipeline_src.reports.figures.gains import gains
 from pipeline_src.reports.figures.learning import learning
+from pipeline_src.reports.results import Curve
 from tests.reports.study import Study
 
 
@@ -102,7 +108,90 @@ def test_curves_are_means_over_seeds(study, parts):
         [21, 31, 41]
     )  # 0.2 + epoch / 10, and the mean of the seeds / 100
     assert alone.get_ydata().tolist() == pytest.approx([30, 40, 50])
-    assert whole.lines[1].get_xdata().tolist() == [1, 2, 3]
+    (line,) = whole.lines
+    assert line.get_xdata().tolist() == [1, 2, 3]
+
+
+def test_seeds_are_points_beside_their_mean(study, parts):
+    one = study(methods=("joint", "a"))
+    for run in one.runs:
+        if run.cell.method == "a":
+            one.write(run, (0.93, 0.94, 0.96)[run.seed], audio=0.9, visual=0.6)
+    (part,) = parts(one)
+    drawn = [axes for figure in (gains, contributions, cost) for one in figure(part) for axes in one.figure.axes]
+    gain, *others = (
+        [axes.collections[i].get_offsets().data.tolist() for i in range(len(axes.collections))] for axes in drawn
+    )
+    (seeds,) = gain
+    assert sorted(x for x, _ in seeds) == pytest.approx([2.8, 3.0, 4.0]), "0.93, 0.94, 0.96 less 0.90, 0.912, 0.92"
+    assert len({y for _, y in seeds}) == 3, "none hides another"
+    assert len(others) == 3 and all(len(points) == 3 for panel in others for points in panel)
+
+
+def test_curves_have_bands_which_are_intervals_of_the_mean(study, parts):
+    (part,) = parts(study(methods=("joint", "a")))
+    (drawing,) = learning(part)
+    whole, gain, audio, visual = drawing.figure.axes
+    curve = part.seeded(("concat", "joint"), "val_accuracy/audio")
+    low, high = curve.band(0.95)
+    expected = stats.t.interval(0.95, 2, 0.21, stats.sem([0.20, 0.21, 0.22]))
+    assert (low[0], high[0]) == pytest.approx(expected)
+    heights = audio.collections[1].get_paths()[0].vertices[:, 1]  # after that of the model trained on audio alone
+    assert [heights.min(), heights.max()] == pytest.approx([100 * low.min(), 100 * high.max()])
+    assert "Band: 95 % Student t interval of the mean, epoch by epoch." in drawing.caption
+    assert audio.get_ylim() == visual.get_ylim() != whole.get_ylim(), "the modalities have one scale"
+    assert 100 not in (*audio.get_ylim(), *whole.get_ylim()) and whole.get_ylim()[0] > 1, "the data's own scale"
+    assert gain.get_title(loc="left") == "fused model, less joint"
+    assert gain.lines[1].get_ydata().tolist() == pytest.approx([0, 0, 0])
+
+
+def test_two_seeds_have_a_band_between_them_and_one_has_none():
+    two = Curve([1, 2], np.array([[0.1, 0.3], [0.2, 0.1]]))
+    low, high = two.band(0.95)
+    assert low.tolist() == [0.1, 0.1] and high.tolist() == [0.2, 0.3]
+    _, (axes,) = style.panels(1)
+    style.draw_band(axes, Curve([1, 2], np.array([[0.1, 0.3]])), 0.95, style.Look(style.INK))
+    assert not axes.collections
+    style.draw_band(axes, two, 0.95, style.Look(style.INK))
+    assert len(axes.collections) == 1
+
+
+def test_time_is_drawn_only_where_the_machine_was_quiet(study, parts):
+    one = study(methods=("joint", "a"))
+
+    def drawn(seconds):
+        for run in one.runs:
+            values = files.read_json(run.metrics)["metrics"]
+            for row in values:
+                if row["metric"] == "seconds":
+                    row["value"] = seconds[run.seed]
+            files.write_sealed(run.metrics, {"names": run.names, "metrics": values})
+        (part,) = parts(one)[-1:]
+        (drawing,) = cost(part)
+        return [axes.get_xlabel() for axes in drawing.figure.axes], drawing.caption
+
+    axes, caption = drawn([60.0, 61.0, 60.0])
+    assert axes == ["passes of samples, joint = 1", "training time of a run, seconds"]
+    assert "The machine was quiet: times of a row's seeds, which do the same work, spread by 1 %" in caption
+    axes, caption = drawn([60.0, 61.0, 90.0])
+    assert axes == ["passes of samples, joint = 1"]
+    assert "The machine was not quiet" in caption and "spread by up to 24 %" in caption
+    assert "So no measured time is drawn." in caption
+
+
+def test_confusions_are_numbers(study, parts):
+    (part,) = parts(study())
+    (drawing,) = confusion(part)
+    (axes,) = drawing.figure.axes
+    counts = part.outcomes["concat", "joint"].confusion
+    shown = {(int(t.get_position()[1]), int(t.get_position()[0])): t.get_text() for t in axes.texts}
+    expected = 100 * counts / counts.sum(1, keepdims=True)
+    assert shown == {(int(i), int(j)): f"{expected[i, j]:.0f}" for i, j in np.ndindex(10, 10) if expected[i, j] >= 0.5}
+    assert 10 < len(shown) < 100
+    part.classes = [f"class {i}" for i in range(13)]
+    part.outcomes["concat", "joint"].confusion = np.diag(np.arange(1, 14)) + 3 * np.eye(13, k=-1, dtype=int)
+    (drawing,) = confusion(part)
+    assert "joint: class 1 as class 0 (60 %)." in drawing.caption, "too many for numbers"
 
 
 def test_every_identifier_of_the_page_is_there_once(study, tmp_path):
@@ -118,7 +207,7 @@ def test_every_identifier_of_the_page_is_there_once(study, tmp_path):
 def test_panels_take_the_colours_of_the_page(study, parts):
     (drawing,) = learning(parts(study(methods=("joint", "a")))[0])
     found = panels(drawing, style.svg(drawing.figure))
-    assert len(found) == 3
+    assert len(found) == 4
     assert all("var(--ink)" in one.svg and "var(--s0)" in one.svg for one in found)
     assert not any(color in one.svg for one in found for color in (style.INK, style.SERIES[0], "DejaVu"))
     assert all(200 < one.width < 400 for one in found)

@@ -110,18 +110,21 @@ def test_another_recipe_has_nothing_beside_it():
     assert side_by_side("cremad", "mine-1", found.same, rows(("concat", "joint"), ("concat", "ogm_ge")), 3) is None
     assert "none of them by the recipe mine-1 and sgd" in found.line
     assert found.drawable
-    assert not found.foreign
 
 
-def test_a_dataset_without_values_gets_the_spread_of_another_one():
+def test_a_dataset_without_values_has_nothing_of_another_one():
     found = published("mine", "av_digits", "r-1", ["joint", "pmr"], "sgd")
     assert found.line == "No accuracy on mine is published, so nothing is shown beside ours."
-    assert found.foreign and found.where == "cremad" and found.same.empty
+    assert found.same.empty and not found.drawable
+
+
+def test_all_values_of_the_datasets_kind_are_drawn_whatever_its_name():
+    found = published("mine", "cremad", "r-1", ["joint", "pmr"], "sgd")
     own = (
         values().query("dataset == 'cremad' and modality == '' and metric == 'accuracy' and method == 'joint'").percent
     )
+    assert found.where == "cremad" and set(found.drawn.method) == {"joint", "pmr"}
     assert sorted(found.drawn[found.drawn.method == "joint"].percent) == sorted(own)
-    assert set(found.drawn.method) == {"joint", "pmr"}
 
 
 @pytest.mark.parametrize("percent", [51.7, 77.69])

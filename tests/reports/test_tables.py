@@ -189,7 +189,7 @@ def test_bold_is_what_stands_after_the_correction():
     table = scores.accuracy_table(metrics, CELLS, SEEDS, 0.95)
     whole = tables.tables(table, 3, 0.95)[0]
     bold = [(row[1].value, whole.columns[i]) for row in whole.rows for i, cell in enumerate(row) if cell.strong]
-    assert bold == [("a_new|one", "accuracy"), ("a_new|one", f"{MINUS} joint")]
+    assert bold == [("a_new|one", "accuracy"), ("a_new|one", f"accuracy {MINUS} joint")]
     assert "**90.0 ± 0.0** [" in formats.markdown([whole])
     assert r"\textbf{90.0 $\pm$ 0.0} {[}" in formats.latex([whole])
     unclear = tables.tables(made(), 3, 0.95)[0]
@@ -313,7 +313,7 @@ def test_best_test_epoch_stands_beside_and_says_what_it_is():
     best = metrics[(metrics.modality == "fused") & (metrics.metric == "accuracy") & (metrics.split == "test")]
     best = best.assign(metric="accuracy_best_test_epoch", value=best.value + 0.02)
     (whole, _) = tables.tables(scores.accuracy_table(pd.concat([metrics, best]), CELLS, SEEDS, 0.95), 3, 0.95)
-    at = whole.columns.index("best test epoch")
+    at = whole.columns.index(tables.AT_BEST)
     assert texts(whole)[2][at].startswith("87.0 ± 0.0")
     assert "selects the epoch on test data" in whole.caption
     assert not any("best test" in c for c in tables.tables(made(), 3, 0.95)[0].columns)

@@ -1,4 +1,4 @@
-"""What accuracy costs in training time."""
+"""What accuracy costs: passes of samples, and training time where it was measured on a quiet machine."""
 
 from __future__ import annotations
 
@@ -8,32 +8,44 @@ from collections.abc import Iterator
 from pipeline_src.reports.figures.base import Drawing, figures
 from pipeline_src.reports.figures.style import looks, panels, styled
 from pipeline_src.reports.results import Results
-from pipeline_src.reports.scores import BASELINE
+from pipeline_src.reports.scores import BASELINE, timing
 from pipeline_src.reports.statistics import FEWEST
 from pipeline_src.reports.wording import level
 
+AXES = {"passes": f"passes of samples, {BASELINE} = 1", "seconds": "training time of a run, seconds"}
 
-@figures.register("cost", place="views", order=40, needs=("seconds", "fused"))
+
+@figures.register("cost", place="views", order=40, needs=("passes", "fused"))
 def cost(results: Results) -> Iterator[Drawing]:
-    """A panel per fusion, a point per method."""
-    rows = results.grid(lambda cell: not math.isnan(results.table.seconds_mean[cell]))
+    """A panel per fusion and measure of cost, a point per method."""
+    rows = results.grid(lambda cell: not math.isnan(results.table.passes_mean[cell]))
+    if not rows:
+        return
+    quiet, said = timing(results.table.reset_index())
+    shown = [(fusion, what) for fusion in rows for what in (AXES if quiet else ["passes"])]
     look, legend = looks(results.methods, BASELINE), {}
     with styled():
-        figure, axes = panels(len(rows))
-        for axis, (fusion, cells) in zip(axes, rows.items(), strict=True):
-            for cell in cells:
+        figure, axes = panels(len(shown))
+        for axis, (fusion, what) in zip(axes, shown, strict=True):
+            for cell in rows[fusion]:
                 row = results.table.loc[cell]
                 drawn = legend[cell[1]] = look[cell[1]]
+                x = row[f"{what}_mean"]
+                seeds = 100 * results.scores(cell, "accuracy")
+                axis.scatter([x] * len(seeds), seeds, s=6, color=drawn.color, alpha=0.45, linewidths=0)
                 low, high = 100 * row.accuracy_ci_low, 100 * row.accuracy_ci_high
                 if not math.isnan(low):
-                    axis.plot([row.seconds_mean] * 2, [low, high], color=drawn.color, linewidth=1)
-                score = 100 * row.accuracy_mean
-                axis.plot([row.seconds_mean], [score], marker=drawn.marker, color=drawn.color, markersize=6)
-            axis.set(title=fusion, xlabel="training, seconds per run", ylabel="test accuracy, percent")
+                    axis.plot([x] * 2, [low, high], color=drawn.color, linewidth=1)
+                axis.plot([x], [100 * row.accuracy_mean], marker=drawn.marker, color=drawn.color, markersize=6)
+            axis.set(title=fusion, xlabel=AXES[what], ylabel="test accuracy, percent")
+            axis.set_xlim(left=0)
     interval = (
-        f" with the {level(results.confidence)} Student t interval, cut at 0 and 100"
+        f", with the {level(results.confidence)} Student t interval, cut at 0 and 100"
         if len(results.seeds) >= FEWEST
         else ""
     )
-    caption = f"Mean over seeds{interval}. Seconds depend on what else the machine did; the passes in the table do not."
+    caption = (
+        f"Small points: seeds; large points: their mean{interval}. Passes: samples in forward and backward passes."
+        f" {said}{'' if quiet else ' So no measured time is drawn.'}"
+    )
     yield Drawing(f"cost-{results.name}", "Accuracy against cost", caption, figure, legend, keys="point")

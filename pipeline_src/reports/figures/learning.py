@@ -1,40 +1,77 @@
-"""Accuracy over the epochs: of the fused model, and of each modality beside a model trained on it alone."""
+"""Accuracy over the epochs: of the fused model, also as a difference from joint training, and of each modality beside a
+model trained on it alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pipeline_src.reports.figures.base import Drawing, figures
-from pipeline_src.reports.figures.style import SOFT, Look, looks, panels, styled, whole_epochs
-from pipeline_src.reports.results import Results, accuracy_key
+from pipeline_src.reports.figures.style import (
+    INK,
+    SOFT,
+    Look,
+    banded,
+    draw_band,
+    looks,
+    panels,
+    same_scale,
+    styled,
+    whole_epochs,
+)
+from pipeline_src.reports.results import Curve, Results, accuracy_key
 from pipeline_src.reports.scores import BASELINE
 from pipeline_src.reports.wording import plural
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ALONE = Look(SOFT, (0, (1.2, 1.6)))
 
 
 @figures.register("learning", place="curves", order=10, needs=("histories",))
 def learning(results: Results) -> Iterator[Drawing]:
-    """A figure per fusion: a panel for the fused model and one for each modality, a line per method."""
+    """A figure per fusion: the fused models, their differences from BASELINE, and each modality; a line per method."""
     look = looks(results.methods, BASELINE)
     for fusion, cells in results.grid(lambda cell: results.curve(cell, accuracy_key(None))[0]).items():
+        compared = {
+            cell: curve
+            for cell in cells
+            if cell[1] != BASELINE
+            and (curve := results.differences(cell, (fusion, BASELINE), accuracy_key(None))) is not None
+        }
         with styled():
-            figure, axes = panels(1 + len(results.modalities))
+            figure, axes = panels(1 + bool(compared) + len(results.modalities), columns=2)
+            whole, *others = axes
+            gain = others.pop(0) if compared else None
             last = 1
-            for axis, m in zip(axes, [None, *results.modalities], strict=True):
-                x, y = results.curve(results.alone.get(m), accuracy_key(None))
-                axis.plot(x, [100 * v for v in y], color=ALONE.color, linestyle=ALONE.dashes, linewidth=2.2)
-                for cell in cells:
-                    x, y = results.curve(cell, accuracy_key(m))
-                    axis.plot(x, [100 * v for v in y], color=look[cell[1]].color, linestyle=look[cell[1]].dashes)
-                    last = max([last, *x])
+            for axis, m in zip([whole, *others], [None, *results.modalities], strict=True):
+                alone = results.alone.get(m) if m else None
+                drawn = [(results.seeded(alone, accuracy_key(None)), ALONE)]
+                drawn += [(results.seeded(cell, accuracy_key(m)), look[cell[1]]) for cell in cells]
+                for curve, of in drawn:
+                    if curve is not None:
+                        _draw(axis, curve, of, results.confidence)
+                        last = max([last, *curve.epochs])
                 axis.set(title=f"{m}, unimodal logits" if m else "fused model", ylabel="val accuracy, percent")
-                axis.set_ylim(0, 101)
+            if gain is not None:
+                gain.axhline(0, color=INK, linewidth=0.9)
+                for cell, curve in compared.items():
+                    _draw(gain, curve, look[cell[1]], results.confidence)
+                gain.set(title=f"fused model, less {BASELINE}", ylabel="points of val accuracy")
+            same_scale([others])
             for axis in axes:
                 whole_epochs(axis, last)
         legend = {method: look[method] for _, method in cells}
-        caption = f"Accuracy on val, mean over {plural(len(results.seeds), 'seed')}. "
-        caption += "A modality inside a fused model is scored by its unimodal logits."
+        seeds = len(results.seeds)
+        caption = f"Accuracy on val, mean over {plural(seeds, 'seed')}.{banded(seeds, results.confidence)}"
+        if compared:
+            caption += f" Differences from {BASELINE} are paired by seed."
+        caption += (
+            " The panels of the modalities have one scale. A modality inside a fused model is scored by its unimodal"
+            " logits."
+        )
         if results.alone:
             legend["trained on the modality alone"] = ALONE
             caption += (
@@ -43,3 +80,10 @@ def learning(results: Results) -> Iterator[Drawing]:
             )
         title = f"Accuracy over epochs, fusion {fusion}"
         yield Drawing(f"learning-{results.name}-{fusion}", title, caption, figure, legend)
+
+
+def _draw(axis: Axes, curve: Curve, look: Look, confidence: float) -> None:
+    """A curve in percent, with its band."""
+    draw_band(axis, curve, confidence, look, scale=100)
+    width = 2.2 if look is ALONE else None
+    axis.plot(curve.epochs, [100 * v for v in curve.means], color=look.color, linestyle=look.dashes, linewidth=width)

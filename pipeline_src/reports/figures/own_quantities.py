@@ -6,7 +6,17 @@ from collections.abc import Iterator
 
 from pipeline_src.reports.declared import explained, heading
 from pipeline_src.reports.figures.base import Drawing, figures
-from pipeline_src.reports.figures.style import INK, Look, draw_quantity, modality_looks, panels, styled, whole_epochs
+from pipeline_src.reports.figures.style import (
+    INK,
+    Look,
+    banded,
+    draw_band,
+    draw_quantity,
+    modality_looks,
+    panels,
+    styled,
+    whole_epochs,
+)
 from pipeline_src.reports.results import Results
 
 
@@ -31,13 +41,16 @@ def own_quantities(results: Results) -> Iterator[Drawing]:
                 for m in results.logged(cell)[name]:
                     x, y = results.curve(cell, f"{name}/{m}" if m else name)
                     draw_quantity(axis, results.quantities[cell][name], x, y, look.get(m, Look(INK)))
+                    curve = results.seeded(cell, f"{name}/{m}" if m else name)
+                    draw_band(axis, curve, results.confidence, look.get(m, Look(INK)))
                 axis.set_title(f"{cell[1]}: {heading(name)}")
                 whole_epochs(axis, last)
         declared = [(cell[1], results.quantities[cell][name]) for cell, name in wanted]
         yield Drawing(
             f"own-quantities-{results.name}-{fusion}",
             f"What single methods log, fusion {fusion}",
-            f"Means over the steps of an epoch and over seeds. {explained(declared)}",
+            f"Means over the steps of an epoch and over seeds.{banded(len(results.seeds), results.confidence)}"
+            f" {explained(declared)}",
             figure,
             look,
         )

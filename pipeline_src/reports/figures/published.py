@@ -38,8 +38,7 @@ def spread(results: Results) -> Iterator[Drawing]:
     widest = max(methods, key=lambda m: spans[m]["max"] - spans[m]["min"])
     low, high, count = spans[widest]
     caption = (
-        (f"For context only: {where} is not in this study. " if results.published.foreign else "")
-        + f"Every published accuracy of these methods on {where} that published.csv lists, whatever the recipe and"
+        f"Every published accuracy of these methods on {where} that published.csv lists, whatever the recipe and"
         f" fusion. The {count:.0f} values of {widest} range from {low:.1f} to {high:.1f} percent. A value is comparable"
         " only within its own paper's table."
     )

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 from pipeline_src.reports.declared import explained, heading
 from pipeline_src.reports.figures.base import Drawing, figures
-from pipeline_src.reports.figures.style import draw_quantity, looks, panels, styled, whole_epochs
+from pipeline_src.reports.figures.style import (
+    banded,
+    draw_band,
+    draw_quantity,
+    looks,
+    panels,
+    same_scale,
+    styled,
+    whole_epochs,
+)
 from pipeline_src.reports.results import Results
 from pipeline_src.reports.scores import BASELINE
 
@@ -34,14 +43,18 @@ def quantities(results: Results) -> Iterator[Drawing]:
                     x, y = results.curve(cell, f"{name}/{m}" if m else name)
                     legend[cell[1]] = look[cell[1]]
                     draw_quantity(axis, results.quantities[cell][name], x, y, look[cell[1]])
+                    curve = results.seeded(cell, f"{name}/{m}" if m else name)
+                    draw_band(axis, curve, results.confidence, look[cell[1]])
                     last = max([last, *results.curve(cell, "epoch")[0]])
                 axis.set_title(heading(name) + (f", {m}" if m else ""))
                 whole_epochs(axis, last)
+            same_scale([axis for axis, (of, _) in zip(axes, wanted, strict=True) if of == name] for name, _ in wanted)
         declared = [(cell[1], results.quantities[cell][name]) for (name, _), of in wanted.items() for cell in of]
         yield Drawing(
             f"quantities-{results.name}-{fusion}",
             f"What methods log, fusion {fusion}",
-            f"Means over the steps of an epoch and over seeds. {explained(declared)}",
+            f"Means over the steps of an epoch and over seeds.{banded(len(results.seeds), results.confidence)} The"
+            f" panels of a quantity have one scale. {explained(declared)}",
             figure,
             legend,
         )

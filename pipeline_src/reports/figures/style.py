@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline_src.reports.statistics import FEWEST
+from pipeline_src.reports.wording import level
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from pipeline_src.methods.base import Quantity
+    from pipeline_src.reports.results import Curve
 
 PAPER, INK, SOFT, LINE = "#fdfdfb", "#1d2021", "#5d6266", "#d9dad5"
 # Okabe and Ito's colours without yellow and black, then two more; the baseline is drawn in INK.
@@ -120,6 +124,40 @@ def panels(count: int, columns: int = 3, size: tuple[float, float] = PANEL) -> t
     return figure, axes
 
 
+def draw_band(axes: Axes, curve: Curve | None, confidence: float, look: Look, scale: float = 1.0) -> None:
+    """Where the mean of a curve lies; nothing for a single seed. `scale` is what values are multiplied by."""
+    if curve is None or len(curve.values) < 2:
+        return
+    low, high = curve.band(confidence)
+    if axes.get_yscale() == "log":  # no lower than the smallest seed, as 0 is infinitely far below
+        low = low.clip(min=curve.values.min(axis=0))
+    axes.fill_between(curve.epochs, scale * low, scale * high, color=look.color, alpha=0.13, linewidth=0)
+
+
+def draw_seeds(axes: Axes, values: Sequence[float], at: float, look: Look, across: float = 0.26) -> None:
+    """Values of seeds as small points about the height `at` of a row; the first seed is the uppermost."""
+    count = len(values)
+    heights = [at + across * ((i + 0.5) / count - 0.5) * 2 for i in range(count)]
+    axes.scatter(values, heights, s=6, color=look.color, alpha=0.5, linewidths=0, zorder=1.5)
+
+
+def banded(seeds: int, confidence: float) -> str:
+    """What a band is, in a sentence for a caption."""
+    if seeds < 2:
+        return ""
+    if seeds < FEWEST:
+        return " Band: from the smaller to the larger of the two values."
+    return f" Band: {level(confidence)} Student t interval of the mean, epoch by epoch."
+
+
+def same_scale(groups: Iterable[Sequence[Axes]]) -> None:
+    """Give the axes of each group one vertical scale, that of all their data."""
+    for group in groups:
+        limits = [axes.get_ylim() for axes in group]
+        for axes in group:
+            axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+
+
 def draw_quantity(axes: Axes, quantity: Quantity, x: list[int], y: list[float], look: Look) -> None:
     """A curve of a declared quantity, with what it declares of its axis. Values of some epochs only become points."""
     sparse = len(x) < 2 or max(b - a for a, b in itertools.pairwise(x)) > 1
@@ -146,10 +184,14 @@ def _plain_log(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def method_rows(rows: dict[str, list[tuple[str, str]]]) -> tuple[Figure, list[tuple[Axes, list[tuple[str, str]]]]]:
-    """A figure with a panel per fusion and a row per method, of {fusion: [(fusion, method)]}: axes with their cells."""
+def method_rows(
+    rows: dict[str, list[tuple[str, str]]], each: float = 0.27
+) -> tuple[Figure, list[tuple[Axes, list[tuple[str, str]]]]]:
+    """A figure with a panel per fusion and a row per method, of {fusion: [(fusion, method)]}: axes with their cells.
+    A row is `each` inches high.
+    """
     most = max(map(len, rows.values()))
-    figure, axes = panels(len(rows), size=(3.15, 0.75 + 0.27 * most))
+    figure, axes = panels(len(rows), size=(3.15, 0.75 + each * most))
     for axis, (fusion, cells) in zip(axes, rows.items(), strict=True):
         axis.set_yticks(range(len(cells)), [method for _, method in cells])
         axis.set(title=fusion, ylim=(most - 0.4, -0.6))
