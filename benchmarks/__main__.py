@@ -19,6 +19,7 @@ def main() -> int:
         "loader",
         "methods",
         "cards",
+        "coverage",
         "extract",
         "scale",
         "start",
@@ -55,6 +56,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import extraction
 
         return extraction.extract()
+    if options.what == "coverage":
+        from benchmarks import coverage
+
+        return print(coverage.coverage(), end="")
     if options.what == "cards":
         from benchmarks import cards
 

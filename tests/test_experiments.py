@@ -90,6 +90,10 @@ def test_a_figure_with_a_recipe_has_its_experiment(recipe):
     assert methods & {row["method"] for row in FIGURES if row["recipe"] == recipe}
 
 
+def test_every_experiment_beside_a_table_says_which_one():
+    assert all(_params(file).reproduces for file in TABLES)
+
+
 def test_every_experiment_has_figures_or_says_that_it_has_none():
     recipes = {row["recipe"] for row in FIGURES}
     found = {f.stem for f in TABLES if recipes.isdisjoint(one.recipe for one in _params(f).datasets.values())}

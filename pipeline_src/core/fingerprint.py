@@ -84,7 +84,7 @@ def _digest(file: Path, module: str, source: str) -> tuple[str, tuple[str, ...]]
     tree = ast.parse(source)
     folder = module if file.stem == "__init__" else module.rpartition(".")[0]
     # A template or a table of the same name belongs to its module.
-    names = [f"{file.stem}.*.j2", f"{file.stem}.csv"]
+    names = [f"{file.stem}.*.j2", f"{file.stem}.csv", f"{file.stem}.yaml"]
     own = {f.name: f.read_text(encoding="utf-8") for name in names for f in sorted(file.parent.glob(name))}
     imports = tuple(sorted(_imports(tree, folder)))
     return fingerprint(code=_meaning(_Computing().visit(tree)), templates=own), imports

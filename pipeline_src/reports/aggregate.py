@@ -23,6 +23,7 @@ from pipeline_src.core.errors import listed
 from pipeline_src.datasets import quarantine
 from pipeline_src.features import QUARANTINE_FILE, fix, read_info
 from pipeline_src.reports import ensemble, formats, summaries, tuning
+from pipeline_src.reports.arranged import arranged
 from pipeline_src.reports.grids import grids
 from pipeline_src.reports.report import GridSection, Section, grid_sections, render, sections
 from pipeline_src.reports.results import add_clips, collect, test_samples
@@ -81,7 +82,8 @@ def aggregate(plan: Plan) -> None:
     made = sections(plan, every, table, extensions(plan.rows), ended, tuned)
     of_grids = grid_sections(grids(plan, every))
     every_section: list[GridSection | Section] = [*of_grids, *made]
-    shown = [each for section in every_section for each in section.tables]
+    laid_out = arranged(plan.params, table)
+    shown = [each for section in every_section for each in section.tables] + laid_out
 
     # The tables have the same names whatever the parameters, so only the index that they were made with may remain.
     # When the parameters change back, its index is missing and Snakemake makes the tables again. Indexes are removed
@@ -107,7 +109,7 @@ def aggregate(plan: Plan) -> None:
         temporary.mkdir()
         for figure in (figure for section in every_section for figure in section.figures):
             (temporary / f"{figure.drawing.name}.svg").write_text(figure.svg, encoding="utf-8")
-    files.write_text(results / "report.html", render(plan, table, made, of_grids, records, ended))
+    files.write_text(results / "report.html", render(plan, table, made, of_grids, records, ended, laid_out))
 
     missing = [run.label for run, entry in zip(plan.runs, index, strict=True) if not entry["complete"]]
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.

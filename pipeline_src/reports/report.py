@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,13 +140,14 @@ def render(
     grids: list[GridSection],
     records: dict,
     ended: Mapping[tuple, Ended],
+    laid_out: Sequence[Table] = (),
 ) -> str:
     """The report as one HTML text.
 
     `plan` is the plan, `table` its accuracy table, `made` the sections made from it, `grids` those of its grids,
-    `records` the record.json (a dict)
-    of every complete run by (dataset, recipe, fusion, method, seed), `ended` the runs that ended without scores, by
-    the same. The same inputs give the same text: it has no date of its own.
+    `records` the record.json (a dict) of every complete run by (dataset, recipe, fusion, method, seed), `ended` the
+    runs that ended without scores, by the same, `laid_out` the tables in the arrangement of papers. The same inputs
+    give the same text: it has no date of its own.
     """
     study, confidence = plan.params.study, plan.params.reporting.confidence
     environment = jinja2.Environment(
@@ -184,6 +185,7 @@ def render(
         done=len(records),
         data=data,
         grids=grids,
+        laid_out=laid_out,
         ends=_ends(ended),
         stages=provenance.stages_table(provenance.benchmarks(provenance.addresses(plan))),
         costs=provenance.cost_table(plan.rows, records),

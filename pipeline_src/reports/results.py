@@ -222,7 +222,11 @@ def collect(
                 quantities=quantities,
                 observed=observed,
                 published=published(
-                    data.name, data.dataset.name, data.recipe, list(rows.method), plan.params.training.optimizer
+                    data.name,
+                    data.dataset.name,
+                    data.recipe,
+                    list(rows.method),
+                    plan.params.training_of(data.name).optimizer,
                 ),
                 ran=ran,
             )

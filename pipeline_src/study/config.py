@@ -18,6 +18,7 @@ from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
+from pipeline_src.reports.papers import items
 from pipeline_src.study import extends, grids, named, observed, schedules, tuning, varied, yaml
 from pipeline_src.study import resources as requests
 from pipeline_src.study.named import NAME
@@ -175,6 +176,10 @@ def _check_references(params: Settings, mistakes: Mistakes) -> None:
                     refusals[methods[params.kinds[method]].refuses(own, setting)] = None
         for why in filter(None, refusals):
             mistakes.add(("methods", method), why)
+    for i, name in enumerate(params.reproduces):
+        if name not in items():
+            what = f"expected a table or figure of reports/papers.yaml, but got {brief(name)}{closest(name, items())}"
+            mistakes.add(("reproduces", i), what)
     if not params.study.unimodal and not (params.study.fusions and params.study.methods):
         mistakes.add(("study",), "expected fusions and methods, or unimodal: true, but got nothing to train")
     for i, name in enumerate(params.study.datasets):

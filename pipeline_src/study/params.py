@@ -128,6 +128,11 @@ class Params(Section):
     reporting: Reporting
     tracking: Tracking = Tracking()
     tuning: Tuning | None = Field(default=None, description="equal tuning: absent, nothing is tuned")
+    reproduces: Annotated[list[str], AfterValidator(unique)] = Field(
+        default=[],
+        description="tables and figures of papers, as reports/papers.yaml names them, that the report lays out as the"
+        " paper does",
+    )
     plugins: Annotated[list[str], AfterValidator(unique)] = Field(
         default=[],
         description="folders of your own with files that register methods, datasets, encoders, ...",

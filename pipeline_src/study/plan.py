@@ -313,6 +313,7 @@ class Plan:
             quarantine=[data.dataset.params.values("aggregate") for data in self.datasets.values()],
             runs=[[run.names, run.cell.fp, run.cell.evaluation_fp] for run in self.runs],
             words=[cell.extension for cell in self.cells],
+            reproduces=self.params.reproduces,
             grids=[[grid.name, grid.axes] for grid in self.params.studied_grids.values()],
             quantities={
                 name: [vars(q) for q in methods[self.params.kinds[name]].quantities]

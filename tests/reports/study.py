@@ -57,6 +57,7 @@ class Study:
             study=study,
             training=training,
             reporting=params.Reporting(confidence=confidence),
+            reproduces=[],
             studied_grids={},
             tuning=None,
         )
