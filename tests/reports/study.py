@@ -58,6 +58,8 @@ class Study:
             training=training,
             reporting=params.Reporting(confidence=confidence),
             reproduces=[],
+            training_of=lambda dataset: training,
+            trainings=lambda: {"": training},
             studied_grids={},
             tuning=None,
         )
