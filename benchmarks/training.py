@@ -55,7 +55,8 @@ def loader(plan: Plan) -> None:
         augment = {m: generator(0, "bench", m) for m in modalities}
 
         def prepare(batch: Batch, trainer: Trainer = trainer, augment: dict = augment) -> Batch:
-            return batch._replace(inputs=trainer.transform(batch.inputs, augment))
+            (drawn,) = trainer.transform.draw([len(batch.label)], augment)
+            return batch._replace(inputs=trainer.transform(batch.inputs, drawn))
 
         def step(batch: Batch, trainer: Trainer = trainer) -> None:
             trainer.method.step(trainer.context, batch)

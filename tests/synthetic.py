@@ -97,8 +97,11 @@ class SyntheticCache:
     def row_bytes(self, modalities: list[str]) -> int:
         return sum(self._values[m][0].nbytes for m in modalities)
 
-    def gather(self, modality: str, rows: np.ndarray) -> np.ndarray:
-        return self._values[modality][rows]
+    def gather(self, modality: str, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        if out is None:
+            return self._values[modality][rows]
+        out[:] = self._values[modality][rows]
+        return out
 
 
 def spec(

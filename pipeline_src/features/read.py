@@ -1,9 +1,15 @@
-"""Reads the feature cache without copying it: shards are mapped into memory."""
+"""Reads the feature cache without copying it: shards are mapped into memory.
 
+Batches of large rows are not read from the map: a page that is not in memory is fetched when it is touched, one after
+the other, which a disk serves at a small part of its rate. They are asked for all at once and then read.
+"""
+
+import errno
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,14 +23,37 @@ def tensors(shard: Path) -> Iterator[dict[str, Any]]:
     """Record batches of a shard: pandas series for the plain columns, views (N, *shape) on the mapped file for
     tensors. Raises UserError if it is damaged.
     """
+    yield from _mapped(shard)[0]
+
+
+def _mapped(shard: Path) -> tuple[Iterator[dict[str, Any]], int]:
+    """Its record batches, as `tensors` describes them, and the address in memory at which the file begins."""
     checksums.verify(files.awaited(shard), fix(shard))
-    reader = pa.ipc.open_file(pa.memory_map(str(shard)))
-    for i in range(reader.num_record_batches):
-        batch = reader.get_batch(i)
-        yield {
-            name: column.to_numpy_ndarray() if isinstance(column, pa.FixedShapeTensorArray) else column.to_pandas()
-            for name, column in zip(batch.schema.names, batch.columns, strict=True)
-        }
+    file = pa.memory_map(str(shard))
+    start, reader = file.read_buffer(1).address, pa.ipc.open_file(file)
+    return (_columns(reader.get_batch(i)) for i in range(reader.num_record_batches)), start
+
+
+def _columns(batch: pa.RecordBatch) -> dict[str, Any]:
+    return {
+        name: column.to_numpy_ndarray() if isinstance(column, pa.FixedShapeTensorArray) else column.to_pandas()
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+
+
+LARGE = 32 << 10  # bytes of a row from which on it is read by itself
+
+
+class Part(NamedTuple):
+    """A record batch, the open file that holds it, and the address in memory at which the file is mapped."""
+
+    columns: dict[str, Any]
+    file: BinaryIO
+    start: int
+
+    def offset(self, modality: str) -> int:
+        """Where in the file the first row of a modality lies."""
+        return self.columns[modality].ctypes.data - self.start
 
 
 class Cache:
@@ -40,13 +69,18 @@ class Cache:
         self.modalities: dict[str, dict] = self.info["modalities"]
 
     @cached_property
-    def _batches(self) -> list[dict[str, Any]]:
-        return [batch for shard in self.info["shards"] for batch in tensors(self.folder / shard)]
+    def _parts(self) -> list[Part]:
+        parts = []
+        for shard in self.info["shards"]:
+            batches, start = _mapped(self.folder / shard)
+            file = (self.folder / shard).open("rb", buffering=0)
+            parts += [Part(batch, file, start) for batch in batches]
+        return parts
 
     @cached_property
     def clips(self) -> pd.DataFrame:
         plain = ["id", "label", "split", "group"]
-        return pd.concat([pd.DataFrame({c: batch[c] for c in plain}) for batch in self._batches], ignore_index=True)
+        return pd.concat([pd.DataFrame({c: part.columns[c] for c in plain}) for part in self._parts], ignore_index=True)
 
     def rows(self, split: str) -> np.ndarray:
         """Numbers of the rows of a split, ascending."""
@@ -57,16 +91,44 @@ class Cache:
         parts = [self.modalities[m] for m in modalities]
         return sum(int(np.prod(part["shape"])) * np.dtype(part["dtype"]).itemsize for part in parts)
 
-    def gather(self, modality: str, rows: np.ndarray) -> np.ndarray:
-        """Copies of the given rows, in their order: (N, *shape)."""
+    def gather(self, modality: str, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Copies of the given rows, in their order: (N, *shape), in `out` if it is given. Several threads may ask."""
         info = self.modalities[modality]
-        out = np.empty((len(rows), *info["shape"]), dtype=info["dtype"])
+        out = np.empty((len(rows), *info["shape"]), dtype=info["dtype"]) if out is None else out
+        if len(rows) and out[:1].nbytes >= LARGE:
+            self._read(modality, rows, out)
+            return out
         batch_of = np.searchsorted(self._starts, rows, side="right") - 1
         for batch in np.unique(batch_of):
             here = np.flatnonzero(batch_of == batch)
-            out[here] = self._batches[batch][modality][rows[here] - self._starts[batch]]
+            out[here] = self._parts[batch].columns[modality][rows[here] - self._starts[batch]]
         return out
+
+    def _read(self, modality: str, rows: np.ndarray, out: np.ndarray) -> None:
+        """Ask for all rows at once, then read one after the other."""
+        size, batch_of = out[:1].nbytes, np.searchsorted(self._starts, rows, side="right") - 1
+        parts = [self._parts[batch] for batch in batch_of]
+        number = (rows - self._starts[batch_of]).tolist()
+        offsets = [part.offset(modality) + size * n for part, n in zip(parts, number, strict=True)]
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            for part, offset in zip(parts, offsets, strict=True):
+                os.posix_fadvise(part.file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
+        for part, offset, row in zip(parts, offsets, out.reshape(len(rows), -1).view(np.uint8), strict=True):
+            _fill(row, part.file, offset)
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        return np.cumsum([0, *(len(batch["id"]) for batch in self._batches)])[:-1]
+        return np.cumsum([0, *(len(part.columns["id"]) for part in self._parts)])[:-1]
+
+
+def _fill(row: np.ndarray, file: BinaryIO, offset: int) -> None:
+    """Read bytes (n,) from a place in a file."""
+    try:
+        while len(row):
+            count = os.preadv(file.fileno(), [row.data], offset)
+            if not count:
+                raise OSError(errno.EIO, "the file ends before its last row")
+            row, offset = row[count:], offset + count
+    except OSError as error:
+        error.filename = file.name
+        raise

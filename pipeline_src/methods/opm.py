@@ -30,6 +30,7 @@ from pydantic import Field
 
 from pipeline_src.core.lazy import torch
 from pipeline_src.core.params import LARGE
+from pipeline_src.core.upload import upload
 from pipeline_src.methods import discrepancy
 from pipeline_src.methods.base import Batch, Context, Method, MethodParams, Output, Phase, Quantity, Setting, methods
 from pipeline_src.methods.ogm import OGM, OGMParams
@@ -157,7 +158,7 @@ class OPM(Method):
             ctx.log(f"drop_probability/{m}", q_m)
         if execute:
             uniform = torch.rand(len(batch.label), len(features), generator=ctx.rng)
-            features = drop(features, q, uniform.to(q.device, non_blocking=True), p.rescale)
+            features = drop(features, q, upload(uniform, q.device), p.rescale)
         return features, None
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline_src.core import files
 
-FORMAT = 2  # counted up when what a checkpoint holds changes
+FORMAT = 3  # counted up when what a checkpoint holds changes
 
 
 class DamagedError(Exception):

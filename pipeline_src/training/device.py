@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -135,9 +135,12 @@ def peak_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def streams(device: torch.device) -> Any | None:
+    """The device's module of PyTorch if it works behind the host, by streams and events; None if it does not."""
+    return None if device.type in ("cpu", "mps") else torch.get_device_module(device)
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given, before a clock is read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()

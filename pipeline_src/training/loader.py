@@ -1,7 +1,5 @@
 """Batches on the device, in a given order: from a cache moved there whole, or streamed when it does not fit."""
 
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,11 +7,13 @@ import torch
 from torch import Tensor
 
 from pipeline_src.core.errors import UserError
+from pipeline_src.core.upload import upload
 from pipeline_src.features.read import Cache
 from pipeline_src.methods.base import Batch
 from pipeline_src.tasks.base import Target
+from pipeline_src.training.stream import Reader
 
-PREFETCH = 3  # batches read ahead: one being used, one waiting, one being read
+ROOM = 256 << 20  # bytes of the host's memory by way of which a cache goes to the device
 
 
 def sizes(count: int, batch_size: int, least: int = 1) -> list[int]:
@@ -38,8 +38,8 @@ def targets(label: np.ndarray, target: Target) -> np.ndarray:
 class Loader:
     """The clips of one split, on the device in the cache's own types; `Transform` makes them the model's input.
 
-    `resident` moves all of them there at once, so that a batch is an index; otherwise a thread reads ahead from the
-    mapped file. Both give the same batches. `label` (N, ...) holds the targets as the task wants them.
+    `resident` moves all of them there, so that a batch is an index; otherwise they are read ahead (see `stream`). Both
+    give the same batches. `label` (N, ...) holds the targets as the task wants them.
     """
 
     def __init__(
@@ -54,9 +54,8 @@ class Loader:
         self.cache, self.modalities, self.device = cache, modalities, device
         self.rows = cache.rows(split)
         self.label = torch.from_numpy(targets(cache.clips.label.to_numpy()[self.rows], target)).to(device)
-        self.resident = None
-        if resident:
-            self.resident = {m: torch.from_numpy(cache.gather(m, self.rows)).to(device) for m in modalities}
+        self.reader = Reader(cache, modalities, device)
+        self.resident = self.reader.whole(self.rows, ROOM) if resident else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,48 +76,19 @@ class Loader:
         """
         if order is None:
             order = torch.arange(len(self) if samples is None else len(samples))
-        parts = order.split(sizes(len(order), batch_size, least))[first:]
-        pairs = [(part, part if samples is None else samples[part]) for part in parts]
-        yield from self._stream(pairs) if self.resident is None else self._index(pairs, self.resident)
+        lengths = sizes(len(order), batch_size, least)
+        done, lengths = sum(lengths[:first]), lengths[first:]
+        order = order[done:]
+        rows = order if samples is None else samples[order]
+        index = upload(rows, self.device).split(lengths)
+        position = index if samples is None else upload(order, self.device).split(lengths)
+        for inputs, i, p in zip(self._inputs(rows, index, lengths), index, position, strict=True):
+            yield Batch(inputs, self.label[i], i, p)
 
-    def _index(self, pairs: list[tuple[Tensor, Tensor]], resident: dict[str, Tensor]) -> Iterator[Batch]:
-        for position, row in pairs:
-            index = row.to(self.device)
-            inputs = {m: x.index_select(0, index) for m, x in resident.items()}
-            yield Batch(inputs, self.label[index], index, index if position is row else position.to(self.device))
-
-    def _stream(self, pairs: list[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
-        ready: queue.Queue = queue.Queue(maxsize=PREFETCH)
-        stop = threading.Event()
-        pin = self.device.type == "cuda"
-
-        def read() -> None:
-            try:
-                for position, row in pairs:
-                    rows = self.rows[row.numpy()]
-                    inputs = {m: torch.from_numpy(self.cache.gather(m, rows)) for m in self.modalities}
-                    put((position, row, {m: x.pin_memory() for m, x in inputs.items()} if pin else inputs))
-                put(None)
-            except BaseException as error:
-                put(error)
-
-        def put(item: object) -> None:
-            while not stop.is_set():
-                try:
-                    return ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
-
-        thread = threading.Thread(target=read, daemon=True)
-        thread.start()
-        try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                position, row, inputs = item
-                index = row.to(self.device)
-                inputs = {m: x.to(self.device, non_blocking=True) for m, x in inputs.items()}
-                yield Batch(inputs, self.label[index], index, index if position is row else position.to(self.device))
-        finally:
-            stop.set()
-            thread.join()
+    def _inputs(self, rows: Tensor, index: Sequence[Tensor], lengths: list[int]) -> Iterator[dict[str, Tensor]]:
+        """Inputs of each batch, of the rows (N,) of the split, which `index` has on the device."""
+        if self.resident is None:
+            yield from self.reader.batches([self.rows[part.numpy()] for part in rows.cpu().split(lengths)])
+            return
+        for i in index:
+            yield {m: x.index_select(0, i) for m, x in self.resident.items()}

@@ -79,7 +79,6 @@ class Trainer:
             runs=runs,
         )
         self.at = Position()
-        self.augment: dict[str, Generator] = {}  # of the current phase, by modality
 
     def epoch(self, epoch: int, pulse: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Train one epoch (counted from 0), or what is left of it in the state that was loaded.
@@ -121,15 +120,17 @@ class Trainer:
         samples = None if samples is None else samples.cpu()
         count = len(loader) if samples is None else len(samples)
         order = torch.randperm(count, generator=generator(self.seed, "order", at.epoch))
-        if at.batch == 0:
-            self.augment = {m: generator(self.seed, "augment", m, at.epoch, at.phase) for m in self.modalities}
         # Batch normalisation has nothing to normalise by in a batch of one sample, and fails where a map is one pixel.
-        ctx.batches = len(sizes(count, size, LEAST))
+        parts = sizes(count, size, LEAST)
+        ctx.batches = len(parts)
+        # Drawn for the whole pass, also where it goes on in its middle: order and changes are sent to the device once.
+        draw = {m: generator(self.seed, "augment", m, at.epoch, at.phase) for m in self.modalities}
+        drawn = self.transform.draw(parts, draw)[at.batch :]
         self.model.train()
         with closing(loader.batches(size, order, at.batch, samples, LEAST)) as batches:
-            for batch in batches:
+            for batch, changes in zip(batches, drawn, strict=True):
                 ctx.batch = at.batch
-                self.method.step(ctx, batch._replace(inputs=self.transform(batch.inputs, self.augment)))
+                self.method.step(ctx, batch._replace(inputs=self.transform(batch.inputs, changes)))
                 at.batch += 1
                 yield
 
@@ -180,7 +181,6 @@ class Trainer:
         self.at = Position(**at | {"phases": [Phase(*phase) for phase in at["phases"]]})
         ctx.start_epoch(self.at.epoch)
         ctx.sums, ctx.counts = part.get("sum", {}), dict(position["counts"])
-        self.augment = {m: Generator() for m in self.modalities}
         rng = part["rng"]  # a device that the snapshot was not made on has none in it
         for name in self._generators().keys() & rng.keys():
             self._generators()[name].set_state(rng[name])
@@ -189,7 +189,7 @@ class Trainer:
 
     def _generators(self) -> dict[str, Generator]:
         ctx = self.context
-        own = {"method": ctx.rng, **{f"augment/{m}": g for m, g in self.augment.items()}}
+        own = {"method": ctx.rng}
         return own if ctx.device_rng is ctx.rng else {**own, "method_device": ctx.device_rng}
 
     def _global_generators(self) -> dict[str, Any]:

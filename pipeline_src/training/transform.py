@@ -5,19 +5,29 @@ every clip of the batch at once; a clip's frames share them, so that motion stay
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import grid_sample
 
+from pipeline_src.core.upload import upload
 from pipeline_src.training.params import Augmentation
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # RGB in [0, 1]
 
 
+class Drawn(NamedTuple):
+    """The random changes of a batch of one modality; None is none."""
+
+    boxes: Tensor | None = None  # (B, 4), see `crop_boxes`
+    flipped: Tensor | None = None  # (B,) bool
+    shift: Tensor | None = None  # (B, 1) steps
+
+
 class Transform:
-    """Inputs {m: (B, ...)} as cached -> float32, normalised. With generators {m: Generator} they are also augmented.
+    """Inputs {m: (B, ...)} as cached -> float32, normalised. With what `draw` gave they are also augmented.
 
     `modalities` is the cache's description, `augmentation` the random changes of each, `normalize` "train", "imagenet"
     or "none". Tokens become int64; a step of nothing but zeros of a sequence, which is padding, stays so.
@@ -31,6 +41,7 @@ class Transform:
         device: torch.device,
     ):
         self.layouts = {m: modalities[m]["layout"] for m in augmentation}
+        self.shapes, self.device = {m: modalities[m]["shape"] for m in augmentation}, device
         self.augmentation, self.scale = augmentation, {}
         for m, info in modalities.items():
             mean, std = (torch.tensor(info[k], dtype=torch.float32, device=device) for k in ("mean", "std"))
@@ -41,34 +52,51 @@ class Transform:
             by_channel = (-1, 1, 1) if info["layout"] == "frames" else (-1,)  # of one value, or of each feature
             self.scale[m] = (1 / std).view(by_channel), (-mean / std).view(by_channel)
 
-    def __call__(self, inputs: dict[str, Tensor], generators: dict[str, Generator] | None = None) -> dict[str, Tensor]:
-        """Every modality has its own generator, so that a modality is augmented alike whatever the others are."""
+    def draw(self, sizes: Sequence[int], generators: Mapping[str, Generator]) -> list[dict[str, Drawn]]:
+        """The random changes of a pass, batch by batch, of so many samples each: drawn on the CPU, batch after batch,
+        and sent to the device at once.
+
+        Every modality has its own generator, so that a modality is augmented alike whatever the others are.
+        """
+        each = {m: self._drawn(m, sizes, generator) for m, generator in generators.items()}
+        return [{m: drawn[i] for m, drawn in each.items()} for i in range(len(sizes))]
+
+    def _drawn(self, m: str, sizes: Sequence[int], generator: Generator) -> list[Drawn]:
+        how, layout = self.augmentation[m], self.layouts[m]
+        boxes, flipped, shift = [], [], []
+        for size in sizes:
+            if layout == "frames" and (how.crop_scale != [1.0, 1.0] or how.crop_ratio != [1.0, 1.0]):
+                boxes.append(crop_boxes(size, *self.shapes[m][-2:], how.crop_scale, how.crop_ratio, generator))
+            if layout == "frames" and how.flip:
+                flipped.append(torch.rand(size, generator=generator) < how.flip)
+            if layout == "spectrogram" and how.roll:
+                shift.append(torch.randint(-how.roll, how.roll + 1, (size, 1), generator=generator))
+        parts = [
+            upload(torch.cat(kind), self.device).split(list(sizes)) if kind else [None] * len(sizes)
+            for kind in (boxes, flipped, shift)
+        ]
+        return [Drawn(*one) for one in zip(*parts, strict=True)]
+
+    def __call__(self, inputs: dict[str, Tensor], drawn: Mapping[str, Drawn] | None = None) -> dict[str, Tensor]:
         out = {}
         for m, x in inputs.items():
-            how, layout = self.augmentation[m], self.layouts[m]
+            layout, change = self.layouts[m], (drawn or {}).get(m, Drawn())
             if layout == "tokens":
                 out[m] = x.long()
                 continue
-            augment, frames = generators is not None, layout == "frames"
-            if augment and layout == "spectrogram" and how.roll:
-                x = roll(x, how.roll, generators[m])  # first, as the cache's type is half as large
+            if change.shift is not None:
+                x = roll(x, change.shift)  # first, as the cache's type is half as large
             factor, offset = self.scale[m]
             steps = x.ne(0).any(-1, keepdim=True) if layout == "sequence" else None
             x = (x * factor).add_(offset)  # float32, from any type
             if steps is not None:
                 x = x * steps
-            out[m] = crop_and_flip(x, how, generators[m]) if augment and frames else x
+            if change.boxes is not None:
+                x = crop(x, change.boxes)
+            if change.flipped is not None:
+                x = torch.where(change.flipped.view(-1, 1, 1, 1, 1), x.flip(-1), x)
+            out[m] = x
         return out
-
-
-def crop_and_flip(x: Tensor, how: Augmentation, generator: Generator) -> Tensor:
-    """Frames (B, T, C, H, W), each clip cropped and flipped by its own draw from `how`."""
-    if how.crop_scale != [1.0, 1.0] or how.crop_ratio != [1.0, 1.0]:
-        x = crop(x, crop_boxes(len(x), *x.shape[-2:], how.crop_scale, how.crop_ratio, generator))
-    if how.flip:
-        flipped = torch.rand(len(x), generator=generator) < how.flip
-        x = torch.where(flipped.to(x.device).view(-1, 1, 1, 1, 1), x.flip(-1), x)
-    return x
 
 
 def crop_boxes(
@@ -116,8 +144,7 @@ def _sources(low: Tensor, high: Tensor, size: int) -> Tensor:
     return at * 2 / size - 1
 
 
-def roll(x: Tensor, most: int, generator: Generator) -> Tensor:
-    """Spectrograms (B, F, T), each shifted in time by a whole number of steps in [-most, most], round the end."""
-    shift = torch.randint(-most, most + 1, (len(x), 1), generator=generator)
-    source = (torch.arange(x.shape[-1]) - shift) % x.shape[-1]
-    return x.gather(2, source.to(x.device)[:, None, :].expand(x.shape))
+def roll(x: Tensor, shift: Tensor) -> Tensor:
+    """Spectrograms (B, F, T), each shifted in time by `shift` (B, 1) whole steps, round the end."""
+    source = (torch.arange(x.shape[-1], device=x.device) - shift) % x.shape[-1]
+    return x.gather(2, source[:, None, :].expand(x.shape))

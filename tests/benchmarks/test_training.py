@@ -24,13 +24,13 @@ class Slow:
 
     def __init__(self):
         self.clips = pd.DataFrame({"label": np.zeros(BATCHES, dtype=int)})
-        self.asked = threading.Semaphore(0)
+        self.asked = [threading.Event() for _ in range(BATCHES + 1)]
 
     def rows(self, split):
         return np.arange(BATCHES)
 
     def gather(self, modality, rows):
-        self.asked.acquire()
+        self.asked[rows[0]].wait()
         return np.zeros((len(rows), 1), dtype=np.float32)
 
 
@@ -42,9 +42,11 @@ def test_one_step_is_taken_for_each_batch_that_is_read(measure):
 
     def step(batch):
         steps.append(int(batch.index[0]))
-        cache.asked.release()  # a batch is read in the time of a step: with fewer steps the loop would stop here
+        cache.asked[
+            len(steps)
+        ].set()  # the next batch is read in the time of a step: with fewer steps the loop would stop
 
-    cache.asked.release()
+    cache.asked[0].set()
     measure(loader.batches(1), lambda batch: batch, step, CPU)
     assert steps == list(range(BATCHES))
 

@@ -14,7 +14,7 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import quarantine
 from pipeline_src.datasets.base import Dataset, DatasetParams
-from pipeline_src.features import build
+from pipeline_src.features import build, read
 from pipeline_src.features.read import Cache, tensors
 from pipeline_src.media.base import Extractor, ExtractorParams, MediaError
 from pipeline_src.study.outputs import Data
@@ -160,14 +160,28 @@ def test_hash_is_of_all_that_training_sees(data, change):
     assert built(cut(data, 3, "changed")).info["sha256"] != before
 
 
+@pytest.mark.parametrize("large", [1, 1 << 20])  # rows are read from the file, or from the map
 @pytest.mark.parametrize("batch_bytes", [1, 500, 16 << 20])
-def test_gather_takes_any_rows_in_any_order(data, arrays, monkeypatch, batch_bytes):
+def test_gather_takes_any_rows_in_any_order(data, arrays, monkeypatch, batch_bytes, large):
     monkeypatch.setattr(build, "BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(read, "LARGE", large)
     cache = built(data)
     rng = np.random.default_rng(1)
     for rows in (rng.permutation(CLIPS), rng.integers(0, CLIPS, 50), np.array([CLIPS - 1, 0]), np.array([], dtype=int)):
         for m, values in arrays.items():
             assert np.array_equal(cache.gather(m, rows), values[rows])
+            out = np.zeros((len(rows), *values.shape[1:]), values.dtype)
+            assert cache.gather(m, rows, out) is out and np.array_equal(out, values[rows])
+
+
+def test_a_file_that_ends_early_is_named(data, monkeypatch):
+    monkeypatch.setattr(read, "LARGE", 1)
+    cache = built(data)
+    last = cache._parts[-1]
+    cache._parts[-1] = last._replace(start=last.start - (1 << 40))  # beyond the end
+    with pytest.raises(OSError, match="the file ends before its last row") as said:
+        cache.gather("picture", np.array([0, CLIPS - 1]))
+    assert said.value.filename == last.file.name
 
 
 def test_statistics_come_from_train_alone(data, arrays):

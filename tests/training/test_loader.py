@@ -37,12 +37,12 @@ def test_rows_are_those_of_the_split_in_order(split):
         assert torch.equal(batch.inputs["m0"], torch.from_numpy(cache.gather("m0", rows)))
 
 
-def test_leaving_early_ends_the_reading_thread():
+def test_leaving_early_ends_the_reading_threads():
     _, streamed = both(SyntheticCache(2))
     before = threading.active_count()
     batches = streamed.batches(2)
     next(batches)
-    assert threading.active_count() == before + 1
+    assert threading.active_count() > before
     batches.close()
     assert threading.active_count() == before
 
@@ -50,7 +50,7 @@ def test_leaving_early_ends_the_reading_thread():
 def test_a_read_that_fails_is_raised_where_the_batch_is_used():
     cache = SyntheticCache(2)
     _, streamed = both(cache)
-    cache.gather = lambda modality, rows: (_ for _ in ()).throw(OSError("disk gone"))
+    cache.gather = lambda modality, rows, out=None: (_ for _ in ()).throw(OSError("disk gone"))
     with pytest.raises(OSError, match="disk gone"):
         list(streamed.batches(8))
 

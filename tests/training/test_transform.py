@@ -43,7 +43,10 @@ def test_a_box_that_never_fits_becomes_the_largest_centred_one():
 
 def test_roll_shifts_every_clip_by_its_own_whole_steps():
     x = torch.arange(12.0).repeat(200, 2, 1)
-    rolled = roll(x, 3, draw())
+    how = {"s": Augmentation(roll=3)}
+    info = {"s": {"layout": "spectrogram", "shape": [2, 12], "dtype": "float32", "mean": [0.0], "std": [1.0]}}
+    (drawn,) = Transform(info, how, "none", torch.device("cpu")).draw([200], {"s": draw()})
+    rolled = roll(x, drawn["s"].shift)
     shifts = (-rolled[:, 0, 0]).long() % 12
     assert set(shifts.tolist()) == {0, 1, 2, 3, 9, 10, 11}
     for clip, shift in zip(rolled, shifts.tolist(), strict=True):
@@ -97,7 +100,8 @@ def test_sequences_keep_their_padding_and_tokens_their_numbers():
     }
     how = {m: Augmentation() for m in "qw"}
     inputs = {"q": torch.tensor([[[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]]), "w": torch.tensor([[7, 2**30 + 1, 0]]).int()}
-    out = Transform(modalities, how, "train", torch.device("cpu"))(inputs, {"q": draw(), "w": draw()})
+    transform = Transform(modalities, how, "train", torch.device("cpu"))
+    out = transform(inputs, *transform.draw([1], {"q": draw(), "w": draw()}))
     assert out["q"].tolist() == [[[1.0, -0.5], [-0.5, 0.0], [0.0, 0.0]]]
     assert out["w"].dtype == torch.int64 and out["w"].tolist() == [[7, 2**30 + 1, 0]]
 
@@ -107,8 +111,8 @@ def test_only_training_is_augmented_and_the_frames_of_a_clip_alike():
     frame = torch.randint(0, 255, (4, 1, 3, 20, 20), dtype=torch.uint8, generator=draw())
     inputs = {"s": torch.randn(4, 3, 9, generator=draw()), "v": frame.expand(4, 2, 3, 20, 20)}
     still = transform(inputs)
-    moved = transform(inputs, {"s": draw(1), "v": draw(2)})
-    again = transform(inputs, {"s": draw(3), "v": draw(2)})
+    moved = transform(inputs, *transform.draw([4], {"s": draw(1), "v": draw(2)}))
+    again = transform(inputs, *transform.draw([4], {"s": draw(3), "v": draw(2)}))
     assert torch.equal(still["v"], transform(inputs)["v"])
     assert not torch.allclose(moved["v"], still["v"])
     torch.testing.assert_close(moved["v"][:, 0], moved["v"][:, 1])
@@ -117,5 +121,19 @@ def test_only_training_is_augmented_and_the_frames_of_a_clip_alike():
 
 def test_flip_probability():
     x = torch.arange(4.0).expand(4000, 1, 1, 1, 4).repeat(1, 1, 3, 1, 1)
-    flipped = make("none", flip=0.25)({"v": x}, {"v": draw()})["v"][:, 0, 0, 0, 0] > 0
+    transform = make("none", flip=0.25)
+    flipped = transform({"v": x}, *transform.draw([4000], {"v": draw()}))["v"][:, 0, 0, 0, 0] > 0
     assert flipped.float().mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_the_draws_of_a_pass_are_those_of_its_batches_one_after_the_other():
+    transform = make(flip=0.5, crop_scale=[0.3, 0.9], roll=2)
+    together = transform.draw([4, 4, 3], {"s": draw(1), "v": draw(2)})
+    generators = {"s": draw(1), "v": draw(2)}
+    for size, of_pass in zip([4, 4, 3], together, strict=True):
+        (alone,) = transform.draw([size], generators)
+        for m in "sv":
+            for a, b in zip(alone[m], of_pass[m], strict=True):
+                assert (a is None) == (b is None) and (a is None or torch.equal(a, b))
+        boxes, flipped = of_pass["v"].boxes, of_pass["v"].flipped
+        assert len(boxes) == len(flipped) == len(of_pass["s"].shift) == size
