@@ -10,6 +10,14 @@ Peng et al., CVPR 2022, arXiv:2203.15332 (OGM, GE); Wei et al., TPAMI 2024, arXi
 
 alpha = 0 is joint training for OGM. It is not for OGM-GE, which adds noise to an encoder whose k is 1, too.
 
+Two released variants strengthen the modalities that are behind, and leave those that are ahead as they are:
+
+    k_m   = 1 + tanh(alpha / rho_m)    if rho_m < 1 else 1   scale: acc
+    k_m   = factor                     if rho_m < 1 else 1   scale: star; as released, factor = 4
+
+acc is "Acc" of PMR's Fig. 2b (Fan et al., CVPR 2023, arXiv:2211.07089), as in its code: of two modalities, 1 / rho_m is
+the ratio of the other. star is OGM* of TPAMI's code, which has no alpha.
+
 What the authors' code does otherwise (OGM-GE_CVPR2022, BML_TPAMI2024), and where it can be chosen:
 - It scales convolutions' weights only, while the papers write of the encoder's parameters: `weights`.
 - The paper's noise has the covariance of the gradient's own noise. The code's has one deviation per tensor, that of the
@@ -40,16 +48,25 @@ if TYPE_CHECKING:
 
 NOISE_FLOOR = 1e-8  # of the released code
 
-Scale = Literal["cvpr", "tpami"]
+Scale = Literal["cvpr", "tpami", "acc", "star"]
 Weights = Literal["conv", "matrix", "all"]
 
 
-def coefficients(ratios: dict[str, Tensor], alpha: float, scale: Scale = "cvpr") -> dict[str, Tensor]:
-    """k_m in [0, 1] from the ratios, {m: ()} both: 1 up to a ratio of 1, finite for any ratio."""
+def coefficients(
+    ratios: dict[str, Tensor], alpha: float, scale: Scale = "cvpr", factor: float = 4.0
+) -> dict[str, Tensor]:
+    """k_m from the ratios, {m: ()} both, finite for any ratio: in [0, 1] and 1 up to a ratio of 1 where what is ahead
+    is scaled; 1 or more, and 1 from a ratio of 1 on, where what is behind is (`acc`, `star` by `factor`).
+    """
     rho = torch.stack(list(ratios.values()))
-    rho = rho.clamp(max=torch.finfo(rho.dtype).max)  # alpha = 0 times an infinite ratio is to be 0
-    fall = torch.tanh(alpha * rho) if scale == "cvpr" else alpha * torch.tanh(rho - 1)
-    k = torch.where(rho > 1, (1 - fall).clamp(min=0), 1)
+    if scale in ("acc", "star"):
+        ahead = (1 / rho).clamp(max=torch.finfo(rho.dtype).max)
+        rise = 1 + torch.tanh(alpha * ahead) if scale == "acc" else torch.full_like(rho, factor)
+        k = torch.where(rho < 1, rise, 1)
+    else:
+        rho = rho.clamp(max=torch.finfo(rho.dtype).max)  # alpha = 0 times an infinite ratio is to be 0
+        fall = torch.tanh(alpha * rho) if scale == "cvpr" else alpha * torch.tanh(rho - 1)
+        k = torch.where(rho > 1, (1 - fall).clamp(min=0), 1)
     return dict(zip(ratios, k.unbind(), strict=True))
 
 
@@ -90,13 +107,21 @@ class OGMParams(WindowParams):
         ge=0,
         le=LARGE,
         allow_inf_nan=False,
-        description="strength; 0 is joint training. Published: CREMA-D 0.8, VGGSound 0.1 (CVPR 2022, README), "
-        "Kinetics-Sounds 0.8 (TPAMI 2024, script), CREMA-D 2.6 (TPAMI 2024, with GE, AdamW, its issue 3)",
+        description="strength; 0 is joint training, but star has none. Published: CREMA-D 0.8, VGGSound 0.1 (CVPR "
+        "2022, README), Kinetics-Sounds 0.8 (TPAMI 2024), CREMA-D 2.6 (TPAMI 2024, with GE, AdamW, its issue 3)",
     )
     scale: Scale = Field(
         default="cvpr",
         description="cvpr: 1 - tanh(alpha rho), the form of Eq. 10 and of both papers' code; "
-        "tpami: 1 - alpha tanh(rho - 1), at least 0, which does not jump at rho = 1",
+        "tpami: 1 - alpha tanh(rho - 1), at least 0, which does not jump at rho = 1; acc: 1 + tanh(alpha / rho) for "
+        "the modalities that are behind (Acc of PMR's Fig. 2b); star: `factor` for these (OGM* of TPAMI 2024)",
+    )
+    factor: float = Field(
+        default=4.0,
+        ge=1,
+        le=LARGE,
+        allow_inf_nan=False,
+        description="of scale star: the gradients of a modality that is behind are multiplied by it; released 4",
     )
     weights: Weights = Field(
         default="matrix",
@@ -125,20 +150,20 @@ class OGMGEParams(OGMParams):
     noise: Literal["all", "modulated"] = Field(
         default="all",
         description="which encoders get noise. all: every one in every step, as Algorithm 1 and the released code; "
-        "modulated: those whose coefficient is below 1, the only ones that lost noise of their own",
+        "modulated: those whose coefficient is not 1, the only ones whose own noise has changed",
     )
 
 
 @methods.register("ogm")
 class OGM(Method):
-    """Scales the gradients of the encoders that are ahead."""
+    """Scales the gradients of the encoders that are ahead, or of those that are behind."""
 
     family = "gradients"
     Params = OGMParams
     params: OGMParams
     quantities = (
         *(discrepancy.SCORE, discrepancy.RATIO),
-        Quantity("coefficient", "", "The factor that the encoder's gradient is multiplied by.", limits=(0, 1)),
+        Quantity("coefficient", "", "The factor that the encoder's gradient is multiplied by.", reference=1.0),
         Quantity("modulated_tensors", "tensors", "The encoder's parameter tensors that are scaled.", detail=True),
     )
 
@@ -150,6 +175,8 @@ class OGM(Method):
     def extension(cls, params: OGMParams, setting: Setting) -> str | None:
         if len(setting.modalities) > 2 and params.others == "min":
             return "OGM for more than two modalities by the ratio to the smallest of the other scores"
+        if len(setting.modalities) > 2 and params.scale in ("acc", "star"):
+            return "OGM that strengthens what is behind has two modalities; here each is compared with the others"
         return None
 
     def before_epoch(self, ctx: Context) -> list[Phase]:
@@ -171,7 +198,7 @@ class OGM(Method):
             logits = ctx.model.fusion.unimodal({m: f.float() for m, f in output.features.items()})
             score = discrepancy.scores(ctx.task, logits, batch.label)
             ratio = discrepancy.ratios(score, p.others)
-            k = coefficients(ratio, p.alpha if active else 0.0, p.scale)
+            k = coefficients(ratio, p.alpha if active else 0.0, p.scale, p.factor if active else 1.0)
             for m in score:
                 ctx.log(f"score/{m}", score[m])
                 ctx.log(f"ratio/{m}", ratio[m])
@@ -196,7 +223,7 @@ class OGMGE(OGM):
         sigmas = deviations(gradients)  # before they are scaled
         super().update(ctx, gradients, coefficient)
         if self.params.noise == "modulated":
-            torch._foreach_mul_(sigmas, (coefficient < 1).to(coefficient.dtype))
+            torch._foreach_mul_(sigmas, (coefficient != 1).to(coefficient.dtype))
         add_noise_(gradients, sigmas, ctx.device_rng)  # no noise has to be moved to the device
 
 

@@ -144,7 +144,11 @@ class Params(Section):
     )
 
 
-SCHEDULED = ("epochs", *TUNABLE)  # what of `training` a schedule may set; all runs select and score epochs alike
+SCHEDULED = (
+    "epochs",
+    *TUNABLE,
+    "beta2",
+)  # what of `training` a schedule may set; all runs select and score epochs alike
 
 
 @dataclass(frozen=True)

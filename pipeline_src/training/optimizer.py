@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline_src.training.spec import RunSpec
 
 Kind = TypeVar("Kind", bound=Optimizer)
+BETA1 = 0.9  # of adam and adamw
 TELL_THE_COMPILER = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # methods of an Optimizer
 
 
@@ -29,9 +30,9 @@ def optimizer(parameters: Iterable[torch.nn.Parameter] | list[dict[str, Any]], s
         case "sgd":
             return uncompiled(SGD)(parameters, t.lr, momentum=t.momentum, weight_decay=t.weight_decay)
         case "adam":  # weight decay as part of the gradient
-            return uncompiled(Adam)(parameters, t.lr, weight_decay=t.weight_decay)
+            return uncompiled(Adam)(parameters, t.lr, (BETA1, t.beta2), weight_decay=t.weight_decay)
         case "adamw":
-            return uncompiled(AdamW)(parameters, t.lr, weight_decay=t.weight_decay)
+            return uncompiled(AdamW)(parameters, t.lr, (BETA1, t.beta2), weight_decay=t.weight_decay)
         case "adagrad":
             return uncompiled(LazyAdagrad)(parameters, t.lr, weight_decay=t.weight_decay)
 

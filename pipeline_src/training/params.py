@@ -48,6 +48,12 @@ class Training(Section):
     optimizer: Literal["sgd", "adam", "adamw", "adagrad"]
     lr: float = Field(ge=SMALL, le=LARGE, description="learning rate")
     momentum: float = Field(ge=0, lt=1, description="of sgd; published 0.9")
+    beta2: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="of adam and adamw: how slowly their mean of squared gradients forgets; PMR's released Adam 0.99",
+    )
     weight_decay: float = Field(
         ge=0, le=LARGE, description="published 1e-4 (sgd), 1e-2 (adamw); adam and adagrad add it to the gradient"
     )

@@ -70,6 +70,18 @@ def test_coefficient_of_a_ratio_without_bound(alpha, scale):
     assert k == pytest.approx({"ahead": limit, "behind": 1.0, "neither": 1.0})
 
 
+def test_what_is_behind_is_strengthened_by_hand():
+    ratio = tensors(behind=0.5, ahead=2.0, even=1.0)
+    acc = numbers(coefficients(ratio, 0.1, "acc"))
+    assert acc == pytest.approx({"behind": 1 + math.tanh(0.2), "ahead": 1.0, "even": 1.0})
+    assert numbers(coefficients(ratio, 0.1, "star")) == {"behind": 4.0, "ahead": 1.0, "even": 1.0}
+    assert numbers(coefficients(ratio, 0.1, "star", 2.5))["behind"] == 2.5
+    assert numbers(coefficients(ratio, 0.0, "acc")) == {"behind": 1.0, "ahead": 1.0, "even": 1.0}
+    edges = tensors(nothing=0.0, all=math.inf, neither=math.nan)
+    assert numbers(coefficients(edges, 0.8, "acc")) == {"nothing": 2.0, "all": 1.0, "neither": 1.0}
+    assert numbers(coefficients(edges, 0.0, "acc")) == {"nothing": 1.0, "all": 1.0, "neither": 1.0}
+
+
 def test_three_modalities_by_hand():
     score = tensors(a=6.0, b=3.0, c=1.5)
     mean = discrepancy.ratios(score, "mean")  # a: (2 + 4) / 2, b: (0.5 + 2) / 2, c: (0.25 + 0.5) / 2
@@ -141,7 +153,7 @@ def test_who_gets_noise(noise):
     method = OGMGE(OGMGEParams(noise=noise))
     ctx = SimpleNamespace(device_rng=torch.Generator().manual_seed(0))
     plain = torch.randn(200, 100) * 0.1 + 0.01
-    for k in (1.0, 0.4):
+    for k in (1.0, 0.4, 4.0):
         g = plain.clone()
         method.update(ctx, [g], torch.tensor(k))
         rest = g - k * plain

@@ -1,6 +1,8 @@
 """OPM against numbers worked by hand, the authors' own, a plain reference, and joint training where it must be that."""
 
+import copy
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from pipeline_src.methods.base import Batch
 from pipeline_src.methods.discrepancy import ratios, scores
-from pipeline_src.methods.opm import OPM, OPMOGM, OPMParams, drop, drop_probabilities
+from pipeline_src.methods.ogm import OGM, OGMGE
+from pipeline_src.methods.opm import OPM, OPMOGM, OPMOGMParams, OPMParams, drop, drop_probabilities
 from pipeline_src.models.base import fusions
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
@@ -32,6 +35,11 @@ def test_drop_probabilities_by_hand():
     assert drop_probabilities(torch.tensor([3.0, 0.3]), 0.9, 5.0).tolist() == [1.0, 0.0]  # cut at 1
     assert drop_probabilities(torch.tensor([torch.inf, torch.nan]), 0.4, 0.5).tolist() == pytest.approx([0.6, 0.0])
     assert drop_probabilities(torch.tensor([7.0, 0.1]), 0.0, 5.0).tolist() == [0.0, 0.0]
+
+
+def test_the_sigmoid_by_hand():
+    ratio = torch.tensor([1 + math.log(3), 1 + 1e-6, 1.0, torch.nan])  # sigmoid 3/4, 1/2
+    assert drop_probabilities(ratio, 0.4, 0.5, "sigmoid").tolist() == pytest.approx([0.4 * 1.375, 0.4 * 1.25, 0, 0])
 
 
 def test_three_modalities_by_hand():
@@ -132,6 +140,110 @@ def test_agrees_with_a_plain_reference(seed):
     found = drop({m: torch.from_numpy(f) for m, f in features.items()}, ours, torch.from_numpy(uniform), rescale)
     for m in features:
         np.testing.assert_allclose(found[m].numpy(), kept[m], rtol=1e-4, atol=1e-6)
+
+
+# The gradient of theta
+
+
+class ReleasedRescaling(torch.autograd.Function):
+    """x / (1 - theta), whose gradient for theta is theta: what the release does, in other words."""
+
+    @staticmethod
+    def forward(ctx, x, theta):
+        ctx.save_for_backward(theta)
+        return x / (1 - theta)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (theta,) = ctx.saved_tensors
+        return gradient / (1 - theta), theta
+
+
+@pytest.mark.parametrize("others", [0.2, 0.9])  # of the second modality's confidence: behind, and even further ahead
+def test_theta_loss_gives_the_gradients_of_the_released_rescaling(others):
+    torch.manual_seed(3)
+    fusion = fusions["concat"]({"a": 4, "b": 3}, 5)
+    label = torch.randint(5, (6,))
+    inputs = {"a": torch.randn(6, 4), "b": others * torch.randn(6, 3)}
+    weights = {"a": torch.randn(4, 4), "b": torch.randn(3, 3)}
+    params = OPMParams(q_base=0.4, lam=0.7, probability="same", rescale=True, theta_loss=True)
+
+    def encoders() -> dict[str, torch.Tensor]:
+        return {m: w.clone().requires_grad_() for m, w in weights.items()}
+
+    # Ours: the hook, and its loss.
+    ours, fusion_ours = encoders(), fusion
+    run = Step(params)
+    found = run({m: inputs[m] @ w for m, w in ours.items()}, label, fusion_ours)
+    loss = torch.nn.functional.cross_entropy(fusion_ours(found), label) + run.method.term
+    gradients = torch.autograd.grad(loss, [*ours.values(), *fusion.parameters()], retain_graph=True)
+
+    # Theirs: scores by constant weights of the fusion, the same drop, the rescaling of above.
+    theirs, step = encoders(), Step(params)
+    features = {m: inputs[m] @ w for m, w in theirs.items()}
+    constant = copy.deepcopy(fusion).requires_grad_(False)
+    score = {m: z.softmax(1)[range(6), label].sum() for m, z in constant.unimodal(features).items()}
+    q = torch.stack([0.4 * (1 + 0.7 * torch.tanh((score[m] / score[n] - 1).relu())) for m, n in ("ab", "ba")])
+    q = torch.where(torch.stack([score["a"] > score["b"], score["b"] > score["a"]]), q, 0)
+    theta = (4 * q[0] + 3 * q[1]) / 7
+    torch.rand((), generator=step.rng)
+    uniform = torch.rand(6, 2, generator=step.rng)
+    kept = {m: f * (uniform[:, i : i + 1] >= q[i].detach()) for i, (m, f) in enumerate(features.items())}
+    kept = dict(zip(kept, ReleasedRescaling.apply(torch.cat([*kept.values()], 1), theta).split([4, 3], 1), strict=True))
+    loss = torch.nn.functional.cross_entropy(fusion(kept), label)
+    expected = torch.autograd.grad(loss, [*theirs.values(), *fusion.parameters()])
+    for a, b in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+    assert float(run.method.term.detach()) == pytest.approx(float(theta.detach()) ** 2 / 2) != 0
+    plain = torch.autograd.grad(torch.nn.functional.cross_entropy(fusion(found), label), list(ours.values()))
+    assert not torch.allclose(plain[0], gradients[0], rtol=1e-3)  # it is not nothing
+
+
+def test_theta_loss_is_of_the_batches_that_drop():
+    fusion, label = identity_fusion(), torch.zeros(4, dtype=torch.int64)
+    released = {"probability": "same", "rescale": True, "theta_loss": True}
+    run = Step(OPMParams(q_base=0.5, warmup_epochs=1, **released), epoch=0)
+    run(logits_of(0.8, 0.2), label, fusion)
+    assert run.method.term is None
+    run.epoch = 1
+    run(logits_of(0.8, 0.2), label, fusion)
+    theta = 0.5 * (1 + 0.5 * math.tanh(3)) / 2
+    assert float(run.method.term.detach()) == pytest.approx(theta**2 / 2)
+
+
+@pytest.mark.parametrize("method", ["opm", "opm_ogm"])
+def test_theta_loss_trains_and_is_logged(method):
+    released = {"probability": "same", "rescale": True, "theta_loss": True, "q_base": 0.5}
+    params = released if method == "opm" else {"opm": released}
+    (with_theta, rows), (without, plain) = (trained(method, epochs=1, **p) for p in (params, _without_theta(params)))
+    assert rows[0]["theta_loss"] > 0 and "theta_loss" not in plain[0]
+    assert not same_weights(with_theta, without)
+
+
+def _without_theta(params: dict) -> dict:
+    return {k: _without_theta(v) if isinstance(v, dict) else v for k, v in params.items() if k != "theta_loss"}
+
+
+def test_theta_loss_needs_the_released_rescaling():
+    for wrong in ({}, {"rescale": True}, {"probability": "same"}):
+        with pytest.raises(ValidationError, match="expected rescale: true and probability: same"):
+            OPMParams(theta_loss=True, **wrong)
+
+
+# Both, with noise
+
+
+def test_the_released_combination_has_noise():
+    assert type(OPMOGM(OPMOGMParams()).ogm) is OGM
+    for noise in ("all", "modulated"):
+        both = OPMOGM(OPMOGMParams.model_validate({"ogm": {"noise": noise, "alpha": 2.6}}))
+        assert type(both.ogm) is OGMGE
+        assert (both.ogm.params.noise, both.ogm.params.alpha, both.ogm.name) == (noise, 2.6, "opm_ogm.ogm")
+    gradient = torch.randn(50, 40)
+    ctx = SimpleNamespace(device_rng=torch.Generator().manual_seed(0))
+    changed = gradient.clone()
+    both.ogm.update(ctx, [changed], torch.tensor(0.5))
+    assert float((changed - 0.5 * gradient).std()) == pytest.approx(float(gradient.std()), rel=0.05)
 
 
 # The authors' own numbers
@@ -368,7 +480,7 @@ def test_refusals():
 
 # Whole runs
 
-RELEASED = {"probability": "same", "execute_probability": 0.7, "rescale": True}
+RELEASED = {"probability": "same", "execute_probability": 0.7, "rescale": True, "theta_loss": True}
 
 
 def trained(name: str, fusion: str = "concat", modalities: int = 2, epochs: int = 2, precision: str = "fp32", **params):

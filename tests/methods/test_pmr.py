@@ -490,6 +490,24 @@ def test_the_epochs_of_each_term():
     assert forwards == [26 + share, 26 + share, 26 + share, 26]
 
 
+def test_prototypes_are_kept_up_to_date_before_their_term_begins_and_not_after_it_ends():
+    run = pmr_trainer(first_epoch=2, last_epoch=2, per_epochs=0, share=1.0, momentum=0.25)
+    rows, means, collect = [], [], run.context.collect
+
+    def taken(split, chosen):
+        features, label = collect(split, chosen)
+        means.append(class_means(features["m0"], label, 3)[0].numpy())
+        return features, label
+
+    run.context.collect = taken
+    for epoch in range(4):
+        rows.append(run.epoch(epoch))
+    assert ["pce" in row for row in rows] == [False, False, True, False]
+    assert len(means) == 3
+    expected = 0.25 * means[1] + 0.75 * means[2]
+    np.testing.assert_allclose(run.method.prototypes["m0"], expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_prototypes_are_the_class_means_of_the_share_in_evaluation_mode(share):
     run = pmr_trainer(share=share, momentum=0.25)

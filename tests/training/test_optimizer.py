@@ -63,6 +63,12 @@ def test_two_steps_by_hand(name):
     assert p.item() == pytest.approx(STEPPED[name], rel=1e-5)
 
 
+def test_beta2_is_that_of_the_schedule():
+    for name in ("adam", "adamw"):
+        (group,) = optimizer([torch.nn.Parameter(torch.ones(1))], schedule(optimizer=name, beta2=0.99)).param_groups
+        assert group["betas"] == (0.9, 0.99)
+
+
 def test_only_adamw_keeps_the_decay_out_of_its_gradient():
     moved = {}
     for name in ("adam", "adamw", "adagrad", "sgd"):
