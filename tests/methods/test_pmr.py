@@ -43,6 +43,7 @@ def context(epoch: int = 0, classes: int = 3) -> SimpleNamespace:
     row = {}
     return SimpleNamespace(
         task=CLASSIFICATION,
+        model=SimpleNamespace(fusion=SimpleNamespace(unimodal_loss=False)),
         epoch=epoch,
         classes=classes,
         row=row,
