@@ -18,7 +18,7 @@ from pipeline_src.reports.figures.style import svg
 from pipeline_src.reports.grids import GridResults, gains_table
 from pipeline_src.reports.published import published
 from pipeline_src.reports.results import Results
-from pipeline_src.reports.scores import COLUMNS, accuracy_table
+from pipeline_src.reports.scores import ACCURACY, COLUMNS, accuracy_table
 from pipeline_src.study import config
 from pipeline_src.study.naming import study_name
 from pipeline_src.study.outputs import NO_FUSION, STUDY
@@ -65,6 +65,7 @@ def results(metrics: pd.DataFrame, seeds: list[int], confidence: float, samples:
     methods = [row["method"] for row in names if row["fusion"] != NO_FUSION]
     modalities = [method.removesuffix("-only") for method in alone]
     return Results(
+        primary=ACCURACY,
         name=name,
         recipe=recipe,
         classes=[],

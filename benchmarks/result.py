@@ -14,7 +14,16 @@ import pandas as pd
 from pipeline_src.evaluation import FUSED
 from pipeline_src.reports import formats
 from pipeline_src.reports.ensemble import ENSEMBLE
-from pipeline_src.reports.scores import BASELINE, COLUMNS, GAIN, GAP, accuracy_table, modalities_of, read, significant
+from pipeline_src.reports.scores import (
+    ACCURACY,
+    BASELINE,
+    COLUMNS,
+    GAP,
+    accuracy_table,
+    modalities_of,
+    read,
+    significant,
+)
 from pipeline_src.reports.statistics import Summary, corrected, paired
 from pipeline_src.reports.tables import Entry, Table, corrections, entry, sensitivity
 from pipeline_src.reports.wording import MINUS, interval, level, percent, plural, words
@@ -25,6 +34,7 @@ from pipeline_src.study.outputs import NO_FUSION, STUDY
 STUDIED = Path("params.yaml")
 FOLDER = Path("docs/results")
 OURS, AVX2 = "default", "default-avx2"  # files of FOLDER
+GAIN = ACCURACY.gain
 SAMPLES = 510  # test samples
 METRICS = ("accuracy", "accuracy_probe")
 

@@ -22,7 +22,7 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import listed
 from pipeline_src.datasets import quarantine
 from pipeline_src.features import QUARANTINE_FILE, fix, read_info
-from pipeline_src.reports import ensemble, formats, summaries, tuning
+from pipeline_src.reports import declared, ensemble, formats, summaries, tuning
 from pipeline_src.reports.arranged import arranged
 from pipeline_src.reports.grids import grids
 from pipeline_src.reports.report import GridSection, Section, grid_sections, render, sections
@@ -75,10 +75,11 @@ def aggregate(plan: Plan) -> None:
     metrics = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "int64", "value": "float64"})
     metrics = metrics.astype({name: "str" for name in COLUMNS if name not in ("seed", "value")})
     cells, samples = ensemble.with_ensembles(plan, alone), test_samples(finished)
-    table = accuracy_table(metrics, cells, study.seeds, confidence, ended, samples)
+    primaries = {name: declared.primary(data.dataset.task) for name, data in plan.datasets.items()}
+    table = accuracy_table(metrics, cells, study.seeds, confidence, ended, samples, primaries)
     every = collect(plan, table, metrics, records, alone)
     table = add_clips(table, every)
-    tuned = tuning.collected(plan, metrics, finished, records, ended, samples)
+    tuned = tuning.collected(plan, metrics, finished, records, ended, samples, primaries)
     made = sections(plan, every, table, extensions(plan.rows), ended, tuned)
     of_grids = grid_sections(grids(plan, every))
     every_section: list[GridSection | Section] = [*of_grids, *made]
@@ -103,7 +104,7 @@ def aggregate(plan: Plan) -> None:
     files.write_text(results / "history.csv", summaries.history(finished).to_csv(index=False, lineterminator="\n"))
     with files.whole(results / "metrics") as temporary:
         temporary.mkdir()
-        for place, numbers in summaries.cells(metrics, len(study.seeds)).items():
+        for place, numbers in summaries.cells(metrics, len(study.seeds), primaries).items():
             files.write_json(temporary / place, numbers)
     with files.whole(results / "figures") as temporary:
         temporary.mkdir()

@@ -8,12 +8,13 @@ import pandas as pd
 
 from pipeline_src.reports.papers import Item, Paper, Place, cells, items, own
 from pipeline_src.reports.published import values
-from pipeline_src.reports.scores import BEST, read
+from pipeline_src.reports.scores import primary_of, read
 from pipeline_src.reports.tables import Entry, Table, entry
 from pipeline_src.reports.wording import NONE
 from pipeline_src.study.params import Settings
 
-WHICH = {"published": "", "here": "accuracy", "here, best test epoch": BEST}
+BEST = "here, best test epoch"
+WHICH = ("published", "here", BEST)
 
 
 def arranged(params: Settings, table: pd.DataFrame) -> list[Table]:
@@ -28,16 +29,20 @@ def arranged(params: Settings, table: pd.DataFrame) -> list[Table]:
         shown = []
         for row in item.rows:
             places = [item.place(row, column) for column in item.columns]
-            for which, score in WHICH.items():
+            for which in WHICH:
                 entries = []
                 for place in places:
                     cell = own(place, of)
                     found = rows.get((cell.dataset, cell.fusion, cell.method)) if cell else None
-                    if not score:
+                    if which == "published":
                         entries.append(Entry(printed(paper, item, place)))
+                    elif found is None:
+                        entries.append(Entry(NONE))
                     else:
-                        entries.append(Entry(NONE) if found is None else entry(read(found, score), seeds))
-                if score != BEST or any(each.value != NONE for each in entries):
+                        one = primary_of(found)
+                        score = one.best if which == BEST else one.score
+                        entries.append(entry(read(found, score), seeds, unit=one.metric.unit))
+                if which != BEST or any(each.value != NONE for each in entries):
                     shown.append([Entry(row), Entry(which), *entries])
         made.append(Table(f"{paper.title}, {item.title}", _caption(item), ["", "", *item.columns], shown, 2))
     return made

@@ -38,7 +38,7 @@ class Ensemble:
     data: Data
     modalities: list[str]
     metrics: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    right: list[pd.Series] = field(default_factory=list)  # (N,) by sample id, of each seed
+    scores: list[pd.Series] = field(default_factory=list)  # (N,) by sample id, of each seed; see Task.by_sample
     confusion: np.ndarray | None = None  # (C, C) samples by label and prediction, summed over seeds
 
 
@@ -125,10 +125,11 @@ def _add(one: Ensemble, runs: list[Run]) -> None:
         metrics += [{"split": split, "modality": FUSED, "metric": k, "value": v} for k, v in values.items()]
         if split == "test":
             predicted = task.predicted(mean)
-            one.right.append(pd.Series((predicted == label).astype(float), index=first.id[at]))
-            if one.confusion is None:
-                one.confusion = np.zeros((task.classes, task.classes), dtype=np.int64)
-            np.add.at(one.confusion, (label, predicted), 1)
+            each, confusion = task.by_sample(predicted, label), task.confusion(predicted, label)
+            if each is not None:
+                one.scores.append(pd.Series(each, index=first.id[at]))
+            if confusion is not None:
+                one.confusion = confusion if one.confusion is None else one.confusion + confusion
     metrics += [{"split": "train", "modality": FUSED, "metric": k, "value": v} for k, v in costs.items()]
     one.metrics[runs[0].seed] = metrics
 

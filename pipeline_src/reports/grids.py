@@ -12,9 +12,9 @@ import pandas as pd
 from pipeline_src.evaluation import FUSED
 from pipeline_src.reports.ensemble import ENSEMBLE
 from pipeline_src.reports.results import Results
-from pipeline_src.reports.scores import BASELINE, GAIN, significant
+from pipeline_src.reports.scores import BASELINE, significant
 from pipeline_src.reports.tables import Entry, Table
-from pipeline_src.reports.wording import MINUS, percent, plural
+from pipeline_src.reports.wording import MINUS, plural, points, value
 
 if TYPE_CHECKING:
     from pipeline_src.study.plan import Plan
@@ -69,13 +69,14 @@ class GridResults:
         """The mean gain over BASELINE with the same fusion on every dataset, a fraction of 1, in the shape of the axes
         (a grid of one axis has one row); NaN where there is none.
         """
-        values = [self.row(levels, method, fusion).get(f"{GAIN}_mean", np.nan) for levels in self.cells]
+        gain = self.first.primary.gain
+        values = [self.row(levels, method, fusion).get(f"{gain}_mean", np.nan) for levels in self.cells]
         return self.shaped(np.array(values, dtype=float))
 
     def significant(self, method: str, fusion: str) -> np.ndarray:
         """Whether the gain on each dataset is significant after its correction, in the shape of `gains`."""
-        rows = [self.row(levels, method, fusion) for levels in self.cells]
-        return self.shaped(np.array([len(row) > 0 and significant(row, GAIN, self.confidence) for row in rows]))
+        rows, gain = [self.row(levels, method, fusion) for levels in self.cells], self.first.primary.gain
+        return self.shaped(np.array([len(row) > 0 and significant(row, gain, self.confidence) for row in rows]))
 
     def shaped(self, values: np.ndarray) -> np.ndarray:
         """Values of the cells in the shape of the axes."""
@@ -88,37 +89,41 @@ class GridResults:
         row = table[table.index == (fusion, method)]
         return row.iloc[0] if len(row) else pd.Series(dtype=float)
 
-    def accuracies(self, method: str, fusion: str) -> pd.DataFrame:
-        """Test accuracy by levels (rows, in the grid's order) and seed (columns, in the study's); NaN: no score."""
+    def scores(self, method: str, fusion: str) -> pd.DataFrame:
+        """The primary metric on test by levels (rows, in the grid's order) and seed (columns, in the study's); NaN
+        where there is no score.
+        """
         rows = []
         for results in self.cells.values():
-            m = results.metrics
-            chosen = m[(m.fusion == fusion) & (m.method == method) & (m.modality == FUSED) & (m.metric == "accuracy")]
+            m, score = results.metrics, results.primary.score
+            chosen = m[(m.fusion == fusion) & (m.method == method) & (m.modality == FUSED) & (m.metric == score)]
             rows.append(chosen.set_index("seed").value.reindex(self.seeds))
         return pd.DataFrame(rows, index=pd.Index(list(self.cells), tupleize_cols=False), columns=self.seeds)
 
 
 def gains_table(grid: GridResults) -> Table:
-    """The accuracies and gains of every dataset of a grid."""
+    """The scores and gains of every dataset of a grid."""
     headroom = [ENSEMBLE] if "headroom" in grid.offers else []
     compared = [*headroom, *grid.methods]
-    alone = grid.first.alone
+    alone, one = grid.first.alone, grid.first.primary
+    unit = one.metric.unit
     rows = []
     for fusion in grid.fusions:
         for levels in grid.cells:
             models = [grid.row(levels, method, of) for of, method in (*alone.values(), (fusion, BASELINE))]
-            entries = [Entry(percent(model.get("accuracy_mean", np.nan))) for model in models]
+            entries = [Entry(value(model.get(f"{one.score}_mean", np.nan), unit)) for model in models]
             for method in compared:
                 row = grid.row(levels, method, fusion)
-                strong = len(row) > 0 and significant(row, GAIN, grid.confidence)
-                entries.append(Entry(percent(row.get(f"{GAIN}_mean", np.nan), sign=True), "", strong))
+                strong = len(row) > 0 and significant(row, one.gain, grid.confidence)
+                entries.append(Entry(value(row.get(f"{one.gain}_mean", np.nan), unit, sign=True), "", strong))
             rows.append([Entry(fusion), *map(Entry, levels), *entries])
     headings = {ENSEMBLE: "head-room"}
     columns = ["fusion", *grid.axes, *(f"{m} alone" for m in alone), BASELINE]
     columns += [headings.get(method, method) for method in compared]
     caption = (
-        f"Test accuracy in percent of the models of one modality and of {BASELINE}, and differences from {BASELINE}"
-        f" with the same fusion in points, means over {plural(len(grid.seeds), 'seed')}."
+        f"Test {one.metric.label}{' in percent' * (unit == '%')} of the models of one modality and of {BASELINE}, and"
+        f" differences from {BASELINE} with the same fusion{points(unit, ' in ')}, means over"
+        f" {plural(len(grid.seeds), 'seed')}."
         + (f" Head-room: the ensemble of the models trained alone {MINUS} {BASELINE}." if headroom else "")
         + " Bold: significant after the correction for the comparisons on its dataset; its own table has the interval."
     )

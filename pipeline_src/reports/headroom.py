@@ -67,9 +67,9 @@ def associations(grid: GridResults) -> list[Association]:
         return []
     found = []
     for fusion in grid.fusions:
-        baseline, ensemble = grid.accuracies(BASELINE, fusion), grid.accuracies(ENSEMBLE, fusion)
+        baseline, ensemble = grid.scores(BASELINE, fusion), grid.scores(ENSEMBLE, fusion)
         for method in grid.methods:
-            gain, room = (grid.accuracies(method, fusion) - baseline), (ensemble - baseline)
+            gain, room = (grid.scores(method, fusion) - baseline), (ensemble - baseline)
             whole = (gain.notna() & room.notna()).all(axis=1)  # all seeds of a dataset, or none of them
             of = [
                 [values[whole][half].mean(axis=1).to_numpy() for half in halves(grid.seeds)] for values in (gain, room)
@@ -149,7 +149,8 @@ def table(grid: GridResults, found: list[Association]) -> Table:
     first, second = halves(grid.seeds)
     smallest = max((least(one.datasets) for one in found), default=math.nan)
     caption = (
-        f"Head-room: accuracy of the ensemble of the models trained alone {MINUS} {BASELINE}. Correlations: Spearman's,"
+        f"Head-room: {grid.first.primary.metric.label} of the ensemble of the models trained alone {MINUS} {BASELINE}."
+        " Correlations: Spearman's,"
         f" over the datasets. First half: gain over {BASELINE} on seeds {words(first)} with head-room on seeds"
         f" {words(second)}; second half: the reverse. On the same seeds, the noise of {BASELINE} alone would correlate"
         " gain and head-room. p: one-sided permutation test of the mean over the orders of the datasets; corrected: by"

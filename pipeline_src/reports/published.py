@@ -30,7 +30,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline_src.reports.scores import BASELINE, read
+from pipeline_src.reports.scores import ACCURACY, BASELINE, primary_of, read
 from pipeline_src.reports.tables import Entry, Table, entry
 from pipeline_src.reports.wording import percent
 
@@ -86,6 +86,8 @@ def published(name: str, kind: str, recipe: str, methods: list[str], optimizer: 
 def side_by_side(name: str, recipe: str, same: pd.DataFrame, table: pd.DataFrame, seeds: int) -> Table | None:
     """Published values beside ours; `same` as in Published, `table`: the dataset's rows of the accuracy table."""
     rows = []
+    if table.empty or primary_of(table) != ACCURACY:
+        return None
     for row in table.to_dict("records"):
         matches = same[(same.method == row["method"]) & same["fusion"].isin([row["fusion"], ""])]
         for match in matches.to_dict("records"):
@@ -103,10 +105,10 @@ def side_by_side(name: str, recipe: str, same: pd.DataFrame, table: pd.DataFrame
                     Entry(", ".join(filter(None, (match["source"], match["table"])))),
                     Entry(match["provenance"] + (f": {said}" if (said := _said(match)) else "")),
                     Entry(f"{match['percent']:.1f}"),
-                    entry(read(row, "accuracy"), seeds),
-                    entry(read(row, "accuracy_best_test_epoch"), seeds),
+                    entry(read(row, ACCURACY.score), seeds),
+                    entry(read(row, ACCURACY.best), seeds),
                     Entry(percent(gain, True)),
-                    entry(read(row, "accuracy_gain"), seeds, sign=True),
+                    entry(read(row, ACCURACY.gain), seeds, sign=True),
                 ]
             )
     if not rows:

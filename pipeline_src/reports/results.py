@@ -1,14 +1,14 @@
 """What the report shows of the runs besides their metrics, read from their folders dataset by dataset.
 
 A grid may have thousands of runs, so what is kept is small: histories are arrays of numbers, predictions become
-confusions and the fraction of seeds that had a sample right.
+confusions and what each sample scored, mean over seeds.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,10 @@ from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import declared
 from pipeline_src.reports.ensemble import ENSEMBLE, Ensemble
 from pipeline_src.reports.published import Published, published
-from pipeline_src.reports.scores import BASELINE, CELL, GAIN
+from pipeline_src.reports.scores import BASELINE, CELL
 from pipeline_src.reports.statistics import FEWEST, over_clips
 from pipeline_src.study.runs import RunFiles
+from pipeline_src.tasks.base import Task, tasks
 
 if TYPE_CHECKING:
     from pipeline_src.study.outputs import Run
@@ -62,12 +63,12 @@ History = dict[str, Curve]  # by key of metrics.jsonl
 
 @dataclass
 class Outcome:
-    """How a cell's models did on the test samples."""
+    """How a cell's models did on the test samples; R rows of features, one per sample or per segment."""
 
-    confusion: np.ndarray  # (C, C) samples by label and prediction, summed over seeds
-    right: pd.Series | None  # (N,) by sample id: the fraction of seeds that had it right; None if seeds differ in test
-    label: np.ndarray | None = None  # (N,) of the first seed's samples, as coordinates are
-    coordinates: dict[str, np.ndarray] = field(default_factory=dict)  # modality -> (N, 2), of the first seed
+    confusion: np.ndarray | None  # (C, C) targets by class and prediction, summed over seeds; None if they are no class
+    scores: pd.Series | None  # (N,) by sample id: its primary metric, mean over seeds; None if seeds differ in test
+    label: np.ndarray | None = None  # (R,) of the first seed's samples, if they have classes
+    coordinates: dict[str, np.ndarray] = field(default_factory=dict)  # modality -> (R, 2), of the first seed
 
 
 @dataclass
@@ -76,6 +77,7 @@ class Results:
 
     name: str
     recipe: str
+    primary: declared.Primary
     classes: list[str]
     modalities: list[str]
     fusions: list[str]  # of the models that have all modalities
@@ -97,23 +99,23 @@ class Results:
     def offers(self) -> set[str]:
         """What a figure can need: the test metrics and table columns that have values, by name, and
         fused         scores of a model of several modalities
-        gains         a difference in accuracy from the baseline
+        gains         a difference in the primary metric from the baseline
         histories     a curve over epochs
         quantities    a curve of a quantity that a method declares
         observed      a curve of a quantity that an observer declares
-        predictions   predictions of test samples
+        confusions    classes of test samples, predicted
         coordinates   features of test samples in a plane
         published     published accuracies to draw
         cache         the feature cache
         """
         values = self.table.filter(regex="_mean$").dropna(axis="columns", how="all")
         present = {
-            "fused": bool(self.grid(lambda cell: not math.isnan(self.table.accuracy_mean[cell]))),
-            "gains": self.table[f"{GAIN}_mean"].notna().any(),
+            "fused": bool(self.grid(lambda cell: not math.isnan(self._scores[cell]))),
+            "gains": self.table[f"{self.primary.gain}_mean"].notna().any(),
             "histories": any(self.histories.values()),
             "quantities": any(self.logged(cell) for cell in self.quantities),
             "observed": any(self.watched(name, cell) for cell in self.histories for name in self.observed),
-            "predictions": bool(self.outcomes),
+            "confusions": any(outcome.confusion is not None for outcome in self.outcomes.values()),
             "coordinates": any(outcome.coordinates for outcome in self.outcomes.values()),
             "published": self.published.drawable,
             "cache": (self.cache / CACHE_FILE).exists(),
@@ -121,9 +123,17 @@ class Results:
         names = {name for name, there in present.items() if there}
         return names | set(self.metrics.metric) | {column.removesuffix("_mean") for column in values}
 
+    @property
+    def _scores(self) -> pd.Series:
+        return self.table[f"{self.primary.score}_mean"]
+
+    def confusion(self, cell: tuple[str, str]) -> np.ndarray | None:
+        """The confusion of a cell's models; see Outcome."""
+        return self.outcomes[cell].confusion if cell in self.outcomes else None
+
     def cells(self, fusion: str) -> list[tuple[str, str]]:
         """The cells of a fusion whose row has scores, in the study's order."""
-        scored = self.table[self.table.accuracy_mean.notna()].index
+        scored = self._scores.dropna().index
         return [(fusion, method) for method in self.methods if (fusion, method) in scored]
 
     def grid(self, wanted: Callable[[tuple[str, str]], Any]) -> dict[str, list[tuple[str, str]]]:
@@ -191,22 +201,24 @@ def collect(
         for cell in cells:
             runs, key = scored[cell.place], (cell.fusion, cell.method)
             histories[key], ran[key] = history(runs), [run.seed for run in runs]
-            if (outcome := predictions(runs, len(data.dataset.classes), "data" not in data.vary)) is not None:
+            task = tasks[data.dataset.task](len(data.dataset.classes))
+            if (outcome := predictions(runs, task, "data" not in data.vary)) is not None:
                 outcomes[key] = outcome
         methods = list(dict.fromkeys(cell.method for cell in whole))
         quantities = {(cell.fusion, cell.method): declared.of_method(cell) for cell in cells}
         observed = {name: of for cell in whole for name, of in declared.of_observers(cell).items()}
         if (ensemble := ensembles.get(data.name)) is not None:
             methods.append(ENSEMBLE)
-            right = None if "data" in data.vary else sum(ensemble.right[1:], ensemble.right[0]) / len(ensemble.right)
+            scores = None if "data" in data.vary else over_seeds(ensemble.scores)
             for cell in whole:
                 key = cell.fusion, ENSEMBLE
                 histories[key], quantities[key] = {}, {}
-                outcomes[key] = Outcome(ensemble.confusion, right)
+                outcomes[key] = Outcome(ensemble.confusion, scores)
         every.append(
             Results(
                 name=data.name,
                 recipe=data.recipe,
+                primary=declared.primary(data.dataset.task),
                 classes=list(data.dataset.classes),
                 modalities=list(data.extractors),
                 fusions=list(dict.fromkeys(cell.fusion for cell in whole)),
@@ -254,41 +266,47 @@ def history(runs: list[Run]) -> History:
     return curves
 
 
-def predictions(runs: list[Run], classes: int, paired: bool = True) -> Outcome | None:
+def over_seeds(scores: Sequence[pd.Series]) -> pd.Series | None:
+    """The mean over seeds of what samples score, by id; None where there is nothing."""
+    return sum(scores[1:], scores[0]) / len(scores) if scores else None
+
+
+def predictions(runs: list[Run], task: Task, paired: bool = True) -> Outcome | None:
     """The outcome on the test samples from the runs' predictions.parquet; None where there is none.
 
     `paired`: all seeds have the same test samples. Else an id names another sample in each.
     """
     import pyarrow.parquet as pq
 
-    outcome, right, read = None, None, 0
+    outcome: Outcome | None = None
+    scores: list[pd.Series] = []
     for run in runs:
         file = RunFiles(run).predictions()
         schema = pq.read_schema(file)
         places = [name for name in schema.names if name.endswith("/pca")] if outcome is None else []
         columns = ["id", "split", "label", "predicted", *places]
         rows = pq.read_table(file, columns=columns, filters=[("split", "==", "test")])
-        label, predicted = rows["label"].to_numpy(), rows["predicted"].to_numpy()
-        hits = pd.Series((label == predicted).astype(float), index=rows["id"].to_pandas())
-        confusion = np.zeros((classes, classes), dtype=np.int64)
-        np.add.at(confusion, (label, predicted), 1)
-        read += 1
+        label, predicted = (np.asarray(rows[name].to_pylist()) for name in ("label", "predicted"))
+        each, confusion = task.by_sample(predicted, label), task.confusion(predicted, label)
+        if each is not None:
+            scores.append(pd.Series(each, index=rows["id"].to_pandas()))
         if outcome is None:
             coordinates = {
                 name.removesuffix("/pca"): rows[name].combine_chunks().flatten().to_numpy().reshape(-1, 2)
                 for name in places
             }
-            outcome, right = Outcome(confusion, hits, label, coordinates), hits
-        else:
-            outcome.confusion += confusion
-            right = right + hits
-    if outcome is not None:
-        outcome.right = right / read if paired else None
+            outcome = Outcome(confusion, None, label.reshape(-1) if task.counted else None, coordinates)
+        elif confusion is not None:
+            outcome.confusion = outcome.confusion + confusion
+    if outcome is not None and paired:
+        outcome.scores = over_seeds(scores)
     return outcome
 
 
 def test_samples(finished: Iterable[Run]) -> dict[str, int]:
-    """The number of test samples by dataset, the smallest of its seeds', from the runs of one cell of each."""
+    """The number of test targets (a sample has one, or one per segment) by dataset, the smallest of its seeds', from
+    the runs of one cell of each.
+    """
     import pyarrow.parquet as pq
 
     counts: dict[str, int] = {}
@@ -296,32 +314,33 @@ def test_samples(finished: Iterable[Run]) -> dict[str, int]:
     for run in finished:
         name, place = run.cell.data.name, str(run.cell.place)
         if first.setdefault(name, place) == place:
-            split = pq.read_table(RunFiles(run).predictions(), columns=["split"])["split"].to_pylist()
-            counts[name] = min(split.count("test"), counts.get(name, len(split)))
+            rows = pq.read_table(RunFiles(run).predictions(), columns=["label"], filters=[("split", "==", "test")])
+            count = np.asarray(rows["label"].to_pylist()).size
+            counts[name] = min(count, counts.get(name, count))
     return counts
 
 
 def add_clips(table: pd.DataFrame, every: list[Results]) -> pd.DataFrame:
-    """The table with accuracy_gain_clips_low and _high: the interval of the gain over the choice of test samples; none
-    where the seeds' test samples differ, as the intervals over seeds hold that.
+    """The table with <score>_gain_clips_low and _high: the interval of the gain over the choice of test samples; none
+    where the seeds' test samples differ, as the intervals over seeds hold that, and of a metric that is no mean over
+    samples.
     """
-    bounds = {}
+    bounds: dict[str, dict[tuple, tuple[float, float]]] = {}
     for results in every:
+        gain = results.primary.gain
+        bounds.setdefault(gain, {})
         for (fusion, method), outcome in results.outcomes.items():
             baseline = results.outcomes.get((fusion, BASELINE))
             row = results.table.loc[(fusion, method)]
-            if baseline is None or outcome.right is None or baseline.right is None:
+            if baseline is None or outcome.scores is None or baseline.scores is None:
                 continue
-            if not np.isnan(row[f"{GAIN}_mean"]):
-                both = pd.concat([outcome.right, baseline.right], axis=1, join="inner").to_numpy()
+            if not np.isnan(row[f"{gain}_mean"]):
+                both = pd.concat([outcome.scores, baseline.scores], axis=1, join="inner").to_numpy()
                 interval = over_clips(both[:, 0], both[:, 1], results.confidence)
-                bounds[results.name, results.recipe, fusion, method] = interval
+                bounds[gain][results.name, results.recipe, fusion, method] = interval
     keys = list(table[CELL].itertuples(index=False, name=None))
     none = (float("nan"), float("nan"))
-    low, high = zip(*(bounds.get(key, none) for key in keys), strict=True) if keys else ((), ())
-    return table.assign(**{f"{GAIN}_clips_low": low, f"{GAIN}_clips_high": high})
-
-
-def accuracy_key(modality: str | None) -> str:
-    """The key of metrics.jsonl of the accuracy on val, of the fused model or of a modality's unimodal logits."""
-    return f"{declared.ACCURACY}/{modality}" if modality else declared.ACCURACY
+    for gain, of in bounds.items():
+        low, high = zip(*(of.get(key, none) for key in keys), strict=True) if keys else ((), ())
+        table = table.assign(**{f"{gain}_clips_low": low, f"{gain}_clips_high": high})
+    return table

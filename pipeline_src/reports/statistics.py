@@ -26,7 +26,7 @@ from scipy import optimize, special, stats
 
 FEWEST = 3  # seeds that a test or an interval needs: with two, Student's t has one degree of freedom
 POWER = 0.8  # the probability with which a detectable difference is found
-POINT = 0.01  # the difference, as a fraction of 1, whose number of seeds is told
+POINT = 0.01  # the difference, of fractions of 1 one point, whose number of seeds is told
 EQUAL = 1e-9  # differences of accuracies that differ by less are equal, but for floating point
 FRACTION = (0.0, 1.0)  # limits of an accuracy
 FREE = (-math.inf, math.inf)
@@ -126,14 +126,15 @@ def hedges(df: int) -> float:
     return math.exp(math.lgamma(df / 2) - math.lgamma((df - 1) / 2)) / math.sqrt(df / 2) if df > 1 else math.nan
 
 
-def corrected(family: Sequence[Difference], confidence: float) -> list[Difference]:
-    """The differences of one family with what the number of comparisons makes of them, in the same order.
+def corrected(family: Sequence[Difference], confidence: float, largest: float = 1.0) -> list[Difference]:
+    """The differences of one family with what the number of comparisons makes of them, in the same order. No difference
+    is larger than `largest`, 1 for fractions; intervals are cut there.
 
     Those without a p are no members: they do not count and stay as they are. Bonferroni's inequality holds whatever
     the dependence between the tests and whatever their variances.
     """
     count = sum(not math.isnan(one.p) for one in family)
-    return [one if math.isnan(one.p) else _corrected(one, count, 1 - confidence) for one in family]
+    return [one if math.isnan(one.p) else _corrected(one, count, 1 - confidence, largest) for one in family]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -150,12 +151,12 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _corrected(one: Difference, count: int, alpha: float) -> Difference:
+def _corrected(one: Difference, count: int, alpha: float, largest: float) -> Difference:
     low, high = _interval(one.mean, one.spread, one.n, alpha / count)
     return replace(
         one,
-        ci_low=max(low, -1.0),
-        ci_high=min(high, 1.0),
+        ci_low=max(low, -largest),
+        ci_high=min(high, largest),
         family=count,
         p_corrected=min(1.0, count * one.p),
         detectable=detectable(one.spread, one.n, alpha / count),
@@ -203,13 +204,14 @@ def _effect(n: int, alpha: float, power: float) -> float:
     return float(optimize.brentq(lack, 0.0, 10 + 4 * critical)) / math.sqrt(n)
 
 
-def over_clips(right: np.ndarray, baseline: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Interval of the difference in accuracy over the choice of test samples: normal, paired by sample.
+def over_clips(scores: np.ndarray, baseline: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Interval of the difference in a metric over the choice of test samples: normal, paired by sample.
 
-    Both are (samples,): the fraction of the seeds that had the sample right. Samples count as independent, so where
-    they come in groups (a speaker, a writer) the interval is too narrow. NaN for fewer than two samples.
+    Both are (samples,): what each sample scores, such as the fraction of the seeds that had it right. Samples count as
+    independent, so where they come in groups (a speaker, a writer) the interval is too narrow. NaN for fewer than two
+    samples.
     """
-    difference = np.asarray(right, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
+    difference = np.asarray(scores, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
     if len(difference) < 2:
         return math.nan, math.nan
     half = float(stats.norm.ppf((1 + confidence) / 2)) * difference.std(ddof=1) / math.sqrt(len(difference))

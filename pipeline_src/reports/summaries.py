@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from pipeline_src.evaluation import FUSED
 from pipeline_src.reports import declared, results
+from pipeline_src.reports.declared import Primary
 
 if TYPE_CHECKING:
     from pipeline_src.study.outputs import Run
@@ -18,22 +20,30 @@ HISTORY = ["dataset", "fusion", "method", "modality", "metric", "epoch", "value"
 UNDRAWN = ("epoch", "lr", "seconds")  # of a line of metrics.jsonl: the epoch itself, and what no method changes
 
 
-def cells(metrics: pd.DataFrame, seeds: int) -> dict[Path, dict[str, float]]:
-    """Of every cell whose `seeds` runs are all there, the mean test accuracy over seeds: of the fused model (`fused`),
-    and of a linear probe on each modality's encoder. The keys are the cells' places, <dataset>/<fusion>/<method>.json.
+def cells(metrics: pd.DataFrame, seeds: int, primaries: Mapping[str, Primary]) -> dict[Path, dict[str, float]]:
+    """Of every cell whose `seeds` runs are all there, the mean over seeds of the primary metric on test: of the fused
+    model (`fused`), and of a linear probe on each modality's encoder. The keys are the cells' places,
+    <dataset>/<fusion>/<method>.json.
 
-    `metrics` has scores.COLUMNS. Means are rounded to what DVC shows.
+    `metrics` has scores.COLUMNS, `primaries` the primary metric by dataset. Means are rounded to what DVC shows.
     """
     test = metrics[metrics.split == "test"]
-    fused = (test.modality == FUSED) & (test.metric == "accuracy")
+    score, probe = (test.dataset.map({k: name(one) for k, one in primaries.items()}) for name in (_score, _probe))
+    chosen = ((test.modality == FUSED) & (test.metric == score)) | (test.metric == probe)
     numbers: dict[Path, dict[str, float]] = {}
-    for names, rows in test[fused | (test.metric == "accuracy_probe")].groupby(
-        ["dataset", "fusion", "method"], sort=False
-    ):
+    for names, rows in test[chosen].groupby(["dataset", "fusion", "method"], sort=False):
         if rows.seed.nunique() == seeds:
             means = rows.groupby("modality", sort=False).value.mean()
             numbers[Path(*names).with_name(f"{names[-1]}.json")] = {m: round(float(v), 5) for m, v in means.items()}
     return numbers
+
+
+def _score(one: Primary) -> str:
+    return one.score
+
+
+def _probe(one: Primary) -> str:
+    return one.view("probe")
 
 
 def history(complete: list[Run]) -> pd.DataFrame:

@@ -11,27 +11,36 @@ from itertools import groupby
 import pandas as pd
 from scipy import stats
 
-from pipeline_src.reports.declared import VIEWS
+from pipeline_src.reports.declared import VIEWS, Primary
 from pipeline_src.reports.ensemble import CAPTION, ENSEMBLE
 from pipeline_src.reports.scores import (
     BASELINE,
-    BEST,
     CELL,
-    GAIN,
     GAP,
     PROBE_GAIN,
     Ended,
     modalities_of,
+    primary_of,
     read,
     shortfall,
     significant,
     timing,
 )
-from pipeline_src.reports.statistics import FEWEST, POWER, Summary
-from pipeline_src.reports.wording import MARK, MINUS, NONE, interval, level, p_value, pair, percent, plural, words
+from pipeline_src.reports.statistics import FEWEST, POINT, POWER, Summary
+from pipeline_src.reports.wording import (
+    MARK,
+    MINUS,
+    NONE,
+    capital,
+    interval,
+    level,
+    p_value,
+    plural,
+    points,
+    words,
+)
+from pipeline_src.reports.wording import value as written
 from pipeline_src.tasks.base import Metric
-
-AT_BEST = "accuracy at the best test epoch"  # heading of the column
 
 
 @dataclass(frozen=True)
@@ -84,8 +93,8 @@ def tables(
     `covered` says which randomness the intervals cover.
     """
     made = []
-    common = _captions(table, seeds, confidence, covered)
     for (dataset, recipe), rows in table.groupby(CELL[:2], sort=False):
+        common = _captions(rows, seeds, confidence, covered)
         where = f"{dataset} (recipe {recipe})"
         notes = {method: text for (name, method), text in (extensions or {}).items() if name == dataset}
         made += [
@@ -116,15 +125,17 @@ def ended_table(name: str, recipe: str, ended: Mapping[tuple, Ended]) -> Table |
     return Table(f"Runs without scores: {name} (recipe {recipe})", caption, columns, rows, 5)
 
 
-def entry(summary: Summary, seeds: int, sign: bool = False, strong: bool = False) -> Entry:
-    """`91.7 ± 0.9` and `[89.4, 94.0]`; of two values the mean and both; marked where some `seeds` are missing."""
+def entry(summary: Summary, seeds: int, sign: bool = False, strong: bool = False, unit: str = "%") -> Entry:
+    """`91.7 ± 0.9` and `[89.4, 94.0]`; of two values the mean and both; marked where some `seeds` are missing. `unit`
+    is the metric's.
+    """
     if math.isnan(summary.mean):
         return Entry(NONE)
-    mean, few = percent(summary.mean, sign), 0 < summary.n < seeds  # `n` is 0 of a score
+    mean, few = written(summary.mean, unit, sign), 0 < summary.n < seeds  # `n` is 0 of a score
     if math.isnan(summary.sd) and seeds > 1 and not few:
         return Entry(mean, "(incomplete)")
-    between = interval(summary, sign) + (f" ({summary.n} of {seeds} seeds)" if few else "")
-    return Entry(mean if math.isnan(summary.ci_low) else f"{mean} ± {percent(summary.sd)}", between, strong)
+    between = interval(summary, sign, unit) + (f" ({summary.n} of {seeds} seeds)" if few else "")
+    return Entry(mean if math.isnan(summary.ci_low) else f"{mean} ± {written(summary.sd, unit)}", between, strong)
 
 
 def corrections(table: pd.DataFrame, kinds: Sequence[str]) -> str:
@@ -143,8 +154,9 @@ def corrections(table: pd.DataFrame, kinds: Sequence[str]) -> str:
 
 def sensitivity(table: pd.DataFrame, what: str, confidence: float) -> str:
     """The smallest difference of the kind `what` that rows of an accuracy table could have shown, and the seeds that
-    one point needs, in sentences; empty where nothing is tested.
+    one point (0.01 of a metric that is no percentage) needs, in sentences; empty where nothing is tested.
     """
+    unit = primary_of(table).metric.unit
     tested = table[table[f"{what}_detectable"].notna()].sort_values(f"{what}_detectable")
     if tested.empty:
         return ""
@@ -153,7 +165,7 @@ def sensitivity(table: pd.DataFrame, what: str, confidence: float) -> str:
     spans = "", ""
     if not alone:
         first, last = (
-            f"{percent(row[f'{what}_detectable'])} for {row.method}" for _, row in tested.iloc[[0, -1]].iterrows()
+            f"{written(row[f'{what}_detectable'], unit)} for {row.method}" for _, row in tested.iloc[[0, -1]].iterrows()
         )
         spans = (
             f" (median of {len(tested)} comparisons; from {first} to {last})",
@@ -161,8 +173,9 @@ def sensitivity(table: pd.DataFrame, what: str, confidence: float) -> str:
         )
     few = f" {seeds} seeds estimate the standard deviation, and with it these numbers, poorly." if seeds < 5 else ""
     return (
-        f"Smallest detectable difference: with {seeds} seeds, a true difference of {percent(sizes.median())}"
-        f" points{spans[0]} is significant with {100 * POWER:.0f} % probability. To detect one point,"
+        f"Smallest detectable difference: with {seeds} seeds, a true difference of"
+        f" {written(sizes.median(), unit)}{points(unit)}{spans[0]} is significant with {100 * POWER:.0f} %"
+        f" probability. To detect {'one point' if unit == '%' else POINT},"
         f" {math.ceil(needed.median())} seeds are needed{spans[1]}.{few}"
     )
 
@@ -176,20 +189,22 @@ def how_tested(numbers: str, confidence: float) -> str:
 
 
 def _captions(table: pd.DataFrame, seeds: int, confidence: float, covered: str) -> str:
-    """What the numbers of an accuracy table are, and what they do not support."""
+    """What the numbers of one dataset's rows of an accuracy table are, and what they do not support."""
+    fraction = primary_of(table).metric.unit == "%"
+    what = "Test scores in percent" if fraction else "Test scores"
     if seeds >= FEWEST:
         text = (
-            f"Test scores in percent: mean ± standard deviation over {seeds} seeds [{level(confidence)} Student t"
-            f" interval, cut at 0 and 100]. {covered}"
+            f"{what}: mean ± standard deviation over {seeds} seeds [{level(confidence)} Student t"
+            f" interval{', cut at 0 and 100' if fraction else ''}]. {covered}"
         ).rstrip()
     elif seeds == 2:
         text = (
-            "Test scores in percent: mean (both values). Two seeds support no conclusion and have no interval: with one"
+            f"{what}: mean (both values). Two seeds support no conclusion and have no interval: with one"
             f" degree of freedom, Student's t at {level(confidence)} is {stats.t.isf((1 - confidence) / 2, 1):.0f}"
             " standard errors."
         )
     else:
-        text = f"Test scores in percent. One seed supports no conclusion: no deviation and no interval ({NONE})."
+        text = f"{what}. One seed supports no conclusion: no deviation and no interval ({NONE})."
     if not table.complete.all():
         text += (
             " Values marked incomplete are means over the runs that have scores; they are not results. Differences are"
@@ -210,70 +225,88 @@ def _marked(table: Table, notes: dict[str, str]) -> Table:
 
 
 def _whole(table: pd.DataFrame, where: str, common: str, seeds: int, confidence: float) -> Table:
-    best_test = table[f"{BEST}_mean"].notna().any()
-    tested, whole = table[f"{GAIN}_mean"].notna().any(), table.complete.all()
-    best = table.groupby("fusion").accuracy_mean.idxmax() if table.accuracy_mean.notna().all() else []
+    one = primary_of(table)
+    label, unit = one.metric.label, one.metric.unit
+    best_test = table[f"{one.best}_mean"].notna().any()
+    tested, whole = table[f"{one.gain}_mean"].notna().any(), table.complete.all()
+    best = _best(table, one)
     rows = []
     for i, row in table.iterrows():
-        remains = significant(row, GAIN, confidence)
-        top = remains and row[f"{GAIN}_mean"] > 0 and i in set(best)
-        accuracy = entry(read(row, "accuracy"), seeds, strong=top)
-        gain = (
-            [entry(read(row, GAIN), seeds, True, remains), Entry(p_value(row[f"{GAIN}_p_corrected"]))] if tested else []
-        )
-        probes = [entry(read(row, f"{m}/accuracy_probe"), seeds) for m in modalities_of(table)]
+        remains = significant(row, one.gain, confidence)
+        top = remains and one.better(row[f"{one.gain}_mean"]) and i in best
+        score, gain = entry(read(row, one.score), seeds, strong=top, unit=unit), []
+        if tested:
+            gain = [entry(read(row, one.gain), seeds, True, remains, unit)]
+            gain.append(Entry(p_value(row[f"{one.gain}_p_corrected"])))
+        probes = [entry(read(row, f"{m}/{one.view('probe')}"), seeds, unit=unit) for m in modalities_of(table)]
         cost = [_plain(row["seconds_mean"], 0), _plain(row["passes_mean"], 2)]
         names = map(Entry, [row["fusion"], row["method"], *([] if whole else [shortfall(row) or row["seeds"]])])
-        papers = [entry(read(row, BEST), seeds)] if best_test else []
-        rows.append([*names, accuracy, *gain, *probes, *papers, *cost])
-    columns = ["fusion", "method", *([] if whole else ["seeds"]), "accuracy"]
-    caption = common
+        papers = [entry(read(row, one.best), seeds, unit=unit)] if best_test else []
+        rows.append([*names, score, *gain, *probes, *papers, *cost])
+    columns = ["fusion", "method", *([] if whole else ["seeds"]), heading(one.metric)]
+    caption = common if label == "accuracy" else f"{common} {capital(label)}: {one.metric.caption}"
     if tested:
-        columns += [f"accuracy {MINUS} {BASELINE}", "p, corrected"]
+        columns += [f"{label} {MINUS} {BASELINE}", "p, corrected"]
         caption += (
-            f" Accuracy {MINUS} {BASELINE}: accuracy minus that of {BASELINE} with the same fusion, in points, by seed."
+            f" {capital(label)} {MINUS} {BASELINE}: {label} minus that of {BASELINE} with the same"
+            f" fusion{points(unit, ', in ')}, by seed."
         )
-        if table[f"{GAIN}_p"].notna().any():
+        if table[f"{one.gain}_p"].notna().any():
             caption += (
-                f"{how_tested(corrections(table, [GAIN]), confidence)} Bold: a significant difference, and the best"
-                f" accuracy of a fusion if its difference is one. {sensitivity(table, GAIN, confidence)}"
+                f"{how_tested(corrections(table, [one.gain]), confidence)} Bold: a significant difference, and the best"
+                f" {label} of a fusion if its difference is one. {sensitivity(table, one.gain, confidence)}"
             )
     columns += [f"{m} probe" for m in modalities_of(table)]
-    columns += [*([AT_BEST] if best_test else []), "training time, s", f"passes / {BASELINE}'s"]
+    at_best = f"{label} at the best test epoch"
+    columns += [*([at_best] if best_test else []), "training time, s", f"passes / {BASELINE}'s"]
     if (table.method == ENSEMBLE).any():
         caption += f" {CAPTION}"
-    caption += " Probe: accuracy of a linear classifier on the features of the modality's frozen encoder."
+    caption += f" Probe: {label} of a linear model on the features of the modality's frozen encoder."
     if best_test:
-        caption += f" {AT_BEST.capitalize()}: by the papers' rule, which selects the epoch on test data."
+        caption += f" {capital(at_best)}: by the papers' rule, which selects the epoch on test data."
     caption += (
         f" Training time: mean of the runs. {timing(table)[1]} Passes: samples in forward and backward passes, divided"
         f" by those of {BASELINE}. {NONE}: no value."
     )
-    return Table(f"Accuracy: {where}", caption, columns, rows, 2 if whole else 3)
+    return Table(f"{capital(label)}: {where}", caption, columns, rows, 2 if whole else 3)
+
+
+def _best(table: pd.DataFrame, one: Primary) -> set[int]:
+    """The rows with the best score of each fusion; none while scores are missing."""
+    scores = table[f"{one.score}_mean"]
+    by_fusion = (scores if one.metric.higher else -scores).groupby(table.fusion)
+    return set(by_fusion.idxmax()) if scores.notna().all() else set()
+
+
+def heading(metric: Metric) -> str:
+    """`accuracy`, `MAE (lower is better)`."""
+    return f"{metric.label}{'' if metric.higher else ' (lower is better)'}"
 
 
 def _each(table: pd.DataFrame, where: str, common: str, seeds: int, confidence: float) -> Table:
+    one = primary_of(table)
+    unit = one.metric.unit
     tested = any(table[f"{m}/{PROBE_GAIN}_mean"].notna().any() for m in modalities_of(table))
     kinds = [GAP, PROBE_GAIN] if tested else [GAP]
     rows = []
     for row in table.to_dict("records"):
         for m in modalities_of(table):
-            views = [read(row, f"{m}/{what}") for what in VIEWS]
+            views = [read(row, f"{m}/{one.view(name)}") for name in VIEWS]
             if all(math.isnan(view.mean) for view in views):
                 continue  # a modality that this model does not have
-            scores = [entry(view, seeds) for view in views]
+            scores = [entry(view, seeds, unit=unit) for view in views]
             for what in (f"{m}/{kind}" for kind in kinds):
-                scores.append(entry(read(row, what), seeds, True, significant(row, what, confidence)))
+                scores.append(entry(read(row, what), seeds, True, significant(row, what, confidence), unit))
             rows.append([*map(Entry, (row["fusion"], row["method"], m)), *scores])
     caption = (
         f"{common} {' '.join(f'{view.label.capitalize()}: {view.caption}' for view in VIEWS.values())}"
-        f" Probe {MINUS} alone: probe accuracy minus that of the model trained on this modality alone, in points,"
-        f" paired by seed ({NONE}: nothing to compare with)."
+        f" Probe {MINUS} alone: probe {one.metric.label} minus that of the model trained on this modality alone"
+        f"{points(unit, ', in ')}, paired by seed ({NONE}: nothing to compare with)."
     )
     columns = ["fusion", "method", "modality", *(view.label for view in VIEWS.values()), f"probe {MINUS} alone"]
     if tested:
         columns.append(f"probe {MINUS} {BASELINE}")
-        caption += f" Probe {MINUS} {BASELINE}: probe accuracy minus that of {BASELINE} with the same fusion."
+        caption += f" Probe {MINUS} {BASELINE}: probe {one.metric.label} minus that of {BASELINE} with the same fusion."
     counts = {kind: corrections(table, [f"{m}/{kind}" for m in modalities_of(table)]) for kind in kinds}
     if any(counts.values()):
         names = {GAP: f"probe {MINUS} alone", PROBE_GAIN: f"probe {MINUS} {BASELINE}"}
@@ -286,30 +319,15 @@ def _others(table: pd.DataFrame, where: str, common: str, seeds: int, metrics: S
     """The fused models by other metrics; no table where none was measured."""
     metrics = [metric for metric in metrics if f"{metric.name}_mean" in table]
     rows = [
-        [*map(Entry, (row["fusion"], row["method"])), *(_shown(read(row, m.name), seeds, m) for m in metrics)]
+        [*map(Entry, (row["fusion"], row["method"])), *(entry(read(row, m.name), seeds, unit=m.unit) for m in metrics)]
         for row in table.to_dict("records")
     ]
     caption = " ".join([common, *(f"{metric.label}: {metric.caption}" for metric in metrics)])
-    if plain := [metric.label for metric in metrics if metric.unit != "%"]:
-        caption += f" Not in percent: {', '.join(plain)}."
-    columns = ["fusion", "method", *(f"{m.label}{'' if m.higher else ' (lower is better)'}" for m in metrics)]
+    fraction = primary_of(table).metric.unit == "%"
+    if unlike := [metric.label for metric in metrics if (metric.unit == "%") != fraction]:
+        caption += f" {'Not in' if fraction else 'In'} percent: {', '.join(unlike)}."
+    columns = ["fusion", "method", *map(heading, metrics)]
     return [Table(f"Other metrics: {where}", caption, columns, rows, 2)] if metrics and rows else []
-
-
-def _shown(summary: Summary, seeds: int, metric: Metric) -> Entry:
-    """`entry`, in the metric's unit."""
-    if metric.unit == "%" or math.isnan(summary.mean):
-        return entry(summary, seeds)
-    mean = _decimal(summary.mean)
-    if math.isnan(summary.sd):
-        return Entry(mean, interval(summary) if seeds == 1 else "(incomplete)")
-    if math.isnan(summary.ci_low):
-        return Entry(mean, f"({', '.join(map(_decimal, pair(summary)))})")
-    return Entry(f"{mean} ± {summary.sd:.3f}", f"[{_decimal(summary.ci_low)}, {_decimal(summary.ci_high)}]")
-
-
-def _decimal(value: float) -> str:
-    return f"{value:.3f}".replace("-", MINUS)
 
 
 def _plain(value: float, digits: int) -> Entry:

@@ -16,9 +16,10 @@ import pandas as pd
 from pipeline_src.core.errors import listed
 from pipeline_src.reports import ensemble
 from pipeline_src.reports.answer import answers
-from pipeline_src.reports.scores import BASELINE, CELL, GAIN, Ended, accuracy_table, read, shortfall, significant
+from pipeline_src.reports.declared import Primary, named_metric
+from pipeline_src.reports.scores import BASELINE, CELL, Ended, accuracy_table, primary_of, read, shortfall, significant
 from pipeline_src.reports.tables import Entry, Table, corrections, entry, how_tested, sensitivity
-from pipeline_src.reports.wording import MINUS, NONE, p_value, percent, plural, words
+from pipeline_src.reports.wording import MINUS, NONE, p_value, plural, points, value, words
 from pipeline_src.study.choice import KEY
 from pipeline_src.study.outputs import TUNED
 
@@ -68,6 +69,7 @@ def collected(
     records: Mapping[tuple, Mapping[str, Any]],
     ended: Mapping[tuple, Ended],
     samples: Mapping[str, int],
+    primaries: Mapping[str, Primary],
 ) -> Tuning | None:
     """The tuned runs of a study; None if it is not tuned. The arguments are as the report has them, without trials."""
     section = plan.params.tuning
@@ -80,7 +82,7 @@ def collected(
         for names in ensemble.with_ensembles(tuned, ensemble.ensembles(tuned, finished))
     ]
     ends = halves(ended)[1]
-    table = accuracy_table(rows, cells, study.seeds, plan.params.reporting.confidence, ends, samples)
+    table = accuracy_table(rows, cells, study.seeds, plan.params.reporting.confidence, ends, samples, primaries)
     outcomes: dict[tuple[str, ...], Outcome] = {}
     differing: list[tuple[str, ...]] = []
     for key, record in records.items():
@@ -121,31 +123,34 @@ def _both(same: pd.DataFrame, equal: pd.DataFrame) -> list[tuple[dict, dict]]:
 def _side_by_side(
     tuning: Tuning, same: pd.DataFrame, equal: pd.DataFrame, where: str, seeds: int, confidence: float
 ) -> Table:
-    rows = []
+    one = primary_of(same)
+    unit, rows = one.metric.unit, []
     for before, after in _both(same, equal):
         numbers = []
         for row in (before, after):
-            gain = entry(read(row, GAIN), seeds, True, significant(row, GAIN, confidence))
-            numbers += [entry(read(row, "accuracy"), seeds), gain, Entry(p_value(row[f"{GAIN}_p_corrected"]))]
+            gain = entry(read(row, one.gain), seeds, True, significant(row, one.gain, confidence), unit)
+            score = entry(read(row, one.score), seeds, unit=unit)
+            numbers += [score, gain, Entry(p_value(row[f"{one.gain}_p_corrected"]))]
         lacks = [text for row, text in ((before, "same settings"), (after, "equal tuning")) if shortfall(row)]
         names = [before["fusion"], before["method"] + (f" ({', '.join(lacks)} incomplete)" if lacks else "")]
         rows.append([*map(Entry, names), *numbers])
     columns = ["fusion", "method", "same settings", f"{MINUS} {BASELINE}", "p, corrected"]
     columns += ["equal tuning", f"{MINUS} tuned {BASELINE}", "p, corrected"]
     caption = (
-        "Test accuracy in percent, mean ± standard deviation over the seeds [interval]. Same settings: every method"
-        " with the parameters of params.yaml. Equal tuning: every configuration, joint training and each modality alone"
-        f" included, had {plural(tuning.trials, 'trial')}, each with {plural(len(tuning.seeds), 'seed')}"
-        f" ({words(tuning.seeds)}); all seeds of the study train with the trial whose mean score on val is the best."
-        f" Differences are in points, paired by seed, each from the {BASELINE} of its own half of the table; the two"
-        " halves are two families of comparisons."
+        f"Test {one.metric.label}{' in percent' * (unit == '%')}, mean ± standard deviation over the seeds [interval]."
+        " Same settings: every method with the parameters of params.yaml. Equal tuning: every configuration, joint"
+        f" training and each modality alone included, had {plural(tuning.trials, 'trial')}, each with"
+        f" {plural(len(tuning.seeds), 'seed')} ({words(tuning.seeds)}); all seeds of the study train with the trial"
+        " whose mean score on val is the best."
+        f" Differences{points(unit, ' in ')} are paired by seed, each from the {BASELINE} of its own half of the table;"
+        " the two halves are two families of comparisons."
     )
-    if family := corrections(equal, [GAIN]):
-        first = corrections(same, [GAIN])
+    if family := corrections(equal, [one.gain]):
+        first = corrections(same, [one.gain])
         family = f"{family} in each half" if family == first else f"{first or 'none'} and {family}"
         caption += (
             f"{how_tested(family, confidence)} Bold: a significant difference. Of the tuned comparisons:"
-            f" {sensitivity(equal, GAIN, confidence)}"
+            f" {sensitivity(equal, one.gain, confidence)}"
         )
     return Table(f"Equal tuning: {where}", caption, columns, rows, 2)
 
@@ -188,7 +193,7 @@ def edge(outcome: Outcome) -> str:
 
 
 def _score(score: float, outcome: Outcome) -> str:
-    return percent(score) if outcome["metric"] == "val_accuracy" else f"{score:.3f}"
+    return value(score, named_metric(outcome["metric"].removeprefix("val_")).unit)
 
 
 def trials(tuning: Tuning) -> pd.DataFrame:
@@ -210,8 +215,10 @@ def _points(tuning: Tuning, headline: str, same: pd.DataFrame, equal: pd.DataFra
     yield f"Equal tuning ({plural(tuning.trials, 'trial')} of each configuration, chosen on val): {headline}"
     for before, after in _both(same, equal):
         if before["method"] == BASELINE and before["complete"] and after["complete"]:
-            change = percent(after["accuracy_mean"] - before["accuracy_mean"], True)
-            yield f"Tuning changes {BASELINE} training with {before['fusion']} by {change} points."
+            one = primary_of(before)
+            change = value(after[f"{one.score}_mean"] - before[f"{one.score}_mean"], one.metric.unit, True)
+            by = f"{change}{points(one.metric.unit) or f' {one.metric.label}'}"
+            yield f"Tuning changes {BASELINE} training with {before['fusion']} by {by}."
     cells = {cell: outcome for cell, outcome in tuning.outcomes.items() if cell[0] == name}
     if on := [f"{cell[3]} with {cell[2]} ({edge(outcome)})" for cell, outcome in cells.items() if outcome["edges"]]:
         yield f"The choice lies on the edge of its space for {listed(on, 12)}. A wider space may change these results."

@@ -18,24 +18,35 @@ def percent(fraction: float, sign: bool = False) -> str:
     return (f"{value:+.1f}" if sign and value else f"{value:.1f}").replace("-", MINUS)
 
 
-def interval(summary: Summary, sign: bool = False) -> str:
-    """The interval in percent, `[89.4, 94.0]`; of two values, which have none, the values, `(89.4, 94.0)`; else
-    `[NONE]`.
-    """
+def value(number: float, unit: str = "%", sign: bool = False) -> str:
+    """A value of a metric: in percent where that is its unit, else `0.873`; NONE for NaN."""
+    if unit == "%" or math.isnan(number):
+        return percent(number, sign)
+    rounded = round(number, 3) + 0.0
+    return (f"{rounded:+.3f}" if sign and rounded else f"{rounded:.3f}").replace("-", MINUS)
+
+
+def points(unit: str, before: str = " ") -> str:
+    """` points`, as differences of percentages are called; nothing for another unit."""
+    return f"{before}points" if unit == "%" else ""
+
+
+def interval(summary: Summary, sign: bool = False, unit: str = "%") -> str:
+    """The interval, `[89.4, 94.0]`; of two values, which have none, the values, `(89.4, 94.0)`; else `[NONE]`."""
     if not math.isnan(summary.ci_low):
-        return f"[{_bound(summary.ci_low, sign)}, {_bound(summary.ci_high, sign)}]"
+        return f"[{_bound(summary.ci_low, unit, sign)}, {_bound(summary.ci_high, unit, sign)}]"
     if math.isnan(summary.sd):
         return f"[{NONE}]"
     low, high = pair(summary)
-    return f"({percent(low, sign)}, {percent(high, sign)})"
+    return f"({value(low, unit, sign)}, {value(high, unit, sign)})"
 
 
-def _bound(fraction: float, sign: bool) -> str:
-    """As `percent`; of a difference that is not 0 but rounds to 0.0, `+0.02`, so that an interval shows if it has 0."""
-    points = 100 * fraction
-    if sign and abs(points) > 1e-6 and round(points, 1) == 0:
-        return f"{points:+.1g}".replace("-", MINUS)
-    return percent(fraction, sign)
+def _bound(number: float, unit: str, sign: bool) -> str:
+    """As `value`; of a difference that is not 0 but rounds to 0.0, `+0.02`, so that an interval shows if it has 0."""
+    scaled, digits = (100 * number, 1) if unit == "%" else (number, 3)
+    if sign and abs(scaled) > 1e-6 and round(scaled, digits) == 0:
+        return f"{scaled:+.1g}".replace("-", MINUS)
+    return value(number, unit, sign)
 
 
 def pair(summary: Summary) -> tuple[float, float]:
@@ -84,6 +95,11 @@ def covered(vary: Collection[str], shared: str = "") -> str:
         return f"{text} {shared}".rstrip()
     same = "Test samples are" if "split" in vary else "Split and data are"
     return f"{text} {same} the same in all seeds, so intervals do not cover other data."
+
+
+def capital(label: str) -> str:
+    """`Accuracy`, `mAP`: a label that has no capital gets one."""
+    return label if any(letter.isupper() for letter in label) else label.capitalize()
 
 
 def plural(count: int, noun: str) -> str:

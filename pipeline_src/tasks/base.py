@@ -27,6 +27,7 @@ class Metric:
     caption: str  # a whole sentence: what the number is
     higher: bool = True  # is better
     whole: bool = False  # of the whole model only, not of its modalities
+    counts: bool = False  # a fraction of the targets that are told right: a multiple of 1 over their number
 
     def shown(self, value: float) -> str:
         return f"{value:.1%}" if self.unit == "%" else f"{value:.3f} {self.unit}".rstrip()
@@ -93,6 +94,20 @@ class Task:
     def predicted(self, logits: np.ndarray) -> np.ndarray:
         """What the logits (N, ...) predict, in the targets' shape, for predictions.parquet."""
         raise NotImplementedError
+
+    def by_sample(self, predicted: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+        """The primary metric of each sample (N,), from what is predicted; None if that of a split is not their mean."""
+        return None
+
+    def confusion(self, predicted: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+        """Targets (C, C) int64 by class and by the class that is predicted; None if targets are no classes."""
+        if not self.counted:
+            return None
+        import numpy as np
+
+        counts = np.zeros((self.classes, self.classes), dtype=np.int64)
+        np.add.at(counts, (target.reshape(-1), predicted.reshape(-1)), 1)
+        return counts
 
     def evaluate(self, logits: np.ndarray, target: np.ndarray, whole: bool) -> dict[str, float]:
         """The metrics of a split's predictions by name; of the whole model all, of a modality those without `whole`."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Classification(Task):
     counted = True
     metrics = (
-        Metric("accuracy", "accuracy", "%", "The fraction of samples whose class is predicted."),
+        Metric("accuracy", "accuracy", "%", "The fraction of samples whose class is predicted.", counts=True),
         Metric("macro_f1", "macro-F1", "%", "The mean of the F1 scores of the classes that occur."),
         Metric("map", "mAP", "%", "The mean of the average precisions of the classes that occur."),
         Metric("nll", "NLL", "", "The mean negative log likelihood of the true class.", higher=False, whole=True),
@@ -42,6 +42,9 @@ class Classification(Task):
 
     def predicted(self, logits: np.ndarray) -> np.ndarray:
         return logits.argmax(1).astype(np.int32)
+
+    def by_sample(self, predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
+        return (predicted == target).astype(float)
 
     def evaluate(self, logits: np.ndarray, target: np.ndarray, whole: bool) -> dict[str, float]:
         return ranking(logits, target) | (calibration(logits, target) if whole else {})

@@ -194,7 +194,7 @@ class Mirror:
             return
         with tempfile.TemporaryDirectory() as folder:
             drawn = Path(folder) / "history.png"
-            history(view.rows, view.name, view.quantities).savefig(drawn, dpi=100)
+            history(view.rows, view.name, view.quantities, view.primary).savefig(drawn, dpi=100)
             self.store.upload(run, drawn)
 
     def summary(self, plan: Plan) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline_src.core.errors import UserError, concealed
 from pipeline_src.reports import declared
+from pipeline_src.reports.wording import capital
 from pipeline_src.tracking import follow, store
 
 if TYPE_CHECKING:
@@ -33,20 +34,23 @@ START = 120.0  # seconds that the server may take to answer
 
 
 def view_state(plan: Plan) -> dict[str, Any]:
-    """The state of MLflow's page of runs: cells (seeds folded), test accuracies, and charts of what is declared."""
+    """The state of MLflow's page of runs: cells (seeds folded), test scores, and charts of what is declared."""
     modalities = list(dict.fromkeys(m for data in plan.datasets.values() for m in data.extractors))
-    metrics = ["test/accuracy", *(f"test/accuracy_probe_{m}" for m in modalities), "run/seconds"]
+    primaries = list(dict.fromkeys(declared.primary(data.dataset.task) for data in plan.datasets.values()))
+    scores = [name for one in primaries for name in (one.score, *(f"{one.view('probe')}_{m}" for m in modalities))]
+    metrics = [*(f"test/{name}" for name in scores), "run/seconds"]
     columns = [f"metrics.`{name}`" for name in metrics]
-    sections = {
-        "Test accuracy of the selected epoch": [
-            ("BAR", "test/accuracy", "fused model"),
-            *(("BAR", f"test/accuracy_probe_{m}", f"{m}: linear probe") for m in modalities),
-        ],
-        "Accuracy on val by epoch": [
-            ("LINE", "val/accuracy", "fused model"),
-            *(("LINE", f"val/accuracy_{m}", f"{m}: unimodal logits") for m in modalities),
-        ],
-    } | {
+    sections: dict[str, list[tuple[str, str, str]]] = {}
+    for one in primaries:
+        sections[f"Test {one.metric.label} of the selected epoch"] = [
+            ("BAR", f"test/{one.score}", "fused model"),
+            *(("BAR", f"test/{one.view('probe')}_{m}", f"{m}: linear probe") for m in modalities),
+        ]
+        sections[f"{capital(one.metric.label)} on val by epoch"] = [
+            ("LINE", f"val/{one.score}", "fused model"),
+            *(("LINE", f"val/{one.score}_{m}", f"{m}: unimodal logits") for m in modalities),
+        ]
+    sections |= {
         f"{declared.heading(quantity.name)} by epoch": [
             *([("LINE", f"train/{quantity.name}", quantity.caption)] if quantity.of != "modality" else []),
             *(
@@ -59,8 +63,8 @@ def view_state(plan: Plan) -> dict[str, Any]:
     }
     return {
         "searchFilter": "tags.kind = 'run'",
-        "orderByKey": "metrics.`test/accuracy`",
-        "orderByAsc": False,
+        "orderByKey": columns[0],
+        "orderByAsc": not primaries[0].metric.higher,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],

@@ -2,7 +2,8 @@
 
 Names of metrics, which the UI draws in sections by what stands before the slash:
     train/loss, train/lr, train/seconds                by epoch
-    val/accuracy, val/accuracy_audio                   by epoch, of the fused model and of unimodal logits
+    val/accuracy, val/accuracy_audio                   by epoch, of the fused model and of unimodal logits: the primary
+                                                       metric of the dataset's task
     test_each_epoch/accuracy, ...                      the same on test, where params.yaml asks; never for choices
     ratio/audio, coefficient/audio, ...                by epoch, the quantities that the method declares
     test/accuracy, test/accuracy_probe_audio, ...      of the selected epoch: the values of the study's metrics.parquet
@@ -54,6 +55,7 @@ class View:
     artifacts: list[Path]
     rows: list[dict[str, Any]]  # of metrics.jsonl, for the figure
     quantities: dict[str, Quantity]  # that the method declares, for the figure
+    primary: declared.Primary  # metric of the task, for the figure
     dataset: dict[str, Any]  # cache.json, with its folder
     digest: str | None  # of all there is to mirror, once the run is finished
 
@@ -137,6 +139,7 @@ def _read(run: Run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> 
         artifacts=artifacts,
         rows=rows,
         quantities=quantities,
+        primary=declared.primary(cell.spec.task),
         dataset=read_info(cell.data.cache) | {"folder": cell.data.cache.as_posix()}
         if cell.data.cache_file.exists()
         else {},

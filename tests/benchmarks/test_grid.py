@@ -51,8 +51,8 @@ def test_the_figure_is_drawn_from_the_accuracies(measured):
 
 def test_the_numbers_of_the_text_are_those_of_the_accuracies(measured):
     page = PAGE.read_text(encoding="utf-8")
-    joint = measured.accuracies("joint", "concat")
-    gains = {method: measured.accuracies(method, "concat") - joint for method in [*measured.methods, ENSEMBLE]}
+    joint = measured.scores("joint", "concat")
+    gains = {method: measured.scores(method, "concat") - joint for method in [*measured.methods, ENSEMBLE]}
     first, second = halves(measured.seeds)
 
     def rho(a, b):

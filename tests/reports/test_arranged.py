@@ -23,9 +23,9 @@ def accuracies(params, **found):
     """The accuracy table of a study with two scores of each of the cells `<fusion>_<method>`: by val, and by test."""
     rows = []
     for cell in dict.fromkeys(cells(params).values()):
-        row = {"dataset": cell.dataset, "fusion": cell.fusion, "method": cell.method}
+        row = {"dataset": cell.dataset, "fusion": cell.fusion, "method": cell.method, "metric": "accuracy"}
         mean, best = found.get(f"{cell.fusion}_{cell.method}".replace("-", "_"), (float("nan"),) * 2)
-        for what, at in (("accuracy", mean), (scores.BEST, best)):
+        for what, at in (("accuracy", mean), (scores.ACCURACY.best, best)):
             one = summary([at - 0.01, at, at + 0.01], 0.95)
             row |= {f"{what}_{name}": getattr(one, name) for name in scores.STATISTICS}
         rows.append(row)

@@ -8,6 +8,7 @@ import pytest
 from pipeline_src.methods.base import Quantity, methods
 from pipeline_src.reports.figures.run import history, logged, series
 from pipeline_src.reports.figures.style import INK, looks, svg
+from pipeline_src.reports.scores import ACCURACY
 
 
 def rows(epochs=4, **more):
@@ -54,7 +55,7 @@ def test_series_skips_what_is_not_there_or_not_finite():
 
 
 def test_history_has_accuracies_and_a_panel_for_each_quantity():
-    figure = history(rows(), "toy/concat/ogm seed 0", OGM)
+    figure = history(rows(), "toy/concat/ogm seed 0", OGM, ACCURACY)
     first, *others = figure.axes
     assert [axes.get_title(loc="left") for axes in others] == ["Ratio", "Coefficient", "Modulated tensors"]
     assert first.lines[0].get_ydata().tolist() == pytest.approx([20, 30, 40, 50])
@@ -79,7 +80,7 @@ def test_a_quantity_of_some_epochs_is_drawn_as_points():
     some = rows(6)
     for i in (2, 5):
         some[i]["purity_train/touch"] = 0.5
-    (axes,) = [a for a in history(some, "r", RELEARNING).axes if a.get_title(loc="left") == "Purity train"]
+    (axes,) = [a for a in history(some, "r", RELEARNING, ACCURACY).axes if a.get_title(loc="left") == "Purity train"]
     (line,) = axes.lines
     assert line.get_xdata().tolist() == [3, 6]
     assert line.get_marker() != "None"
@@ -87,11 +88,11 @@ def test_a_quantity_of_some_epochs_is_drawn_as_points():
 
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_history_of_a_run_that_has_just_begun(epochs):
-    assert "</svg>" in svg(history(rows(epochs), "r", OGM))
+    assert "</svg>" in svg(history(rows(epochs), "r", OGM, ACCURACY))
 
 
 def test_the_same_rows_give_the_same_bytes():
-    assert svg(history(rows(), "r", OGM)) == svg(history(rows(), "r", OGM))
+    assert svg(history(rows(), "r", OGM, ACCURACY)) == svg(history(rows(), "r", OGM, ACCURACY))
 
 
 def test_the_baseline_keeps_its_look_and_others_theirs():

@@ -138,7 +138,7 @@ def test_the_printed_number_of_comparisons_is_the_one_corrected_for():
     gone = metrics.assign(value=metrics.value + 0.01 * metrics.seed, method=metrics.method.replace("a_new|one", "b"))
     more = pd.concat([metrics, gone[gone.method == "b"], metrics[metrics.fusion == "sum"].assign(fusion="film")])
     table = scores.accuracy_table(more, [*CELLS, cell("sum", "b"), *film], SEEDS, 0.95)
-    assert tables.corrections(table, [scores.GAIN]) == "2 comparisons with sum and 1 comparison with film"
+    assert tables.corrections(table, [scores.ACCURACY.gain]) == "2 comparisons with sum and 1 comparison with film"
 
 
 def test_an_interval_excludes_0_exactly_where_the_difference_is_significant():
@@ -153,7 +153,7 @@ def test_an_interval_excludes_0_exactly_where_the_difference_is_significant():
     table = scores.accuracy_table(metrics, cells, SEEDS, 0.95, samples={"toy_set": 500})
     for row in table[table.accuracy_gain_p.notna()].to_dict("records"):
         outside = row["accuracy_gain_ci_low"] > 0 or row["accuracy_gain_ci_high"] < 0
-        assert scores.significant(row, scores.GAIN, 0.95) == outside
+        assert scores.significant(row, scores.ACCURACY.gain, 0.95) == outside
         seen.add(outside)
     assert seen == {True, False}
 
@@ -313,7 +313,7 @@ def test_best_test_epoch_stands_beside_and_says_what_it_is():
     best = metrics[(metrics.modality == "fused") & (metrics.metric == "accuracy") & (metrics.split == "test")]
     best = best.assign(metric="accuracy_best_test_epoch", value=best.value + 0.02)
     (whole, _) = tables.tables(scores.accuracy_table(pd.concat([metrics, best]), CELLS, SEEDS, 0.95), 3, 0.95)
-    at = whole.columns.index(tables.AT_BEST)
+    at = whole.columns.index("accuracy at the best test epoch")
     assert texts(whole)[2][at].startswith("87.0 ± 0.0")
     assert "selects the epoch on test data" in whole.caption
     assert not any("best test" in c for c in tables.tables(made(), 3, 0.95)[0].columns)

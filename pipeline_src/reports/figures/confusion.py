@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LARGEST = 60  # classes: above, a matrix of this size shows nothing
 
 
-@figures.register("confusion", place="views", order=30, needs=("predictions",))
+@figures.register("confusion", place="views", order=30, needs=("confusions",))
 def confusion(results: Results) -> Iterator[Drawing]:
     """A figure per fusion, a matrix per method; none where there are too many classes to see."""
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_rgb
@@ -31,11 +31,12 @@ def confusion(results: Results) -> Iterator[Drawing]:
     side = 0.8 + 0.27 * len(results.classes) if named else 2.3
     ticks = range(len(results.classes)) if named else []
     labels = [results.classes[k] for k in ticks]
-    for fusion, cells in results.grid(lambda cell: cell in results.outcomes).items():
+    for fusion, cells in results.grid(lambda cell: results.confusion(cell) is not None).items():
         with styled():
             figure, axes = panels(len(cells), columns=2 if named else 4, size=(side, side))
             for axis, cell in zip(axes, cells, strict=True):
                 counts = results.outcomes[cell].confusion
+                assert counts is not None
                 fraction = counts / np.maximum(counts.sum(1, keepdims=True), 1)
                 axis.imshow(fraction, cmap=colors, norm=PowerNorm(0.5, 0, 1), interpolation="none")
                 if named:
@@ -67,6 +68,7 @@ def _worst(results: Results, cells: list[tuple[str, str]]) -> str:
     each = []
     for cell in cells:
         counts = results.outcomes[cell].confusion
+        assert counts is not None
         wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts) / np.maximum(counts.sum(1, keepdims=True), 1)
         true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
         names = f"{results.classes[true]} as {results.classes[predicted]}"

@@ -16,10 +16,14 @@ COUNT = 6
 
 @figures.register("examples", place="data", order=10, needs=("cache",))
 def examples(results: Results) -> Iterator[Drawing]:
-    """A training sample of each of the first COUNT classes, a panel for each modality that is a picture."""
+    """A training sample of each of the first COUNT classes (the first COUNT samples, if they have no class of their
+    own), a panel for each modality that is a picture.
+    """
     cache = Cache(results.cache)
     samples = cache.clips[cache.clips.split == "train"]
-    rows = samples.groupby("label", sort=True).head(1).sort_values("label").index.to_numpy()[:COUNT]
+    classed = samples.label.dtype.kind == "i"
+    first = samples.groupby("label", sort=True).head(1).sort_values("label") if classed else samples
+    rows = first.index.to_numpy()[:COUNT]
     seen = [m for m, about in cache.modalities.items() if len(about["shape"]) > 1]
     each = [(m, row) for m in seen for row in rows]
     if not each:
@@ -31,11 +35,13 @@ def examples(results: Results) -> Iterator[Drawing]:
             lie = {"origin": "lower", "aspect": "auto"} if picture.ndim == 2 else {}
             axis.imshow(picture, cmap="cividis", interpolation="none", **lie)  # its own pixels: small
             axis.set(xticks=[], yticks=[])
-            axis.set_title(f"{m}: {cache.classes[cache.clips.label[row]]}", fontsize=7.5, fontweight="normal")
+            of = f": {cache.classes[cache.clips.label[row]]}" if classed else ""
+            axis.set_title(f"{m}{of}", fontsize=7.5, fontweight="normal")
             axis.grid(visible=False)
             axis.spines[:].set_visible(False)
     caption = (
-        f"A training sample of each of the first {len(rows)} classes, as the cache holds it and before augmentation: of"
+        f"{f'A training sample of each of the first {len(rows)} classes' if classed else 'Training samples'}, as the"
+        " cache holds it and before augmentation: of"
         " several frames the middle one; spectrograms with time to the right and frequency upwards."
     )
     yield Drawing(f"examples-{results.name}", f"Samples of {results.name}", caption, figure)

@@ -25,12 +25,12 @@ def features(results: Results) -> Iterator[Drawing]:
         wanted += [(m, cell) for cell in cells if m in getattr(results.outcomes.get(cell), "coordinates", {})]
     if not wanted:
         return
-    named = len(results.classes) <= NAMED
+    named = len(results.classes) <= NAMED and all(results.outcomes[cell].label is not None for _, cell in wanted)
     with styled():
         figure, axes = panels(len(wanted), columns=4, size=(2.2, 2.1))
         for axis, (m, cell) in zip(axes, wanted, strict=True):
             outcome = results.outcomes[cell]
-            hues = [HUES[k % len(HUES)] if named else SOFT for k in outcome.label]
+            hues = [HUES[k % len(HUES)] for k in outcome.label] if named else SOFT
             axis.scatter(*outcome.coordinates[m].T, c=hues, s=5, linewidths=0, alpha=0.85, rasterized=True)
             axis.set(title=f"{m}: {cell[1]}", xticks=[], yticks=[])
             axis.grid(visible=False)

@@ -23,17 +23,17 @@ def headroom(grid: GridResults) -> Iterator[Drawing]:
     halves = test.halves(grid.seeds)
     keys = [f"gain on seeds {words(own)}, head-room on the others" for own in halves]
     for fusion in grid.fusions:
-        baseline = grid.accuracies(BASELINE, fusion)
-        room = grid.accuracies(ENSEMBLE, fusion) - baseline
+        baseline, one = grid.scores(BASELINE, fusion), grid.first.primary
+        room = grid.scores(ENSEMBLE, fusion) - baseline
         with styled():
             figure, axes = panels(len(grid.methods), columns=3, size=(2.5, 2.2))
             for axis, method in zip(axes, grid.methods, strict=True):
-                gain = grid.accuracies(method, fusion) - baseline
+                gain = grid.scores(method, fusion) - baseline
                 for look, own, other in zip(LOOKS, halves, reversed(halves), strict=True):
-                    x, y = 100 * room[other].mean(axis=1), 100 * gain[own].mean(axis=1)
+                    x, y = (one.factor * of.mean(axis=1) for of in (room[other], gain[own]))
                     axis.plot(x, y, linestyle="none", marker=look.marker, color=look.color, alpha=0.85)
                 axis.axhline(0, color=INK, linewidth=0.9)
-                axis.set(title=method, xlabel="head-room, points", ylabel=f"gain over {BASELINE}, points")
+                axis.set(title=method, xlabel=f"head-room, {one.points}", ylabel=f"gain over {BASELINE}, {one.points}")
         yield Drawing(
             f"headroom-{grid.name}-{fusion}",
             f"Gain against head-room: {grid.name}, fusion {fusion}",

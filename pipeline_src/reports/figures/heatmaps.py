@@ -12,7 +12,7 @@ from pipeline_src.reports.figures.base import Drawing, figures
 from pipeline_src.reports.figures.style import INK, PAPER, SERIES, panels, styled
 from pipeline_src.reports.grids import GridResults
 from pipeline_src.reports.scores import BASELINE
-from pipeline_src.reports.wording import NONE, percent, plural
+from pipeline_src.reports.wording import NONE, plural, points, value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,14 +33,14 @@ def heatmaps(grid: GridResults) -> Iterator[Drawing]:
         every = np.concatenate([found.ravel() for found in values.values()])
         if np.isnan(every).all():
             continue
-        reach = max(float(np.nanmax(np.abs(every))), 1e-4)
+        reach, unit = max(float(np.nanmax(np.abs(every))), 1e-4), grid.first.primary.metric.unit
         size = (0.95 + 0.62 * len(columns), 0.85 + 0.42 * len(rows))
         with styled():
             figure, axes = panels(len(values), columns=4, size=size)
             for axis, (name, found) in zip(axes, values.items(), strict=True):
                 significant = grid.significant(shown[name], fusion)
-                for at, value in np.ndenumerate(found):
-                    _draw(axis, at, float(value), reach, bool(significant[at]))
+                for at, number in np.ndenumerate(found):
+                    _draw(axis, at, float(number), reach, bool(significant[at]), unit)
                 axis.set(title=name, xlabel=across, ylabel=down)
                 axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
                 axis.set_xticks(range(len(columns)), columns)
@@ -57,27 +57,29 @@ def heatmaps(grid: GridResults) -> Iterator[Drawing]:
 
 
 def _caption(grid: GridResults, headroom: bool) -> str:
+    metric = grid.first.primary.metric
     text = (
-        f"Difference in test accuracy from {BASELINE} with the same fusion, in points, mean over"
-        f" {plural(len(grid.seeds), 'seed')}. Blue is above {BASELINE}, orange below; all panels have the same scale."
+        f"Difference in test {metric.label} from {BASELINE} with the same fusion"
+        f"{points(metric.unit, ', in ')}, mean over {plural(len(grid.seeds), 'seed')}."
+        f" Blue is above {BASELINE}, orange below; all panels have the same scale."
         " Bold and framed: significant after the correction for the comparisons on its dataset; the number of datasets"
         " is not corrected for."
     )
     return text + (f" Head-room: the ensemble of the models trained alone, less {BASELINE}." if headroom else "")
 
 
-def _draw(axis: Axes, at: tuple[int, ...], value: float, reach: float, significant: bool) -> None:
+def _draw(axis: Axes, at: tuple[int, ...], number: float, reach: float, significant: bool, unit: str) -> None:
     """One dataset's field: its colour, its number, and a frame if the difference is significant."""
     from matplotlib.patches import Rectangle
 
     y, x = at
-    color, opacity = (ABOVE if value > 0 else BELOW), DARKEST * abs(value) / reach
-    if not np.isnan(value):
+    color, opacity = (ABOVE if number > 0 else BELOW), DARKEST * abs(number) / reach
+    if not np.isnan(number):
         axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, alpha=opacity, edgecolor="none"))
     edge, width = (INK, 1.6) if significant else (PAPER, 1.2)
     inset = 0.04 if significant else 0.0
     side = 1 - 2 * inset
     corner = x - 0.5 + inset, y - 0.5 + inset
     axis.add_patch(Rectangle(corner, side, side, facecolor="none", edgecolor=edge, linewidth=width))
-    text = NONE if np.isnan(value) else percent(value, sign=True)
+    text = NONE if np.isnan(number) else value(number, unit, sign=True)
     axis.text(x, y, text, ha="center", va="center", fontsize=8, fontweight="bold" if significant else "normal")

@@ -1,5 +1,5 @@
-"""Accuracy over the epochs: of the fused model, also as a difference from joint training, and of each modality beside a
-model trained on it alone.
+"""The primary metric over the epochs: of the fused model, also as a difference from joint training, and of each
+modality beside a model trained on it alone.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pipeline_src.reports.figures.style import (
     styled,
     whole_epochs,
 )
-from pipeline_src.reports.results import Curve, Results, accuracy_key
+from pipeline_src.reports.results import Curve, Results
 from pipeline_src.reports.scores import BASELINE
-from pipeline_src.reports.wording import plural
+from pipeline_src.reports.wording import capital, plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,13 +33,15 @@ ALONE = Look(SOFT, (0, (1.2, 1.6)))
 @figures.register("learning", place="curves", order=10, needs=("histories",))
 def learning(results: Results) -> Iterator[Drawing]:
     """A figure per fusion: the fused models, their differences from BASELINE, and each modality; a line per method."""
-    look = looks(results.methods, BASELINE)
-    for fusion, cells in results.grid(lambda cell: results.curve(cell, accuracy_key(None))[0]).items():
+    look, one = looks(results.methods, BASELINE), results.primary
+    label = one.metric.label
+    change = f"points of val {label}" if one.points == "points" else f"val {label}"
+    for fusion, cells in results.grid(lambda cell: results.curve(cell, one.by_epoch())[0]).items():
         compared = {
             cell: curve
             for cell in cells
             if cell[1] != BASELINE
-            and (curve := results.differences(cell, (fusion, BASELINE), accuracy_key(None))) is not None
+            and (curve := results.differences(cell, (fusion, BASELINE), one.by_epoch())) is not None
         }
         with styled():
             figure, axes = panels(1 + bool(compared) + len(results.modalities), columns=2)
@@ -48,24 +50,27 @@ def learning(results: Results) -> Iterator[Drawing]:
             last = 1
             for axis, m in zip([whole, *others], [None, *results.modalities], strict=True):
                 alone = results.alone.get(m) if m else None
-                drawn = [(results.seeded(alone, accuracy_key(None)), ALONE)]
-                drawn += [(results.seeded(cell, accuracy_key(m)), look[cell[1]]) for cell in cells]
+                drawn = [(results.seeded(alone, one.by_epoch()), ALONE)]
+                drawn += [(results.seeded(cell, one.by_epoch(m)), look[cell[1]]) for cell in cells]
                 for curve, of in drawn:
                     if curve is not None:
-                        _draw(axis, curve, of, results.confidence)
+                        _draw(axis, curve, of, results.confidence, one.factor)
                         last = max([last, *curve.epochs])
-                axis.set(title=f"{m}, unimodal logits" if m else "fused model", ylabel="val accuracy, percent")
+                axis.set(title=f"{m}, unimodal logits" if m else "fused model", ylabel=f"val {one.axis}")
             if gain is not None:
                 gain.axhline(0, color=INK, linewidth=0.9)
                 for cell, curve in compared.items():
-                    _draw(gain, curve, look[cell[1]], results.confidence)
-                gain.set(title=f"fused model, less {BASELINE}", ylabel="points of val accuracy")
+                    _draw(gain, curve, look[cell[1]], results.confidence, one.factor)
+                gain.set(
+                    title=f"fused model, less {BASELINE}",
+                    ylabel=change,
+                )
             same_scale([others])
             for axis in axes:
                 whole_epochs(axis, last)
         legend = {method: look[method] for _, method in cells}
         seeds = len(results.seeds)
-        caption = f"Accuracy on val, mean over {plural(seeds, 'seed')}.{banded(seeds, results.confidence)}"
+        caption = f"{capital(label)} on val, mean over {plural(seeds, 'seed')}.{banded(seeds, results.confidence)}"
         if compared:
             caption += f" Differences from {BASELINE} are paired by seed."
         caption += (
@@ -78,12 +83,12 @@ def learning(results: Results) -> Iterator[Drawing]:
                 " The dotted line is the model trained on that modality alone, with a fusion of its own, so a gap"
                 " includes encoder and fusion; the probe in the table compares the encoders."
             )
-        title = f"Accuracy over epochs, fusion {fusion}"
+        title = f"{capital(label)} over epochs, fusion {fusion}"
         yield Drawing(f"learning-{results.name}-{fusion}", title, caption, figure, legend)
 
 
-def _draw(axis: Axes, curve: Curve, look: Look, confidence: float) -> None:
-    """A curve in percent, with its band."""
-    draw_band(axis, curve, confidence, look, scale=100)
+def _draw(axis: Axes, curve: Curve, look: Look, confidence: float, factor: float) -> None:
+    """A curve with its band."""
+    draw_band(axis, curve, confidence, look, scale=factor)
     width = 2.2 if look is ALONE else None
-    axis.plot(curve.epochs, [100 * v for v in curve.means], color=look.color, linestyle=look.dashes, linewidth=width)
+    axis.plot(curve.epochs, [factor * v for v in curve.means], color=look.color, linestyle=look.dashes, linewidth=width)

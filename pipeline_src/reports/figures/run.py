@@ -6,8 +6,9 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from pipeline_src.reports.declared import ACCURACY, heading
+from pipeline_src.reports.declared import Primary, heading
 from pipeline_src.reports.figures.style import INK, Look, draw_quantity, modality_looks, panels, styled, whole_epochs
+from pipeline_src.reports.wording import capital
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,28 +36,34 @@ def series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]
     return sorted(values), [values[epoch] for epoch in sorted(values)]
 
 
-def history(rows: list[dict[str, Any]], title: str, declared: dict[str, Quantity]) -> Figure:
-    """A run's metrics.jsonl as a figure: accuracy on val of the fused model and of each modality's unimodal logits,
-    then a panel for each quantity that its method declares and logged.
+def history(rows: list[dict[str, Any]], title: str, declared: dict[str, Quantity], primary: Primary) -> Figure:
+    """A run's metrics.jsonl as a figure: the primary metric on val of the fused model and of each modality's unimodal
+    logits, then a panel for each quantity that its method declares and logged.
 
     `rows` are the lines, one epoch each, `epoch` from 0; any number of them, none included. It belongs to no backend:
-    save it with `savefig`, or with `style.svg` for an SVG that is the same for the same rows. Test accuracy is not
-    plotted: it must not guide choices.
+    save it with `savefig`, or with `style.svg` for an SVG that is the same for the same rows. Scores on test are
+    not plotted: they must not guide choices.
     """
     wanted = logged(rows, declared)
-    scored = [key.partition("/")[2] for row in rows for key in row if key.startswith(f"{ACCURACY}/")]
+    scored = [key.partition("/")[2] for row in rows for key in row if key.startswith(primary.by_epoch() + "/")]
     modalities = list(dict.fromkeys(m for m in [*scored, *(m for of in wanted.values() for m in of)] if m))
     looks = modality_looks(modalities)
     epochs = max((int(row.get("epoch", i)) + 1 for i, row in enumerate(rows)), default=1)
     with styled():
         figure, (first, *others) = panels(1 + len(wanted))
         lines: dict[str, Any] = {}
-        x, y = series(rows, ACCURACY)
-        (lines["fused model"],) = first.plot(x, [100 * v for v in y], color=INK, marker="." if len(x) < 30 else None)
+        x, y = series(rows, primary.by_epoch())
+        (lines["fused model"],) = first.plot(
+            x, [primary.factor * v for v in y], color=INK, marker="." if len(x) < 30 else None
+        )
         for m in modalities:
-            x, y = series(rows, f"{ACCURACY}/{m}")
-            (lines[m],) = first.plot(x, [100 * v for v in y], color=looks[m].color, linestyle=looks[m].dashes)
-        first.set(title="Accuracy on val", ylabel="percent", ylim=(0, 102))
+            x, y = series(rows, primary.by_epoch(m))
+            (lines[m],) = first.plot(
+                x, [primary.factor * v for v in y], color=looks[m].color, linestyle=looks[m].dashes
+            )
+        first.set(title=f"{capital(primary.metric.label)} on val")
+        if primary.factor == 100:
+            first.set(ylabel="percent", ylim=(0, 102))
         for axis, (name, of) in zip(others, wanted.items(), strict=True):
             for m in of:
                 x, y = series(rows, f"{name}/{m}" if m else name)
