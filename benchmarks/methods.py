@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EPOCHS = 100
 ACTIVE = range(20, 30)  # epochs that are measured: every method acts in one of them with its defaults
-BATCHES = 2  # of an epoch
+BATCHES = 4  # of an epoch
 PUBLISHED_TRAINING = {"epochs": EPOCHS, "normalize": "none", "lr_step": 70}
 
 
@@ -50,8 +50,8 @@ class Noise:
         import numpy as np
         import pandas as pd
 
-        self.classes, count = list(map(str, range(classes))), BATCHES * batch + batch // 2
-        splits = np.repeat(["train", "val"], [BATCHES * batch, batch // 2])
+        self.classes, count = list(map(str, range(classes))), BATCHES * batch * 5 // 4
+        splits = np.repeat(["train", "val"], [BATCHES * batch, count - BATCHES * batch])
         self.clips = pd.DataFrame({"label": np.arange(count) % classes, "split": splits})
         self.modalities = {m: {"mean": [0.0], "std": [1.0], **about} for m, about in modalities.items()}
         rng, self.values = np.random.default_rng(0), {}
@@ -72,8 +72,8 @@ def methods(plan: Plan) -> None:
     modalities, each with the first fusion that it takes.
 
     step     time of a step over that of joint training's step of the same turn with the same fusion, the median of
-             2 x 10 turns: 10 epochs of two batches of random samples, in which every method acts. "steps" of a method
-             with several updates a batch are one step here
+             4 x 10 turns: 10 epochs of four batches of random samples, in which every method acts. "steps" of a method
+             with several updates a batch are one step here. On a CPU it is CPU time, which waits for no other job
     epoch    time of what it does between the passes of an epoch, over the time of joint training's steps on as many
              samples, the mean of the 10 epochs
     passes   forward and backward, per sample and epoch; see `Passes`
@@ -218,7 +218,7 @@ def memory(own: Trainer) -> int:
 
 
 class _Clock:
-    """Seconds of a trainer's steps, and of what its method does between the passes."""
+    """Seconds of a trainer's steps, and of what its method does between the passes: CPU time on a CPU."""
 
     def __init__(self, of: Trainer):
         self.steps: list[float] = []
@@ -231,12 +231,14 @@ class _Clock:
     def _timed(self, call: Callable, seconds: list[float]) -> Callable:
         from pipeline_src.training import device as devices
 
+        clock = time.process_time if self.device.type == "cpu" else time.perf_counter
+
         def timed(*arguments):
             devices.synchronize(self.device)
-            started = time.perf_counter()
+            started = clock()
             value = call(*arguments)
             devices.synchronize(self.device)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(clock() - started)
             return value
 
         return timed
