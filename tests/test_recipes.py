@@ -17,6 +17,7 @@ SHAPES = {
     "ogm-ge-2022-ks": {"audio": FILTERS, "visual": (3, 3, 224, 224)},
     "opm-2024-ks": {"audio": FILTERS, "visual": (3, 3, 112, 112)},
     "pmr-2023-cremad": {"audio": (257, 299), "visual": (3, 3, 224, 224)},
+    "pmr-2023-cremad-1frame": {"audio": (257, 299), "visual": (1, 3, 224, 224)},
     "pmr-2023-ave": {"audio": LONG, "visual": (4, 3, 224, 224)},
     "pmr-2023-cgmnist": {"gray": (1, 1, 28, 28), "colored": (1, 3, 28, 28)},
     "relearning-2024-cremad": {"audio": FILTERS, "visual": (2, 3, 224, 224)},

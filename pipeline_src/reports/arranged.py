@@ -44,7 +44,7 @@ def arranged(params: Settings, table: pd.DataFrame) -> list[Table]:
                         entries.append(entry(read(found, score), seeds, unit=one.metric.unit))
                 if which != BEST or any(each.value != NONE for each in entries):
                     shown.append([Entry(row), Entry(which), *entries])
-        made.append(Table(f"{paper.title}, {item.title}", _caption(item), ["", "", *item.columns], shown, 2))
+        made.append(Table(f"{paper.title}, {item.title}", _caption(item), ["row", "value", *item.columns], shown, 2))
     return made
 
 

@@ -37,7 +37,7 @@ def test_a_study_is_laid_out_as_the_papers_table():
     params = params.model_copy(update={"study": params.study.model_copy(update={"seeds": [0, 1, 2]})})
     (table,) = arranged(params, accuracies(params, none_audio_only=(0.5, 0.55), gated_pmr=(0.6, 0.62)))
     assert table.title == "PMR: Fan et al., CVPR 2023 (arXiv:2211.07089), Table 1"
-    assert table.columns == ["", "", "CREMA-D", "AVE", "CG-MNIST"]
+    assert table.columns == ["row", "value", "CREMA-D", "AVE", "CG-MNIST"]
     shown = {(row[0].value, row[1].value): [entry.value for entry in row[2:]] for row in table.rows}
     assert shown["audio, or gray", "published"] == ["54.4", "62.1", "99.3"]
     assert shown["audio, or gray", "here"] == ["50.0 ± 1.0", NONE, NONE]
