@@ -18,6 +18,7 @@ def main() -> int:
     every = [
         "loader",
         "methods",
+        "fusions",
         "cards",
         "coverage",
         "extract",
@@ -93,6 +94,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import methods
 
         return methods.methods(Plan(options.params))
+    if options.what == "fusions":
+        from benchmarks import fusions
+
+        return fusions.fusions(Plan(options.params))
     from benchmarks import training
 
     getattr(training, options.what)(Plan(options.params))

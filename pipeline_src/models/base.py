@@ -75,6 +75,7 @@ class Encoder:
 
     Params: ClassVar[type[EncoderParams]] = EncoderParams
     layouts: ClassVar[tuple[str, ...]]
+    steps: ClassVar[bool] = False  # whether the states at its taps are steps, see `models.steps`
     name: ClassVar[str]  # that it is registered under
 
     def __init__(self, params: EncoderParams, layout: str, shape: tuple[int, ...]):
@@ -117,6 +118,8 @@ class FusionFacts:
     linear: ClassVar[bool] = False  # additive, and linear in each modality: `weights()` gives {m: (C, D_m)}
     own_classifiers: ClassVar[bool] = False  # not additive, but each modality has a classifier of its own
     taps: ClassVar[int] = 0  # how many of the last taps of each encoder it uses, at most
+    least_taps: ClassVar[int] = 1  # of a fusion with taps: how many an encoder must have
+    steps: ClassVar[bool] = False  # it needs states of steps (B, C, T), with as many channels in each encoder
     reads: ClassVar[bool] = False  # it predicts from the hidden states at the taps
     writes: ClassVar[bool] = False  # it exchanges the hidden states at the taps
     unimodal_loss: ClassVar[bool] = False  # it is trained by the loss of its unimodal logits as well
@@ -145,9 +148,24 @@ def fusion_refuses(name: str, network: dict[str, EncoderParams]) -> str | None:
     if count < facts.least or (facts.most is not None and count > facts.most):
         wanted = f"{facts.least} or more" if facts.most is None else f"{facts.least} to {facts.most}"
         return f"expected {wanted} modalities for fusion {name!r}, but got {count}"
-    without = [m for m, params in network.items() if not encoders[params.kind].taps(params)]
-    if facts.taps and count > 1 and without:
+    if not facts.taps or count == 1:
+        return None
+    taps = {m: encoders[params.kind].taps(params) for m, params in network.items()}
+    without = [m for m in network if not taps[m]]
+    if without:
         return f"expected encoders with taps for fusion {name!r}, but got none in {', '.join(without)}"
+    few = [f"{len(of)} in {m}" for m, of in taps.items() if len(of) < facts.least_taps]
+    if few:
+        return f"expected encoders with {facts.least_taps} taps or more for fusion {name!r}, but got {', '.join(few)}"
+    if facts.steps:
+        others = [f"{params.kind!r} for {m}" for m, params in network.items() if not encoders[params.kind].steps]
+        if others:
+            kinds = ", ".join(kind for kind in encoders if encoders[kind].steps)
+            return f"expected encoders of steps ({kinds}) for fusion {name!r}, but got {', '.join(others)}"
+        widths = {m: next(iter(of.values())) for m, of in taps.items()}
+        if len(set(widths.values())) > 1:
+            got = ", ".join(f"{width} for {m}" for m, width in widths.items())
+            return f"expected encoders of one width for fusion {name!r}, but got {got}"
     return None
 
 

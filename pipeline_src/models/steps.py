@@ -15,7 +15,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 class Steps(Stages):
-    """Stages `read`, `layer1`, `layer2`, ..., `pool`: vectors (B, T, D) or words (B, T) -> (B, width)."""
+    """Stages `read`, `layer1`, `layer2`, ..., `pool`: what `read` takes -> (B, width)."""
 
     def __init__(self, read: nn.Module, layers: list[nn.Module], pool: str):
         numbered = [(f"layer{i}", layer) for i, layer in enumerate(layers, start=1)]
@@ -25,7 +25,10 @@ class Steps(Stages):
         h, padding = state
         return State(h.movedim(-1, 1), padding)
 
-    def put(self, state: Any, x: Tensor) -> Pair:
+    def put(self, state: Any, x: Tensor | State) -> Pair:
+        if isinstance(x, State):
+            assert x.padding is not None
+            return x.x.movedim(1, -1), x.padding
         return x.movedim(1, -1), state[1]
 
 
@@ -53,6 +56,35 @@ class Vectors(nn.Linear):
         return _placed(super().forward(x), self.positions), _padding(x.eq(0).all(-1), self.mask)
 
 
+class Patches(nn.Conv2d):
+    """Frames (B, T, C, H, W) or spectrograms (B, F, T) -> (h, padding): a step for every patch of every frame, in the
+    order of frames, rows and columns. What is left over at the lower and right edge is not read.
+    """
+
+    def __init__(self, channels: int, width: int, patch: tuple[int, int], positions: Tensor | None = None):
+        super().__init__(channels, width, patch, stride=patch)
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, x: Tensor) -> Pair:  # type: ignore[override]
+        frames = x[:, None, None] if x.dim() == 3 else x
+        h = super().forward(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (B, T, width, rows, columns)
+        h = _placed(h.movedim(2, -1).flatten(1, 3), self.positions)
+        return h, torch.zeros(h.shape[:2], dtype=torch.bool, device=h.device)
+
+
+class Token(nn.Module):
+    """Puts a learnt step in front, a class token, that no padding hides and that has no position."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(width))
+
+    def forward(self, state: Pair) -> Pair:
+        h, padding = state
+        first = self.token.to(h.dtype).expand(len(h), 1, -1)
+        return torch.cat([first, h], dim=1), nn.functional.pad(padding, (1, 0))
+
+
 class Layer(nn.TransformerEncoderLayer):
     """PyTorch's layer on (h, padding)."""
 
@@ -61,8 +93,20 @@ class Layer(nn.TransformerEncoderLayer):
         return super().forward(h, src_key_padding_mask=padding), padding
 
 
+class LastLayer(Layer):
+    """A layer with its norms before each part, and one after them, for the last of such layers."""
+
+    def __init__(self, width: int, *arguments: Any, **how: Any):
+        super().__init__(width, *arguments, **how)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, state: Pair) -> Pair:  # type: ignore[override]
+        h, padding = super().forward(state)
+        return self.norm(h), padding
+
+
 class Pool(nn.Module):
-    """(h, padding) -> (B, width): the "mean" over steps that are not padding, or the "first" of them."""
+    """(h, padding) -> (B, width): the "mean" over steps that are not padding, or the "first" or "last" of them."""
 
     def __init__(self, over: str):
         super().__init__()
@@ -70,6 +114,9 @@ class Pool(nn.Module):
 
     def forward(self, state: Pair) -> Tensor:
         h, padding = state
+        if self.over == "last":
+            last = padding.shape[1] - 1 - (~padding).flip(1).int().argmax(1)
+            return h[torch.arange(len(h), device=h.device), last]
         if self.over == "first":
             first = (~padding).int().argmax(1)
             return h[torch.arange(len(h), device=h.device), first]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pipeline_src.media.array import Array, ArrayParams
+from pipeline_src.media.image import Image, ImageParams
 from pipeline_src.media.tokens import Tokens, TokensParams
 from pipeline_src.models.base import encoders
 from pipeline_src.models.steps import sine
@@ -18,8 +19,9 @@ SHAPES = {"frames": (2, 3, 28, 28), "spectrogram": (17, 12), "sequence": (5, 3),
 
 
 def encoder(kind, layout, **how):
-    words = {"words": 30} if (kind, layout) == ("transformer", "tokens") else {}
-    params = encoders[kind].Params(**SMALL[kind] | words | how)
+    own = {"tokens": {"words": 30}, "frames": {"patch": [9, 8]}, "spectrogram": {"patch": [4, 5]}}
+    suits = own.get(layout, {}) if kind == "transformer" else {}
+    params = encoders[kind].Params(**SMALL[kind] | suits | how)
     return encoders[kind](params, layout, SHAPES[layout])
 
 
@@ -105,6 +107,39 @@ def test_an_embedding_is_the_mean_of_its_words():
     torch.testing.assert_close(module(torch.tensor([[3, 5, 0, 0, 3]])), (2 * table[3:4] + table[5:6]) / 3)
 
 
+def test_patches_are_read_in_order_and_what_is_left_over_is_not():
+    module = encoder("transformer", "frames", positions="none").build()
+    x = clips("frames")  # (4, 2, 3, 28, 28) in patches of 9 x 8: 3 rows and 3 columns of each frame
+    h, padding = module.read(x)
+    assert h.shape == (4, 18, 8) and not padding.any()
+    weight, bias = module.read.weight, module.read.bias
+    for step, (frame, row, column) in enumerate((t, r, c) for t in range(2) for r in range(3) for c in range(3)):
+        patch = x[:, frame, :, 9 * row : 9 * row + 9, 8 * column : 8 * column + 8]
+        expected = patch.flatten(1) @ weight.flatten(1).T + bias
+        torch.testing.assert_close(h[:, step], expected, rtol=1e-4, atol=1e-5)
+    other = x.clone()
+    other[..., 27:, :] = other[..., 24:] = 0
+    assert torch.equal(module.read(other)[0], h)
+
+
+def test_the_last_step_and_the_class_token_are_the_features():
+    x = clips("sequence")
+    x[0, 3:] = x[1, 1:4] = 0
+    last = encoder("transformer", "sequence", pool="last", layers=0).build()
+    read = last.read(x)[0]
+    torch.testing.assert_close(last(x), torch.stack([read[0, 2], read[1, 4], read[2, 4], read[3, 4]]))
+    module = encoder("transformer", "sequence", pool="class", norm="before", activation="gelu", dropout=0.0).build()
+    with torch.no_grad():
+        module.read.token.token.normal_()
+    h, padding = state = module.read(x)
+    assert h.shape == (4, 6, 8) and not padding[:, 0].any()
+    assert torch.equal(h[:, 0], module.read.token.token.expand(4, -1))
+    for name in ("layer1", "layer2"):
+        state = module.run(state, [name])
+    torch.testing.assert_close(module(x), state[0][:, 0])
+    torch.testing.assert_close(state[0], torch.nn.functional.layer_norm(state[0], (8,)), rtol=1e-3, atol=1e-4)
+
+
 def test_layers_of_a_transformer_start_apart():
     module = encoder("transformer", "sequence").build()
     assert not torch.equal(module.layer1.linear1.weight, module.layer2.linear1.weight)
@@ -125,9 +160,16 @@ def test_what_does_not_suit_the_recipe_is_refused():
     assert refusal("transformer", tokens) == "expected `words` for tokens, and for them alone"
     assert refusal("transformer", array, words=31) == "expected `words` for tokens, and for them alone"
     assert refusal("transformer", tokens, words=31) is None and refusal("transformer", array) is None
+    image = Image(ImageParams(kind="image", size=8, color="rgb", fit="squash"))
+    assert refusal("transformer", image) == "expected `patch` for frames and spectrograms, and for them alone"
+    assert refusal("transformer", array, patch=[2, 2]) == refusal("transformer", image)
+    assert refusal("transformer", image, patch=[4, 9]) == "expected a patch of at most 8 x 8 pixels, but got 4 x 9"
+    assert refusal("transformer", image, patch=[4, 8]) is None
 
 
-@pytest.mark.parametrize("change", [{"heads": 3}, {"width": 7, "heads": 1}, {"dropout": 1.0}, {"pool": "last"}])
+@pytest.mark.parametrize(
+    "change", [{"heads": 3}, {"width": 7, "heads": 1}, {"dropout": 1.0}, {"pool": "max"}, {"patch": [3]}]
+)
 def test_parameters_are_checked(change):
     with pytest.raises(ValueError):
         encoder("transformer", "sequence", **change)

@@ -41,7 +41,7 @@ def test_taps_are_stages_with_the_channels_that_they_say(kind, layout):
     plugin, x = encoder(kind, layout), clips(layout)
     module, taps = plugin.build().eval(), plugin.taps(plugin.params)
     assert taps and [name for name, _ in module.named_children() if name in taps] == list(taps)
-    state, places = x, {"frames": 3, "spectrogram": 2}.get(layout, 1)
+    state, places = x, 1 if plugin.steps else {"frames": 3, "spectrogram": 2}[layout]
     for name, _ in module.named_children():
         state = module.run(state, [name])
         if name in taps:
@@ -232,7 +232,7 @@ def test_unknown_facts_are_an_error(monkeypatch):
 def test_what_a_fusion_cannot_join_is_refused_before_a_run(monkeypatch):
     params = encoders["convnet"].Params(width=4, features=4)
     network = {"a": params, "b": params, "c": params}
-    assert all(fusion_refuses(name, network) is None for name in fusions)
+    assert all((fusion_refuses(name, network) is None) is not fusion_facts(name).steps for name in fusions)
 
     def refusal(**facts):
         monkeypatch.setattr(type(fusions), "facts", lambda self, name: facts)

@@ -31,6 +31,7 @@ class Embedding(Encoder):
     Params = EmbeddingParams
     params: EmbeddingParams
     layouts = ("tokens",)
+    steps = True
 
     @classmethod
     def refuses(cls, params: EmbeddingParams, extractor: Extractor) -> str | None:

@@ -61,8 +61,11 @@ class Fusion(nn.Module, FusionFacts):
         """Each modality's part of the gradients, views that may be changed in place, of a linear fusion."""
         raise NotImplementedError
 
-    def exchange(self, tap: int, states: dict[str, State]) -> dict[str, Tensor]:
-        """New values {m: (B, C_m, *places)} of the states at a tap, counted from 0. Removed modalities are missing."""
+    def exchange(self, tap: int, states: dict[str, State]) -> Mapping[str, Tensor | State]:
+        """New values {m: (B, C_m, *places)} of the states at a tap, counted from 0. Removed modalities are missing.
+
+        A fusion of `steps` may give whole states, with other steps or channels and their padding.
+        """
         raise NotImplementedError
 
     def unimodal(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
