@@ -1,5 +1,7 @@
 """The section `evaluation`: types, ranges and units."""
 
+from typing import Any
+
 from pydantic import Field
 
 from pipeline_src.core.params import CLIPS, Section
@@ -12,4 +14,7 @@ class Evaluation(Section):
 
     batch_size: int = Field(ge=1, le=CLIPS, description="clips")
     probe_c: float = Field(ge=1e-6, le=1_000_000, description="inverse strength of the linear probe's L2 penalty")
+    corruptions: dict[str, Any] = Field(
+        default={}, description="registered corruption of test samples -> {rates, modalities, ...}; none by default"
+    )
     probe_iterations: int = Field(ge=1, le=1_000_000, description="most L-BFGS steps of the linear probe")

@@ -8,7 +8,7 @@ is the one place where test data is read, and nothing is chosen by it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.evaluation import FUSED, VIEWS
 from pipeline_src.evaluation.metrics import contributions
+from pipeline_src.evaluation.robustness import Robustness, joined
 from pipeline_src.features.read import Cache
 from pipeline_src.models.fusions.base import Features, only
 from pipeline_src.study.places import ATTEMPT, PREDICTIONS
@@ -91,7 +92,7 @@ def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.
             with devices.autocast(device, spec.training.precision):
                 yield model.encode(transform(batch.inputs), kept)
 
-    features = {split: _joined(encoded(split)) for split in loaders}
+    features = {split: joined(encoded(split)) for split in loaders}
     labels = {split: loader.label.cpu().numpy() for split, loader in loaders.items()}
     for split in features:
         for m, values in features[split].items():
@@ -119,7 +120,16 @@ def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.
         rows += _rows(split, task, modalities, logits, labels[split], worth)
         places = {f"{m}/pca": planes[m](features[split][m].cpu().numpy()) for m in modalities}
         tables.append(_table(split, task, cache, loaders[split], logits, places))
-    rows += _history(run, task)
+    spoiled = Robustness(
+        built,
+        loaders["test"],
+        transform,
+        features["test"],
+        seed=run.seed,
+        batch_size=how.batch_size,
+        precision=spec.training.precision,
+    )
+    rows += [*spoiled.rows(how.corruptions), *_history(run, task)]
 
     files.write_table(run.evaluation / PREDICTIONS, pa.concat_tables(tables))
     files.write_sealed(run.metrics, {"names": run.names, "metrics": rows})
@@ -143,16 +153,6 @@ def _write_diverged(run: Run, task: Task, diverged: dict[str, Any]) -> str:
 
 
 @torch.no_grad()
-def _joined(batches: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Tensors {name: (N, ...)} float32 of every sample of a split, in order, from those of its batches."""
-    parts: dict[str, list[torch.Tensor]] = {}
-    for batch in batches:
-        for name, x in batch.items():
-            parts.setdefault(name, []).append(x.float())
-    return {name: torch.cat(part) for name, part in parts.items()}
-
-
-@torch.no_grad()
 def _logits(
     built: Assembly,
     features: dict[str, torch.Tensor],
@@ -172,7 +172,7 @@ def _logits(
 
     if not model.taps:
         return read(Features(features) if kept is None else only(features, kept))
-    return _joined(map(read, encoded(kept)))
+    return joined(map(read, encoded(kept)))
 
 
 def _views(

@@ -19,7 +19,7 @@ from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
 from pipeline_src.reports.papers import items
-from pipeline_src.study import extends, grids, named, observed, schedules, tuning, varied, yaml
+from pipeline_src.study import corrupted, extends, grids, named, observed, schedules, tuning, varied, yaml
 from pipeline_src.study import resources as requests
 from pipeline_src.study.named import NAME
 from pipeline_src.study.params import Network, Params, Recipe, Settings
@@ -42,7 +42,9 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
         named = {block.recipe for block in blocks["datasets"].values() if block is not None}
         blocks["recipes"] |= {name: recipe(name).modalities for name in sorted(named & set(shipped_recipes()))}
         model = Network.model_construct(encoders=blocks.pop("encoders"), fusion=params.model.fusion)
-        settings = Settings.model_construct(**{**dict(params), **blocks, "model": model})
+        evaluation = params.evaluation.model_copy(update={"corruptions": blocks.pop("corruptions")})
+        every = {**dict(params), **blocks, "model": model, "evaluation": evaluation}
+        settings = Settings.model_construct(**every)
         schedules.check(settings, mistakes)
         _check_references(settings, mistakes)
         tuning.check(settings, mistakes)
@@ -118,6 +120,7 @@ def _check_plugins(values: dict, mistakes: Mistakes) -> dict[str, dict]:
         "methods": checked_methods,
         "kinds": kinds,
         "observers": observed.checked(section("observers"), mistakes),
+        "corruptions": corrupted.checked(section("evaluation", "corruptions"), mistakes),
     }
 
 
@@ -163,6 +166,7 @@ def _check_references(params: Settings, mistakes: Mistakes) -> None:
     _check_fusions(params, mistakes)
     varied.check(params, mistakes)
     observed.check(params, mistakes)
+    corrupted.check(params, mistakes)
     epochs = dict.fromkeys(training.epochs for training in params.trainings().values())
     for method in params.study.methods:
         refusals = {}  # one that holds for several fusions or datasets is said once

@@ -16,6 +16,7 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, brief, plain
 from pipeline_src.core.fingerprint import HEX, code_digest, fingerprint
 from pipeline_src.core.registry import closest
+from pipeline_src.corruptions.base import corruptions
 from pipeline_src.datasets.base import Dataset, DatasetParams, datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Requirement, Setting, methods
@@ -242,13 +243,21 @@ class Plan:
         network = [encoders.module(params.model.encoders[m].kind) for m in modalities] + [fusions.module(fusion)]
         network.append(tasks.module(data.dataset.task))
         chooser = [] if search is None else ["pipeline_src.study.choice"]
-        watching = map(observers.module, observed)
-        code = code_digest(["pipeline_src.training.run", methods.module(kind), *network, *watching, *chooser])
+        spoiling = {name for m in modalities for name in params.training.augmentation[m].corruption}
+        more = [*map(observers.module, observed), *map(corruptions.module, sorted(spoiling))]
+        code = code_digest(["pipeline_src.training.run", methods.module(kind), *network, *more, *chooser])
         what = {"spec": spec.address()} if search is None else {"search": search.address()}
         fp = fingerprint(stage="train", code=code, cache=data.cache_fp, **what)
         evaluation_fp = fingerprint(
             stage="evaluate",
-            code=code_digest(["pipeline_src.evaluation.run", methods.module(kind), *network]),
+            code=code_digest(
+                [
+                    "pipeline_src.evaluation.run",
+                    methods.module(kind),
+                    *network,
+                    *map(corruptions.module, params.evaluation.corruptions),
+                ]
+            ),
             params=params.evaluation.values("evaluate"),
             run=fp,
         )

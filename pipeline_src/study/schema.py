@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_src.core.registry import Registry
+from pipeline_src.corruptions.base import corruptions
 from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import methods
@@ -39,10 +40,11 @@ def params_schema() -> dict:
         "properties": kinds,
         "additionalProperties": {"required": ["kind"], "anyOf": [*kinds.values()]},
     }
-    schema["properties"]["observers"] |= {
-        "properties": dict(zip(observers, plugins(observers), strict=True)),
-        "additionalProperties": False,
-    }
+    rates = definitions["Augmentation"]["properties"]["corruption"]
+    rates["propertyNames"] = {"enum": list(corruptions)}
+    spoiling = definitions["Evaluation"]["properties"]["corruptions"]
+    for section, registry in ((schema["properties"]["observers"], observers), (spoiling, corruptions)):
+        section |= {"properties": dict(zip(registry, plugins(registry), strict=True)), "additionalProperties": False}
     own = {"type": "string", "pattern": f"^{NAME.pattern}$"}  # a key of `methods` with a kind
     definitions["Study"]["properties"]["methods"]["items"] = {"anyOf": [{"enum": list(methods)}, own]}
     given = {key: definitions["Training"]["properties"][key] for key in SCHEDULED}

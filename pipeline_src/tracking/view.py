@@ -8,6 +8,7 @@ Names of metrics, which the UI draws in sections by what stands before the slash
     ratio/audio, coefficient/audio, ...                by epoch, the quantities that the method declares
     test/accuracy, test/accuracy_probe_audio, ...      of the selected epoch: the values of the study's metrics.parquet
     val_selected/..., run/seconds, run/forwards, ...   the same for val, and what the run cost
+    corrupted/accuracy_noise_0.5_audio, ...            test accuracy with a corrupted modality, or all of them
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline_src.core.fingerprint import fingerprint
-from pipeline_src.evaluation import FUSED
+from pipeline_src.evaluation import CORRUPTED, FUSED
 from pipeline_src.features import read_info
 from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import declared
@@ -34,7 +35,12 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of what is mirrored; another one mirrors finished runs again
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
-FINAL = {"test": "test", "val": "val_selected", "train": "run"}  # split of metrics.json -> section
+FINAL = {
+    "test": "test",
+    "val": "val_selected",
+    "train": "run",
+    CORRUPTED: CORRUPTED,
+}  # split of metrics.json -> section
 
 
 @dataclass(frozen=True)

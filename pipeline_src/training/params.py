@@ -33,6 +33,9 @@ class Augmentation(Section):
         le=100_000,
         description="spectrograms: largest shift in time, in steps, either way, round the end",
     )
+    corruption: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="registered corruption -> rate, as the last change; see evaluation.corruptions"
+    )
 
 
 LAYOUTS = {"crop_scale": "frames", "crop_ratio": "frames", "flip": "frames", "roll": "spectrogram"}  # of Augmentation

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import grid_sample
 
 from pipeline_src.core.upload import upload
+from pipeline_src.corruptions.base import Corruption, corruptions
 from pipeline_src.training.params import Augmentation
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # RGB in [0, 1]
@@ -24,6 +25,7 @@ class Drawn(NamedTuple):
     boxes: Tensor | None = None  # (B, 4), see `crop_boxes`
     flipped: Tensor | None = None  # (B,) bool
     shift: Tensor | None = None  # (B, 1) steps
+    seed: int | None = None  # of the corruptions
 
 
 class Transform:
@@ -42,7 +44,10 @@ class Transform:
     ):
         self.layouts = {m: modalities[m]["layout"] for m in augmentation}
         self.shapes, self.device = {m: modalities[m]["shape"] for m in augmentation}, device
-        self.augmentation, self.scale = augmentation, {}
+        self.augmentation, self.scale, self.spread = augmentation, {}, {}
+        self.corruptions = {
+            m: [(corruptions[name](), rate) for name, rate in how.corruption.items()] for m, how in augmentation.items()
+        }
         for m, info in modalities.items():
             mean, std = (torch.tensor(info[k], dtype=torch.float32, device=device) for k in ("mean", "std"))
             if normalize != "train":  # pictures still come to [0, 1]
@@ -51,6 +56,8 @@ class Transform:
                 mean, std = (255 * torch.tensor(IMAGENET[k], device=device) for k in ("mean", "std"))
             by_channel = (-1, 1, 1) if info["layout"] == "frames" else (-1,)  # of one value, or of each feature
             self.scale[m] = (1 / std).view(by_channel), (-mean / std).view(by_channel)
+            own = torch.tensor(info["std"], dtype=torch.float32, device=device)
+            self.spread[m] = (own / std).view(by_channel)  # of train, in the units of the output
 
     def draw(self, sizes: Sequence[int], generators: Mapping[str, Generator]) -> list[dict[str, Drawn]]:
         """The random changes of a pass, batch by batch, of so many samples each: drawn on the CPU, batch after batch,
@@ -64,6 +71,7 @@ class Transform:
     def _drawn(self, m: str, sizes: Sequence[int], generator: Generator) -> list[Drawn]:
         how, layout = self.augmentation[m], self.layouts[m]
         boxes, flipped, shift = [], [], []
+        seeds: list[int | None] = []
         for size in sizes:
             if layout == "frames" and (how.crop_scale != [1.0, 1.0] or how.crop_ratio != [1.0, 1.0]):
                 boxes.append(crop_boxes(size, *self.shapes[m][-2:], how.crop_scale, how.crop_ratio, generator))
@@ -71,18 +79,20 @@ class Transform:
                 flipped.append(torch.rand(size, generator=generator) < how.flip)
             if layout == "spectrogram" and how.roll:
                 shift.append(torch.randint(-how.roll, how.roll + 1, (size, 1), generator=generator))
+            spoiled = bool(self.corruptions[m])
+            seeds.append(int(torch.randint(2**62, (), generator=generator)) if spoiled else None)
         parts = [
             upload(torch.cat(kind), self.device).split(list(sizes)) if kind else [None] * len(sizes)
             for kind in (boxes, flipped, shift)
         ]
-        return [Drawn(*one) for one in zip(*parts, strict=True)]
+        return [Drawn(*one) for one in zip(*parts, seeds, strict=True)]
 
     def __call__(self, inputs: dict[str, Tensor], drawn: Mapping[str, Drawn] | None = None) -> dict[str, Tensor]:
         out = {}
         for m, x in inputs.items():
             layout, change = self.layouts[m], (drawn or {}).get(m, Drawn())
             if layout == "tokens":
-                out[m] = x.long()
+                out[m] = self._spoiled(m, x.long(), change.seed)
                 continue
             if change.shift is not None:
                 x = roll(x, change.shift)  # first, as the cache's type is half as large
@@ -95,8 +105,20 @@ class Transform:
                 x = crop(x, change.boxes)
             if change.flipped is not None:
                 x = torch.where(change.flipped.view(-1, 1, 1, 1, 1), x.flip(-1), x)
-            out[m] = x
+            out[m] = self._spoiled(m, x, change.seed)
         return out
+
+    def _spoiled(self, m: str, x: Tensor, seed: int | None) -> Tensor:
+        """A modality of a training batch with the corruptions of its augmentation, drawn where x is."""
+        if seed is not None:
+            generator = Generator(x.device).manual_seed(seed)
+            for corruption, rate in self.corruptions[m]:
+                x = self.corrupted(m, x, corruption, rate, generator)
+        return x
+
+    def corrupted(self, m: str, x: Tensor, corruption: Corruption, rate: float, generator: Generator) -> Tensor:
+        """What the model reads of a modality, spoiled."""
+        return corruption(x, self.layouts[m], rate, self.spread[m], generator)
 
 
 def crop_boxes(
