@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from pipeline_src.core.params import Section, ascending, unique
+from pipeline_src.core.params import Section, unique
 from pipeline_src.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -21,6 +21,13 @@ __all__ = ["Corruption", "CorruptionParams", "corruptions", "too_much", "unfit"]
 corruptions = Registry("pipeline_src.corruptions", "corruption")
 
 
+def _rising(rates: list[float]) -> list[float]:
+    """Validator: each rate above the one before."""
+    if rates != sorted(set(rates)):
+        raise ValueError("expected ascending rates, each once")
+    return rates
+
+
 class CorruptionParams(Section):
     """Parameters of a corruption, and at which rates and of which modalities the evaluation scores it."""
 
@@ -29,8 +36,7 @@ class CorruptionParams(Section):
     rates: Annotated[
         list[Annotated[float, Field(gt=0)]],
         Field(min_length=1, max_length=100),
-        AfterValidator(unique),
-        AfterValidator(ascending),
+        AfterValidator(_rising),
     ] = Field(default=[0.25, 0.5, 0.75, 1.0], description="how much of it, ascending; without it the rate is 0")
     modalities: Annotated[list[str], Field(min_length=1), AfterValidator(unique)] | None = Field(
         default=None,

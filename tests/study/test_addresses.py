@@ -12,6 +12,7 @@ import yaml
 from pipeline_src.core import fingerprint
 from pipeline_src.core.params import Section
 from pipeline_src.core.stages import STAGES
+from pipeline_src.corruptions.base import corruptions
 from pipeline_src.datasets.base import datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
@@ -24,7 +25,7 @@ from pipeline_src.study.yaml import Loader
 from pipeline_src.training.params import Augmentation, Training
 
 ROOT = Path(__file__).parents[2]
-REGISTRIES = (datasets, extractors, encoders, methods, observers)
+REGISTRIES = (datasets, extractors, encoders, methods, observers, corruptions)
 DATA = {stage: set(STAGES[i:]) for i, stage in enumerate(STAGES)} | {None: set()}
 # `shards` cuts the same content into other files: nothing after the cache moves.
 EXCEPT = {"datasets.av_digits.shards": {"extract", "cache"}}
@@ -156,10 +157,10 @@ def test_each_value_of_a_study_moves_the_addresses_that_its_field_names(plan):
         if (
             not place
             or place[0] in ("study", "resources")
-            or field == "kind"
+            or field in ("kind", "corruption", "corruptions")
             or (*place, field) == ("datasets", "av_digits", "recipe")
         ):
-            continue  # the study decides which runs there are; a kind or recipe of another name must exist
+            continue  # the study decides which runs there are; a kind, recipe or corruption of another name must exist
         after = Plan(plan.file)
         after.params = edited(plan.params, place, field)
         section = plan.params
@@ -242,6 +243,8 @@ EXPECTED = {
     "pipeline_src.core.fingerprint": "aggregate",  # the report reads addresses
     "pipeline_src.core.seeding": "train",
     "pipeline_src.core.lazy": "train",
+    "pipeline_src.corruptions": None,  # the study has none
+    "pipeline_src.corruptions.base": "train",
     "pipeline_src.datasets.av_digits": "fetch",
     "pipeline_src.datasets.base": "fetch",
     "pipeline_src.datasets.lists": "fetch",
