@@ -168,6 +168,13 @@ def aggregate(options: argparse.Namespace) -> None:
     reports.aggregate(plan)
 
 
+def overview(options: argparse.Namespace) -> None:
+    """Write one page across studies: methods x datasets with gains, mean ranks, and what is significant."""
+    from pipeline_src.reports.overview import overview as write
+
+    write([Path(folder) for folder in options.folder], Path(options.out))
+
+
 def plan(options: argparse.Namespace) -> None:
     """Check the params file and list the address of every output, with + before those that exist."""
     from pipeline_src.core.stages import STAGES

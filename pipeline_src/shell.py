@@ -12,6 +12,7 @@ EXAMPLES = {  # by command, in the order in which a study needs them
     "estimate": ("estimate --params mine.yaml", "runs, GPU hours and disk, without the data"),
     "status": ("status --params mine.yaml", "what is done, running, failed and left"),
     "ui": ("ui --params mine.yaml", "browse the runs in MLflow"),
+    "overview": ("overview", "one page across studies: methods x datasets, mean ranks"),
     "explain": ("explain ogm_ge", "equation, source and parameters of a method"),
 }
 STUDY = ("snakemake --cores all --config params=mine.yaml", "the study itself, up to the report; calls the stages")

@@ -116,7 +116,13 @@ def aggregate(plan: Plan) -> None:
     # The planned address promises the whole study: where it is, Snakemake does not look whether runs are missing.
     target = plan.index.with_name(UNFINISHED) if missing else plan.index
     written = {path.relative_to(results).as_posix(): files.sha256(path) for path in outputs(results)}
-    about = {"params": str(plan.file), "complete": not missing, "runs": index, "files": written}
+    about = {
+        "params": str(plan.file),
+        "complete": not missing,
+        "confidence": confidence,
+        "runs": index,
+        "files": written,
+    }
     files.write_sealed(target, about)
     log.info(f"aggregate  {len(records)} of {len(index)} runs in {results / 'report.html'}")
     if missing:

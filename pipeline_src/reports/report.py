@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-import jinja2
 import pandas as pd
 
 from pipeline_src.core import files
@@ -20,6 +17,7 @@ from pipeline_src.reports import declared, headroom, provenance, tuning, wording
 from pipeline_src.reports.answer import answers, comparisons
 from pipeline_src.reports.figures import base, drawing
 from pipeline_src.reports.grids import GridResults, gains_table
+from pipeline_src.reports.page import environment
 from pipeline_src.reports.published import side_by_side
 from pipeline_src.reports.results import Results
 from pipeline_src.reports.scores import Ended
@@ -150,15 +148,6 @@ def render(
     give the same text: it has no date of its own.
     """
     study, confidence = plan.params.study, plan.params.reporting.confidence
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["beside"] = lambda folder: beside(plan.results, folder)
-    environment.globals |= {"number": wording.number, "clock": wording.clock, "plural": wording.plural}
     seeds, runs = len(study.seeds), [run for run in plan.runs if run.cell.role != TRIAL]
     data = []
     for one, section, answer in zip(plan.datasets.values(), made, answers(table, seeds, confidence), strict=True):
@@ -175,33 +164,34 @@ def render(
                 "significant": significant,
             }
         )
-    return environment.get_template(TEMPLATE).render(
-        plan=plan,
-        study=study,
-        seeds=seeds,
-        schedule=plan.params.training,
-        confidence=wording.level(confidence),
-        complete=len(records) == len(runs),
-        done=len(records),
-        data=data,
-        grids=grids,
-        laid_out=laid_out,
-        ends=_ends(ended),
-        stages=provenance.stages_table(provenance.benchmarks(provenance.addresses(plan))),
-        costs=provenance.cost_table(plan.rows, records),
-        mixture=provenance.mixture(plan.rows, *tuning.halves(records)),
-        command=command(plan.file),
-        runs=provenance.runs_table(runs[:RUN_ROWS], records, ended),
-        count=len(runs),
-        caches=provenance.distinct(records, lambda r: {"dataset": r["dataset"], "recipe": r["recipe"], **r["cache"]}),
-        machines=provenance.distinct(records, lambda r: r["machine"]),
-        versions=provenance.distinct(records, lambda r: r["versions"]),
+    return (
+        environment(plan.results)
+        .get_template(TEMPLATE)
+        .render(
+            plan=plan,
+            study=study,
+            seeds=seeds,
+            schedule=plan.params.training,
+            confidence=wording.level(confidence),
+            complete=len(records) == len(runs),
+            done=len(records),
+            data=data,
+            grids=grids,
+            laid_out=laid_out,
+            ends=_ends(ended),
+            stages=provenance.stages_table(provenance.benchmarks(provenance.addresses(plan))),
+            costs=provenance.cost_table(plan.rows, records),
+            mixture=provenance.mixture(plan.rows, *tuning.halves(records)),
+            command=command(plan.file),
+            runs=provenance.runs_table(runs[:RUN_ROWS], records, ended),
+            count=len(runs),
+            caches=provenance.distinct(
+                records, lambda r: {"dataset": r["dataset"], "recipe": r["recipe"], **r["cache"]}
+            ),
+            machines=provenance.distinct(records, lambda r: r["machine"]),
+            versions=provenance.distinct(records, lambda r: r["versions"]),
+        )
     )
-
-
-def beside(results: Path, folder: str) -> str:
-    """The address of a folder (relative to the working directory) in a page that lies in the folder `results`."""
-    return quote(f"{Path(os.path.relpath(folder, results)).as_posix()}/")
 
 
 def _covered(plan: Plan, data: Data) -> str:
