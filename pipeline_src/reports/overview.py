@@ -4,7 +4,8 @@ A setting is a dataset with its recipe and a fusion in one study; tuned runs are
 compared within a setting only, where all see the same samples and batches over the same seeds. The page reads what
 `aggregate` wrote: tables/accuracy.csv, tables/tuned.csv and the index.
 
-    rank        of a method among those of a setting, by mean test accuracy: 1 is the best, equal means share their rank
+    rank        of a method among those of a setting, by the mean of its task's primary metric on test: 1 is the best,
+                equal means share their rank
     mean rank   over the settings of the block: the methods that more than half of the settings have, and the settings
                 that have all of these
     difference  of two mean ranks that is significant, by Nemenyi's test over k methods and n settings:
@@ -19,6 +20,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,15 @@ from scipy import stats
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
+from pipeline_src.reports.declared import Primary
 from pipeline_src.reports.ensemble import ENSEMBLE
 from pipeline_src.reports.figures.base import Drawing
 from pipeline_src.reports.figures.drawing import shown
 from pipeline_src.reports.figures.style import INK, PAPER, looks, method_rows, styled
 from pipeline_src.reports.page import environment
-from pipeline_src.reports.scores import BASELINE, CELL, GAIN, read, significant
+from pipeline_src.reports.scores import BASELINE, CELL, primary_of, read, significant
 from pipeline_src.reports.tables import Entry, Table, entry
-from pipeline_src.reports.wording import NONE, level, p_value, percent, plural
+from pipeline_src.reports.wording import NONE, level, p_value, percent, plural, value
 from pipeline_src.study.outputs import NO_FUSION
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ TEMPLATE = "overview.html.j2"
 STUDIES = Path("results/studies")
 PAGE = Path("results/overview.html")
 TABLES = {"accuracy.csv": "", "tuned.csv": ", equal tuning"}  # of a study, and what its settings are called after it
-NEEDED = [*CELL, "seeds", "complete", "accuracy_mean", *(f"{GAIN}_{name}" for name in ("mean", "n", "p_corrected"))]
+NEEDED = [*CELL, "seeds", "complete", "metric"]
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,32 @@ class Setting:
     confidence: float
     complete: bool  # the whole study
 
+    @cached_property
+    def primary(self) -> Primary:
+        return primary_of(self.rows)
+
     @property
     def trained(self) -> pd.Series:
-        """Mean test accuracy by method, of all that is trained and complete."""
+        """The mean of the primary metric on test by method, of all that is trained and complete."""
         rows = self.rows[self.rows.complete & (self.rows.index != ENSEMBLE)]
-        return rows.accuracy_mean.dropna()
+        return rows[f"{self.primary.score}_mean"].dropna()
+
+    def gain(self, method: str) -> float:
+        """The mean difference from BASELINE; NaN where there is none."""
+        column = f"{self.primary.gain}_mean"
+        return float(self.rows[column].get(method, math.nan)) if column in self.rows else math.nan
+
+    def verdict(self, method: str) -> int:
+        """1 where a method is significantly better than BASELINE, -1 where it is worse, else 0."""
+        if math.isnan(self.gain(method)) or not significant(self.rows.loc[method], self.primary.gain, self.confidence):
+            return 0
+        return 1 if self.primary.better(self.gain(method)) else -1
+
+    def entry(self, method: str, what: str, sign: bool = False, strong: bool = False) -> Entry:
+        """A column of a method's row as people read it."""
+        if method not in self.rows.index or f"{what}_mean" not in self.rows:
+            return Entry(NONE)
+        return entry(read(self.rows.loc[method], what), self.seeds, sign, strong, self.primary.metric.unit)
 
 
 @dataclass(frozen=True)
@@ -121,7 +145,8 @@ def settings(folder: Path) -> Iterator[Setting]:
 
 def ranking(every: Sequence[Setting]) -> Ranking:
     """The ranks of the block."""
-    scores = pd.DataFrame({i: setting.trained for i, setting in enumerate(every)})  # methods x settings
+    signs = [1 if setting.primary.metric.higher else -1 for setting in every]
+    scores = pd.DataFrame({i: signs[i] * setting.trained for i, setting in enumerate(every)})  # methods x settings
     common = scores.index[scores.notna().sum(axis=1) > len(every) / 2]
     block = scores.loc[common].dropna(axis="columns")
     ranks = block.rank(ascending=False).T
@@ -148,7 +173,7 @@ def render(every: Sequence[Setting], page: Path) -> str:
         .render(
             headline=headline(every, methods),
             points=list(points(every, ranked)),
-            tables=[gains_table(every, methods, columns, ranked), accuracy_table(every, methods, columns)],
+            tables=[gains_table(every, methods, columns, ranked), scores_table(every, methods, columns)],
             settings=settings_table(every, columns),
             figure=shown(_figure(every, methods, columns), folded=False),
             studies=list(dict.fromkeys(setting.study for setting in every)),
@@ -175,27 +200,17 @@ def _names(every: Sequence[Setting]) -> list[str]:
 def headline(every: Sequence[Setting], methods: Iterable[str]) -> str:
     """Which methods help anywhere, the one that helps in most settings first."""
     counts = {method: _counts(every, method) for method in methods if method != ENSEMBLE}
-    helping = sorted((m for m, (above, _, _) in counts.items() if above), key=lambda m: -counts[m][0])
+    helping = sorted((m for m, (better, _, _) in counts.items() if better), key=lambda m: -counts[m][0])
     if not helping:
         return f"No method is shown to help over {BASELINE} training in any setting."
     each = [f"{method} in {counts[method][0]} of {sum(counts[method])}" for method in helping]
-    return f"Significantly above {BASELINE} training: {', '.join(each)} settings."
+    return f"Significantly better than {BASELINE} training: {', '.join(each)} settings."
 
 
 def _counts(every: Sequence[Setting], method: str) -> tuple[int, int, int]:
-    """The settings in which a method is significantly above BASELINE, significantly below, and neither."""
-    above = below = neither = 0
-    for row, setting in _rows(every, method):
-        sign = row[f"{GAIN}_mean"] if significant(row, GAIN, setting.confidence) else 0.0
-        above, below, neither = above + (sign > 0), below + (sign < 0), neither + (sign == 0)
-    return above, below, neither
-
-
-def _rows(every: Sequence[Setting], method: str) -> Iterator[tuple[pd.Series, Setting]]:
-    """A method's row of each setting in which it is compared with BASELINE."""
-    for setting in every:
-        if method in setting.rows.index and not math.isnan(setting.rows.loc[method, f"{GAIN}_mean"]):
-            yield setting.rows.loc[method], setting
+    """The settings in which a method is significantly better than BASELINE, significantly worse, and neither."""
+    verdicts = [setting.verdict(method) for setting in every if not math.isnan(setting.gain(method))]
+    return verdicts.count(1), verdicts.count(-1), verdicts.count(0)
 
 
 def points(every: Sequence[Setting], ranked: Ranking) -> Iterator[str]:
@@ -229,66 +244,57 @@ def gains_table(every: Sequence[Setting], methods: Sequence[str], columns: list[
     rows = []
     means = ranked.ranks.mean()
     for method in [*methods, BASELINE]:
-        entries = []
-        for setting in every:
-            row = setting.rows.loc[method] if method in setting.rows.index else None
-            strong = row is not None and significant(row, GAIN, setting.confidence)
-            entries.append(Entry(NONE) if row is None else entry(read(row, GAIN), setting.seeds, True, strong))
-        gains = [row[f"{GAIN}_mean"] for row, _ in _rows(every, method)]
-        above, below, neither = _counts(every, method)
-        rank = means.get(method, math.nan)
+        gains = [setting.gain(method) for setting in every if setting.primary.metric.unit == "%"]
+        gains = [gain for gain in gains if not math.isnan(gain)]
+        counts, rank = _counts(every, method), means.get(method, math.nan)
         rows.append(
             [
                 Entry(method),
                 Entry(NONE if math.isnan(rank) else f"{rank:.1f}"),
                 Entry(percent(float(np.mean(gains)), True) if gains else NONE),
-                Entry(str(above) if gains else NONE),
-                Entry(str(below) if gains else NONE),
-                Entry(str(neither) if gains else NONE),
-                *entries,
+                *(Entry(str(count) if any(counts) else NONE) for count in counts),
+                *(s.entry(method, s.primary.gain, True, s.verdict(method) != 0) for s in every),
             ]
         )
     n, k = ranked.ranks.shape
-    confidence = level(ranked.confidence)
+    labels = list(dict.fromkeys(setting.primary.metric.label for setting in every))
     caption = (
-        f"Test accuracy minus that of {BASELINE} with the same fusion, in points, paired by seed: mean ± standard"
-        f" deviation [{confidence} interval, corrected for the comparisons of the setting]. Bold: significant. Mean"
-        f" gain: over the settings that have the method. Above, below, neither: in how many settings it is"
-        f" significantly above or below {BASELINE}. Mean rank: by accuracy (1: the best) among {plural(k, 'method')}"
-        f" over the {plural(n, 'setting')} that have them all. {NONE}: no value."
+        f"Test {' or '.join(labels)} minus that of {BASELINE} with the same fusion, paired by seed: mean ± standard"
+        f" deviation [{level(ranked.confidence)} interval, corrected for the comparisons of the setting]; percentages"
+        " in points. Bold: significant. Mean gain: in points, over the settings that have the method. Better, worse,"
+        f" neither: in how many settings it is significantly better or worse than {BASELINE}. Mean rank: 1 is the best,"
+        f" among {plural(k, 'method')} over the {plural(n, 'setting')} that have them all. {NONE}: no value."
     )
-    heads = ["method", "mean rank", "mean gain", "above", "below", "neither", *columns]
+    heads = ["method", "mean rank", "mean gain", "better", "worse", "neither", *columns]
     return Table("Gains by setting", caption, heads, rows, 1)
 
 
-def accuracy_table(every: Sequence[Setting], methods: Sequence[str], columns: list[str]) -> Table:
-    """Methods x settings: test accuracies."""
-    rows = []
-    for method in [BASELINE, *methods]:
-        found = [setting.rows.loc[method] if method in setting.rows.index else None for setting in every]
-        entries = [
-            Entry(NONE) if row is None else entry(read(row, "accuracy"), setting.seeds)
-            for row, setting in zip(found, every, strict=True)
-        ]
-        rows.append([Entry(method), *entries])
-    caption = "Test accuracy in percent: mean ± standard deviation over seeds [Student t interval]."
-    return Table("Accuracy by setting", caption, ["method", *columns], rows, 1)
+def scores_table(every: Sequence[Setting], methods: Sequence[str], columns: list[str]) -> Table:
+    """Methods x settings: the primary metric on test."""
+    rows = [[Entry(m), *(setting.entry(m, setting.primary.score) for setting in every)] for m in [BASELINE, *methods]]
+    labels = [f"{name}: {setting.primary.metric.label}" for name, setting in zip(columns, every, strict=True)]
+    same = len({setting.primary.score for setting in every}) == 1
+    what = f"Test {every[0].primary.metric.label}" if same else f"On test. {'; '.join(labels)}"
+    caption = f"{what}; mean ± standard deviation over seeds [Student t interval]; percentages in percent."
+    return Table("Scores by setting", caption, ["method", *columns], rows, 1)
 
 
 def settings_table(every: Sequence[Setting], columns: list[str]) -> Table:
     """What each setting is, with a link to its study's folder."""
     rows = []
     for setting, name in zip(every, columns, strict=True):
-        detectable = setting.rows[f"{GAIN}_detectable"].median()
-        joint = setting.rows.accuracy_mean.get(BASELINE, math.nan)
+        one = setting.primary
+        detectable = setting.rows.get(f"{one.gain}_detectable", pd.Series(dtype=float)).median()
+        joint = setting.rows[f"{one.score}_mean"].get(BASELINE, math.nan)
         words: list[Any] = [name, Entry(setting.study, folder=setting.folder.as_posix()), setting.recipe]
-        numbers = [str(setting.seeds), str(len(setting.trained)), percent(joint), percent(detectable)]
+        numbers = [str(setting.seeds), str(len(setting.trained))]
+        numbers += [f"{one.metric.label} {value(joint, one.metric.unit)}", value(detectable, one.metric.unit)]
         rows.append([one if isinstance(one, Entry) else Entry(one) for one in (*words, *numbers)])
     caption = (
         "A study links to the folder with its report, as long as this page is in its place. Detectable: the median over"
-        " methods of the smallest true difference, in points, that is significant with 80 % probability."
+        " methods of the smallest true difference that is significant with 80 % probability."
     )
-    heads = ["setting", "study", "recipe", "seeds", "methods", f"accuracy of {BASELINE}", "detectable"]
+    heads = ["setting", "study", "recipe", "seeds", "methods", BASELINE, "detectable"]
     return Table("Settings", caption, heads, rows, 3)
 
 
@@ -300,16 +306,15 @@ def _figure(every: Sequence[Setting], methods: Sequence[str], columns: list[str]
         for i, method in enumerate(methods):
             gains = []
             for j, setting in enumerate(every):
-                for row, _ in _rows([setting], method):
+                if setting.primary.metric.unit == "%" and not math.isnan(gain := 100 * setting.gain(method)):
                     of, at = look[columns[j]], i + 0.5 * ((j + 0.5) / len(every) - 0.5)
-                    filled = of.color if significant(row, GAIN, setting.confidence) else PAPER
-                    gain = 100 * row[f"{GAIN}_mean"]
+                    filled = of.color if setting.verdict(method) else PAPER
                     axis.plot(gain, at, marker=of.marker, color=of.color, markerfacecolor=filled, linestyle="none")
                     gains.append(gain)
             if gains:
                 axis.plot([np.mean(gains)] * 2, [i - 0.33, i + 0.33], color=INK, linewidth=1.6)
         axis.axvline(0, color=INK, linewidth=0.9)
-        axis.set(xlabel=f"points of test accuracy above {BASELINE}")
+        axis.set(xlabel=f"points above {BASELINE}")
         figure.set_size_inches(5.2, figure.get_figheight())
     caption = (
         "A point is the mean over the seeds of a setting: filled if significant, hollow if not. The bar is their mean."

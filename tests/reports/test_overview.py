@@ -95,7 +95,7 @@ def test_friedmans_test_on_demsars_example():
     every = [
         overview.Setting(
             *("s", Path(), f"d{i}", "r", "f"),
-            pd.DataFrame({"accuracy_mean": column, "complete": True}, index=methods),
+            pd.DataFrame({"accuracy_mean": column, "complete": True, "metric": "accuracy"}, index=methods),
             *(5, 0.95, True),
         )
         for i, column in enumerate(np.array(auc).T)
@@ -123,7 +123,7 @@ def test_the_page_says_what_is_gained_where(three):
     assert columns == ["digits, concat", "faces, concat", "digits, sum"]
     table = overview.gains_table(three, methods, columns, ranked)
     rows = texts(table)
-    # mean rank, mean gain, above, below, neither
+    # mean rank, mean gain, better, worse, neither
     assert rows["ogm"][:5] == ["1.0", "+8.3", "3", "0", "0"]
     assert rows["pmr"][:5] == ["3.0", f"{MINUS}1.7", "1", "1", "1"]
     assert rows["mla"][:5] == ["3.5", f"{MINUS}5.0", "0", "2", "0"] and rows["mla"][7] == NONE
@@ -132,7 +132,7 @@ def test_the_page_says_what_is_gained_where(three):
     assert rows["pmr"][6].startswith(f"{MINUS}10.0 ± ")
     (pmr,) = [row for row in table.rows if row[0].value == "pmr"]
     assert [entry.strong for entry in pmr[6:]] == [True, True, False]
-    accuracies = texts(overview.accuracy_table(three, methods, columns))
+    accuracies = texts(overview.scores_table(three, methods, columns))
     assert accuracies["joint"][0].startswith("70.5 ± ")
 
 
@@ -144,6 +144,19 @@ def test_the_same_dataset_in_two_studies_and_tuned_runs_are_settings_of_their_ow
     assert "digits, concat (a, equal tuning)" in text() and "digits, concat (b)" in text()
     assert "ogm in 2 of 3 settings" in text()
     assert "Not all runs are there: b." in text()
+
+
+def test_of_a_metric_whose_lower_values_are_better_the_lowest_is_first(three):
+    gain = {"nll_gain_mean": [math.nan, -0.2, 0.1], "nll_gain_p_corrected": [math.nan, 0.01, 0.02]}
+    gain |= dict.fromkeys(("nll_gain_sd", "nll_gain_ci_low", "nll_gain_ci_high"), 0.01)
+    scores = {"nll_mean": [0.8, 0.6, 0.9], "complete": True, "metric": "nll"}
+    rows = pd.DataFrame(scores | gain, index=["joint", "ogm", "pmr"])
+    other = overview.Setting("d", Path("d"), "clips", "r-1", "concat", rows, 4, 0.95, True)
+    assert overview.ranking([other]).ranks.loc[0].to_dict() == {"joint": 2.0, "ogm": 1.0, "pmr": 3.0}
+    assert [other.verdict(method) for method in ("joint", "ogm", "pmr", "mla")] == [0, 1, -1, 0]
+    rows = texts(overview.gains_table([three[0], other], ["ogm"], ["a", "b"], overview.ranking([other])))
+    assert rows["ogm"][1] == "+10.0", "no mean of points and nats"
+    assert rows["ogm"][2:5] == ["2", "0", "0"]
 
 
 def test_chosen_folders_and_another_place(three):
