@@ -74,6 +74,9 @@ class Setting:
         rows = self.rows[self.rows.complete & (self.rows.index != ENSEMBLE)]
         return rows[f"{self.primary.score}_mean"].dropna()
 
+    def _row(self, method: str) -> pd.Series:
+        return self.rows.loc[[method]].iloc[0]
+
     def gain(self, method: str) -> float:
         """The mean difference from BASELINE; NaN where there is none."""
         column = f"{self.primary.gain}_mean"
@@ -81,7 +84,7 @@ class Setting:
 
     def verdict(self, method: str) -> int:
         """1 where a method is significantly better than BASELINE, -1 where it is worse, else 0."""
-        if math.isnan(self.gain(method)) or not significant(self.rows.loc[method], self.primary.gain, self.confidence):
+        if math.isnan(self.gain(method)) or not significant(self._row(method), self.primary.gain, self.confidence):
             return 0
         return 1 if self.primary.better(self.gain(method)) else -1
 
@@ -89,7 +92,7 @@ class Setting:
         """A column of a method's row as people read it."""
         if method not in self.rows.index or f"{what}_mean" not in self.rows:
             return Entry(NONE)
-        return entry(read(self.rows.loc[method], what), self.seeds, sign, strong, self.primary.metric.unit)
+        return entry(read(self._row(method), what), self.seeds, sign, strong, self.primary.metric.unit)
 
 
 @dataclass(frozen=True)
