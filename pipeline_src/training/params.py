@@ -27,6 +27,11 @@ class Augmentation(Section):
         default=[1.0, 1.0], description="frames: aspect ratio of the crop; torchvision's default is [0.75, 1.3333]"
     )
     flip: float = Field(default=0.0, ge=0, le=1, description="frames: probability of a horizontal flip")
+    per: Literal["clip", "frame"] = Field(
+        default="clip",
+        description="frames: what has a crop and a flip of its own. clip: its frames share them, so that motion stays "
+        "motion, as in BML_TPAMI2024; frame: as in the other released loaders",
+    )
     roll: int = Field(
         default=0,
         ge=0,
@@ -38,7 +43,13 @@ class Augmentation(Section):
     )
 
 
-LAYOUTS = {"crop_scale": "frames", "crop_ratio": "frames", "flip": "frames", "roll": "spectrogram"}  # of Augmentation
+LAYOUTS = {  # that the fields of Augmentation are for
+    "crop_scale": "frames",
+    "crop_ratio": "frames",
+    "flip": "frames",
+    "per": "frames",
+    "roll": "spectrogram",
+}
 
 
 class Training(Section):

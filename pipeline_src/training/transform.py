@@ -1,7 +1,7 @@
 """From what the cache holds to what the model reads: random changes and normalisation, for a whole batch on the device.
 
 Crops and flips follow the rules of torchvision.transforms.v2 (RandomResizedCrop, RandomHorizontalFlip), drawn for
-every clip of the batch at once; a clip's frames share them, so that motion stays motion.
+every clip of the batch at once, or for every frame (`per`).
 """
 
 import math
@@ -22,8 +22,8 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # RGB 
 class Drawn(NamedTuple):
     """The random changes of a batch of one modality; None is none."""
 
-    boxes: Tensor | None = None  # (B, 4), see `crop_boxes`
-    flipped: Tensor | None = None  # (B,) bool
+    boxes: Tensor | None = None  # (B, 1, 4), or (B, T, 4) of each frame; see `crop_boxes`
+    flipped: Tensor | None = None  # (B, 1) bool, or (B, T)
     shift: Tensor | None = None  # (B, 1) steps
     seed: int | None = None  # of the corruptions
 
@@ -72,11 +72,13 @@ class Transform:
         how, layout = self.augmentation[m], self.layouts[m]
         boxes, flipped, shift = [], [], []
         seeds: list[int | None] = []
+        each = self.shapes[m][0] if layout == "frames" and how.per == "frame" else 1  # changes of a clip
         for size in sizes:
             if layout == "frames" and (how.crop_scale != [1.0, 1.0] or how.crop_ratio != [1.0, 1.0]):
-                boxes.append(crop_boxes(size, *self.shapes[m][-2:], how.crop_scale, how.crop_ratio, generator))
+                drawn = crop_boxes(size * each, *self.shapes[m][-2:], how.crop_scale, how.crop_ratio, generator)
+                boxes.append(drawn.view(size, each, 4))
             if layout == "frames" and how.flip:
-                flipped.append(torch.rand(size, generator=generator) < how.flip)
+                flipped.append(torch.rand(size, each, generator=generator) < how.flip)
             if layout == "spectrogram" and how.roll:
                 shift.append(torch.randint(-how.roll, how.roll + 1, (size, 1), generator=generator))
             spoiled = bool(self.corruptions[m])
@@ -104,7 +106,7 @@ class Transform:
             if change.boxes is not None:
                 x = crop(x, change.boxes)
             if change.flipped is not None:
-                x = torch.where(change.flipped.view(-1, 1, 1, 1, 1), x.flip(-1), x)
+                x = torch.where(change.flipped[:, :, None, None, None], x.flip(-1), x)
             out[m] = self._spoiled(m, x, change.seed)
         return out
 
@@ -147,16 +149,18 @@ def crop_boxes(
 
 
 def crop(x: Tensor, boxes: Tensor) -> Tensor:
-    """Frames (B, T, C, H, W) cut to each clip's box and brought back to (H, W), bilinear, as
-    v2.functional.resized_crop.
+    """Frames (B, T, C, H, W) cut to each clip's box (B, 1, 4), or each frame's (B, T, 4), and brought back to (H, W),
+    bilinear, as v2.functional.resized_crop.
 
     A crop is never larger than what it becomes, so there is nothing to smooth.
     """
-    b, t, c, h, w = x.shape
+    *_, h, w = x.shape
+    boxes = boxes.flatten(0, 1)
+    n = len(boxes)
     x0, y0, x1, y1 = boxes.to(x).split(1, dim=1)
     across, down = _sources(x0, x1, w), _sources(y0, y1, h)
-    grid = torch.stack([across[:, None, :].expand(b, h, w), down[:, :, None].expand(b, h, w)], dim=-1)
-    return grid_sample(x.reshape(b, t * c, h, w), grid, padding_mode="border", align_corners=False).reshape(x.shape)
+    grid = torch.stack([across[:, None, :].expand(n, h, w), down[:, :, None].expand(n, h, w)], dim=-1)
+    return grid_sample(x.reshape(n, -1, h, w), grid, padding_mode="border", align_corners=False).reshape(x.shape)
 
 
 def _sources(low: Tensor, high: Tensor, size: int) -> Tensor:

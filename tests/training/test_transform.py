@@ -12,10 +12,13 @@ def draw(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+PER = ("clip", "frame")
+
+
 def test_crops_equal_torchvisions_on_the_same_boxes():
     x = torch.rand(16, 2, 3, 30, 40, generator=draw())
     boxes = crop_boxes(16, 30, 40, [0.08, 1.0], [0.75, 1.33], draw())
-    for got, clip, box in zip(crop(x, boxes), x, boxes.int().tolist(), strict=True):
+    for got, clip, box in zip(crop(x, boxes[:, None]), x, boxes.int().tolist(), strict=True):
         left, top, right, bottom = box
         expected = v2.functional.resized_crop(clip, top, left, bottom - top, right - left, [30, 40], antialias=True)
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
@@ -39,6 +42,27 @@ def test_boxes_have_torchvisions_distribution():
 def test_a_box_that_never_fits_becomes_the_largest_centred_one():
     boxes = crop_boxes(3, 10, 40, [1.0, 1.0], [1.0, 1.0], draw())
     assert boxes.tolist() == [[15.0, 0.0, 25.0, 10.0]] * 3
+
+
+def test_frames_have_a_crop_and_a_flip_of_their_own_where_they_are_asked_for():
+    x = torch.rand(40, 3, 2, 12, 16, generator=draw(1))
+    info = {"v": {"layout": "frames", "shape": [3, 2, 12, 16], "dtype": "float32", "mean": [0.0], "std": [1.0]}}
+    how = {"crop_scale": [0.2, 0.6], "crop_ratio": [0.75, 1.33], "flip": 0.5}
+    made = {per: Transform(info, {"v": Augmentation(**how, per=per)}, "none", torch.device("cpu")) for per in PER}
+    (by_clip,), (by_frame,) = (made[per].draw([40], {"v": draw(2)}) for per in PER)
+    assert by_clip["v"].boxes.shape == (40, 1, 4) and by_clip["v"].flipped.shape == (40, 1)
+    assert by_frame["v"].boxes.shape == (40, 3, 4) and by_frame["v"].flipped.shape == (40, 3)
+    assert any(len(clip.unique(dim=0)) == 3 for clip in by_frame["v"].boxes)
+    assert 0.35 < by_frame["v"].flipped.float().mean() < 0.65
+    single = Transform(
+        {"v": info["v"] | {"shape": [1, 2, 12, 16]}}, {"v": Augmentation(**how)}, "none", torch.device("cpu")
+    )
+    (alone,) = single.draw([120], {"v": draw(2)})  # every frame as a clip of its own
+    expected = single({"v": x.reshape(120, 1, 2, 12, 16)}, alone)["v"].reshape(x.shape)
+    torch.testing.assert_close(made["frame"]({"v": x}, by_frame)["v"], expected)
+    one = torch.rand(5, 1, 2, 12, 16, generator=draw(1)).expand(5, 3, 2, 12, 16)
+    shared = made["clip"]({"v": one}, *made["clip"].draw([5], {"v": draw(3)}))["v"]
+    assert torch.equal(shared[:, 0], shared[:, 1]) and torch.equal(shared[:, 0], shared[:, 2])
 
 
 def test_roll_shifts_every_clip_by_its_own_whole_steps():
