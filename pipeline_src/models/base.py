@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,7 @@ encoders = Registry("pipeline_src.models.encoders", "encoder")
 fusions = Registry("pipeline_src.models.fusions", "fusion")
 LR_FACTOR = "factor on the learning rate of `training`; one rule for fusion and encoders"
 VIEWS = ("unimodal", "removal", "contributions")
+Init = Literal["default", "ogm_ge", "relearning"]  # see `models.initial`
 
 
 class Output(NamedTuple):
@@ -44,6 +45,13 @@ class FusionParams(Section):
     affects = "train"
 
     lr_factor: float = Field(default=1.0, ge=0, le=LARGE, description=LR_FACTOR)
+    offset: float = Field(
+        default=1.0,
+        ge=0,
+        le=LARGE,
+        description="of film and gated: what is added to FiLM's factor gamma, and to what a gate lets through. 1: a "
+        "modality can be read where the other is removed, see the fusions; 0: as released by OGM-GE and PMR",
+    )
 
 
 class EncoderParams(Section):
@@ -62,6 +70,11 @@ class EncoderParams(Section):
         if self.freeze and self.lr_factor != 1:
             raise ValueError("expected no `lr_factor` for an encoder that `freeze` leaves untrained")
         return self
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights start from a file."""
+        return False
 
     def weights_sha256(self) -> str | None:
         """Hash of the file that the weights start from, or None. Raises UserError if there is no such file."""

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from pipeline_src.core.seeding import seed_of
 from pipeline_src.models import base
-from pipeline_src.models.base import Encoder, EncoderParams, Output
+from pipeline_src.models.base import Encoder, EncoderParams, FusionParams, Init, Output
 from pipeline_src.models.fusions.base import Features, Fusion
+from pipeline_src.models.initial import start
 from pipeline_src.models.stages import State
 
 
@@ -104,9 +105,16 @@ def paired_taps(most: int, taps: dict[str, dict[str, int]]) -> dict[str, dict[st
 
 
 def build(
-    encoders: Mapping[str, EncoderParams], fusion: str, inputs: Mapping[str, dict[str, Any]], classes: int, seed: int
+    encoders: Mapping[str, EncoderParams],
+    fusion: str,
+    inputs: Mapping[str, dict[str, Any]],
+    classes: int,
+    seed: int,
+    fusion_params: FusionParams | None = None,
+    init: Init = "default",
 ) -> MultimodalModel:
-    """A model with the initial weights of `seed`, on the CPU.
+    """A model with the initial weights of `seed`, by the rule `init`, on the CPU. An encoder that starts from a file of
+    weights has those.
 
     `inputs` is {m: {"layout", "shape"}} from the cache. A modality's encoder starts from the same weights in every
     model of the seed, whatever the other modalities, the fusion and the method.
@@ -118,6 +126,8 @@ def build(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "encoder", m))
             parts[m] = encoder.build()
+            if not params.pretrained:
+                start(parts[m], init)
         dims[m], taps[m] = encoder.features, encoder.taps(encoder.params)
     plugin = base.fusions[fusion]
     used = paired_taps(plugin.taps, taps) if len(parts) > 1 else {}
@@ -125,6 +135,8 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "head"))
         head = plugin(dims, classes, widths) if widths else plugin(dims, classes)
+        start(head, init)
+    head.params = fusion_params or head.params
     model = MultimodalModel(parts, head, {m: tuple(of) for m, of in used.items()})
     model.freeze([m for m, params in encoders.items() if params.freeze])
     return model

@@ -15,7 +15,7 @@ from pipeline_src.datasets.base import DatasetParams
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.media.base import ExtractorParams
 from pipeline_src.methods.base import MethodParams
-from pipeline_src.models.base import EncoderParams, FusionParams
+from pipeline_src.models.base import EncoderParams, FusionParams, Init
 from pipeline_src.observers.base import ObserverParams
 from pipeline_src.study.resources import Resources
 from pipeline_src.study.tuning import TUNABLE, Tuning, changed
@@ -59,6 +59,11 @@ class Model(Section):
 
     encoders: dict[str, Any] = Field(description="modality -> {kind: registered encoder, ...}")
     fusion: FusionParams = FusionParams()
+    init: Init = Field(
+        default="default",
+        description="rule by which weights start, see models/initial.py; ogm_ge: of OGM-GE's, PMR's and OPM's code;"
+        " relearning: of Diagnosing & Re-learning's",
+    )
 
     def frozen(self, modalities: Iterable[str]) -> tuple[str, ...]:
         """Those of the modalities whose encoders, once they are checked, are not trained."""

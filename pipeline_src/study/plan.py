@@ -231,6 +231,7 @@ class Plan:
             encoders={m: params.model.encoders[m] for m in modalities},
             fusion=fusion,
             fusion_params=params.model.fusion,
+            init=params.model.init,
             method=kind,
             params=tuning.changed(params.methods[method], own),
             training=tuning.changed(training, schedule),

@@ -23,7 +23,7 @@ class Assembly(NamedTuple):
 def assemble(spec: RunSpec, inputs: Mapping[str, dict[str, Any]], classes: int, seed: int) -> Assembly:
     """Model, method and task of a spec, for inputs {m: {"layout", "shape"}}; see `models.multimodal.build`."""
     task = tasks[spec.task](classes)
-    model = build(spec.encoders, spec.fusion, inputs, task.outputs, seed)
+    model = build(spec.encoders, spec.fusion, inputs, task.outputs, seed, spec.fusion_params, spec.init)
     method = methods[spec.method](spec.params)
     add_modules(model, method, task.outputs, seed)
     return Assembly(model, method, task)

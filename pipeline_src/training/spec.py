@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline_src.methods.base import MethodParams
-from pipeline_src.models.base import EncoderParams, FusionParams
+from pipeline_src.models.base import EncoderParams, FusionParams, Init
 from pipeline_src.observers.base import ObserverParams
 from pipeline_src.training.params import Augmentation, Training
 
@@ -25,6 +25,7 @@ class RunSpec:
     augmentation: Mapping[str, Augmentation]  # of every modality
     task: str = "classification"  # of the dataset
     fusion_params: FusionParams = field(default_factory=FusionParams)
+    init: Init = "default"  # by which rule weights start
     weights_sha256: Mapping[str, str] = field(default_factory=dict)  # of the files that encoders start from
     requires: Mapping[str, str] = field(default_factory=dict)  # the method's name of a run -> its fingerprint
     observers: Mapping[str, ObserverParams] = field(default_factory=dict)  # those that apply to the run
@@ -41,7 +42,8 @@ class RunSpec:
             "augmentation": {m: how.values("train") for m, how in self.augmentation.items()},
         }
         fusion = self.fusion_params.values("train")
-        optional = {"fusion_params": fusion if self.fusion_params != FusionParams() else {}}
+        optional: dict[str, Any] = {"fusion_params": fusion if self.fusion_params != FusionParams() else {}}
+        optional |= {"init": self.init if self.init != "default" else ""}
         optional |= {"weights_sha256": dict(self.weights_sha256), "requires": dict(self.requires)}
         optional |= {"observers": {name: params.values("train") for name, params in self.observers.items()}}
         return values | {name: value for name, value in optional.items() if value}

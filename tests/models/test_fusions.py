@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_src.models.base import fusion_facts, fusions
+from pipeline_src.models.base import FusionParams, fusion_facts, fusions
 from pipeline_src.models.fusions.base import only
 
 FREE = [name for name in fusions if not fusion_facts(name).steps]  # of the others see test_mbt and test_mult
@@ -115,6 +115,9 @@ def test_film_by_hand(name):
     assert fusion(features).tolist() == [[16.0, -31.0]]  # (1 + 2.5) 4 + 2 = 16
     assert fusion.unimodal(features)[by].tolist() == [[2.0, -3.0]]  # the shift beta(1) = 2
     assert fusion.unimodal(features)[on].tolist() == [[9.0, -17.0]]  # (1 + 0.5) 4 + 3 = 9
+    fusion.params = FusionParams(offset=0.0)  # as released
+    assert fusion(features).tolist() == [[12.0, -23.0]]  # 2.5 x 4 + 2
+    assert fusion.unimodal(features)[on].tolist() == [[5.0, -9.0]]  # 0.5 x 4 + 3
 
 
 @pytest.mark.parametrize("name", ["gated", "gated_reversed"])
@@ -131,6 +134,9 @@ def test_gated_by_hand(name):
     assert fusion(features)[0].tolist() == near([24.0, -23.0])  # 3/4 (1 + 7) = 6
     assert fusion.unimodal(features)[by][0].tolist() == near([1.5, -0.5])  # 3/4 (1 - 0.5) = 3/8
     assert fusion.unimodal(features)[on][0].tolist() == near([16.0, -15.0])  # 1/2 (1 + 7) = 4
+    fusion.params = FusionParams(offset=0.0)  # as released
+    assert fusion(features)[0].tolist() == near([21.0, -20.0])  # 3/4 x 7 = 5.25
+    assert fusion.unimodal(features)[by][0].tolist() == near([-1.5, 2.5])  # 3/4 x -0.5
 
 
 @pytest.mark.parametrize("name", ["film", "film_reversed", "gated", "gated_reversed"])

@@ -49,6 +49,10 @@ class ResNetParams(EncoderParams):
         """Channels after each stage."""
         return [(4 if self.block == "bottleneck" else 1) * self.width * 2**i for i in range(len(self.depth))]
 
+    @property
+    def pretrained(self) -> bool:
+        return self.weights is not None
+
     def weights_sha256(self) -> str | None:
         if self.weights is None:
             return None

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pipeline_src.models.base import FusionFacts
+from pipeline_src.models.base import FusionFacts, FusionParams
 from pipeline_src.models.stages import State
 
 
@@ -48,6 +48,7 @@ class Fusion(nn.Module, FusionFacts):
     """
 
     name: ClassVar[str]  # that it is registered under
+    params = FusionParams()  # `build` sets those of the run
 
     def __init__(self, dims: dict[str, int], classes: int, widths: dict[str, tuple[int, ...]] | None = None):
         super().__init__()

@@ -1,6 +1,6 @@
 """FiLM: one modality scales and shifts the features of the others (Perez et al., AAAI 2018, arXiv:1709.07871, Eq. 1-2).
 
-    z = W [(1 + gamma) * f + beta] + b        f = [f_j, j != m]: features of the modulated modalities
+    z = W [(offset + gamma) * f + beta] + b   f = [f_j, j != m]: features of the modulated modalities
     [gamma; beta] = W_film f_m + b_film       m: the modulating modality
 
 `film`: the first modality modulates; `film_reversed`: the last one does. For two modalities these are the directions of
@@ -10,10 +10,11 @@ modulate: the fusion is a linear classifier, as concatenation is.
 Unimodal logits are the prediction with the other modalities' features set to zero:
 
     modulating m alone   W beta(f_m) + b: only the shift is left, as gamma multiplies zero
-    modulated j alone    linear in f_j, scaled by 1 + gamma and shifted by beta of the biases b_film alone
+    modulated j alone    linear in f_j, scaled by offset + gamma and shifted by beta of the biases b_film alone
 
-The 1 keeps the second informative. OGM-GE's code scales by gamma itself: with the zero biases that training starts
-from, removing the modulating modality would make the prediction of every other one the constant b. Perez et al. predict
+`model.fusion.offset` is 1 by default, which keeps the second informative. OGM-GE and PMR release FiLM with offset 0:
+with the zero biases that training starts from, removing the modulating modality then makes the prediction of every
+other one the constant b, so that methods that score modalities by removal have little to go by. Perez et al. predict
 the scale's difference from 1 as well (Eq. 3), because a scale near zero would remove the features.
 """
 
@@ -43,7 +44,7 @@ class Film(Fusion):
         f = features[self.by]
         if self.modulated:
             gamma, beta = self.film(f).chunk(2, dim=1)  # (B, sum of D_j) each
-            f = (1 + gamma) * torch.cat([features[m] for m in self.modulated], dim=1) + beta
+            f = (self.params.offset + gamma) * torch.cat([features[m] for m in self.modulated], dim=1) + beta
         return self.out(f)
 
 

@@ -1,6 +1,6 @@
 """Gated fusion: one modality gates the others (Kiela et al., AAAI 2018, arXiv:1802.02892).
 
-    z = W [sigmoid(U f_m + u) * (1 + V f + v)] + b      f_m: features of the gating modality; f = [f_j, j != m]
+    z = W [sigmoid(U f_m + u) * (offset + V f + v)] + b   f_m: features of the gating modality; f = [f_j, j != m]
 
 `gated`: the first modality is the gate; `gated_reversed`: the last one is. For two modalities these are the two
 directions of OGM-GE's gated option; for more, one gate serves all others together [extension]. The gate is as wide as
@@ -8,12 +8,12 @@ the widest modality. With one modality there is nothing to gate: the fusion is a
 
 Unimodal logits are the prediction with the other modalities' features set to zero:
 
-    gating m alone     W [sigmoid(U f_m + u) * (1 + v)] + b, the open gates themselves
-    gated j alone      W [sigmoid(u) * (1 + V_j f_j + v)] + b, linear in f_j, the gates half open while u is near zero
+    gating m alone     W [sigmoid(U f_m + u) * (offset + v)] + b, the open gates themselves
+    gated j alone      W [sigmoid(u) * (offset + V_j f_j + v)] + b, linear in f_j, the gates half open near u = 0
 
-The 1 keeps the first informative. OGM-GE's code gates V f + v itself: with the zero biases that training starts from,
-removing the gated modality would make the product zero and the gate's prediction the constant b. The functions that the
-fusion can learn are the same with the 1 and without, as v can include it.
+`model.fusion.offset` is 1 by default, which keeps the first informative. OGM-GE and PMR release gates with offset 0:
+with the zero biases that training starts from, removing the gated modality then makes the product zero and the gate's
+prediction the constant b. The functions that the fusion can learn are the same with either, as v can include it.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class Gated(Fusion):
         f = features[self.by]
         if self.gated:
             content = self.content(torch.cat([features[m] for m in self.gated], dim=1))
-            f = torch.sigmoid(self.gate(f)) * (1 + content)
+            f = torch.sigmoid(self.gate(f)) * (self.params.offset + content)
         return self.out(f)
 
 
