@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pipeline_src.evaluation import FUSED
+from pipeline_src.corruptions.base import CorruptionParams
+from pipeline_src.evaluation import CORRUPTED, FUSED
 from pipeline_src.features import CACHE_FILE
 from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import declared
@@ -93,6 +94,8 @@ class Results:
     quantities: dict[tuple[str, str], dict[str, Quantity]]  # what a cell's method declares, by name
     published: Published
     observed: dict[str, dict[str, Quantity]] = field(default_factory=dict)  # what each observer declares, by name
+    corruptions: dict[str, CorruptionParams] = field(default_factory=dict)  # of test samples, by name
+    corrupted: pd.DataFrame = field(default_factory=pd.DataFrame)  # long form, of corrupted test samples
     ran: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # the seeds whose histories a cell has
 
     @cached_property
@@ -103,6 +106,7 @@ class Results:
         histories     a curve over epochs
         quantities    a curve of a quantity that a method declares
         observed      a curve of a quantity that an observer declares
+        corrupted     scores of corrupted test samples
         confusions    classes of test samples, predicted
         coordinates   features of test samples in a plane
         published     published accuracies to draw
@@ -115,6 +119,7 @@ class Results:
             "histories": any(self.histories.values()),
             "quantities": any(self.logged(cell) for cell in self.quantities),
             "observed": any(self.watched(name, cell) for cell in self.histories for name in self.observed),
+            "corrupted": len(self.corrupted) > 0,
             "confusions": any(outcome.confusion is not None for outcome in self.outcomes.values()),
             "coordinates": any(outcome.coordinates for outcome in self.outcomes.values()),
             "published": self.published.drawable,
@@ -233,6 +238,8 @@ def collect(
                 outcomes=outcomes,
                 quantities=quantities,
                 observed=observed,
+                corruptions=dict(cells[0].evaluation.corruptions),
+                corrupted=metrics[(metrics.dataset == data.name) & (metrics.split == CORRUPTED)],
                 published=published(
                     data.name,
                     data.dataset.name,
