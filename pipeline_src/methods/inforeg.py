@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from pipeline_src.core.lazy import torch
+from pipeline_src.core.upload import upload
 from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class InfoReg(Method):
         released = self.params.form == "released"
         names, score = ctx.model.modalities, self.score if released else self.score / len(batch.label)
         if self.strength is None:
-            self.strength = score.new_tensor(self.beta(names))
+            self.strength = upload(torch.tensor(self.beta(names), dtype=score.dtype), score.device)
         factor = pull(score, self.strength, self.params.form) * self.open(names)
         if not released:
             self.trace = self.trace + self._trace(ctx)

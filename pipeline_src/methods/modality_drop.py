@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from pipeline_src.core.lazy import torch
+from pipeline_src.core.upload import upload
 from pipeline_src.methods.base import Method, MethodParams, Quantity, methods
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class ModalityDrop(Method):
         if not any(q):
             return features, None
         rows = len(batch.label) if self.params.unit == "sample" else 1
-        kept = draw(q, rows, ctx.device_rng)
+        kept = upload(draw(q, rows, ctx.rng), batch.label.device)  # drawn on the CPU: a GPU would be waited for
         for m, keep in zip(features, kept.unbind(dim=1), strict=True):
             ctx.log(f"dropped/{m}", (~keep).float().mean())
         return {m: f * keep[:, None].to(f.dtype) for (m, f), keep in zip(features.items(), kept.T, strict=True)}, None
