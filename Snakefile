@@ -15,7 +15,7 @@ from itertools import chain
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from pipeline_src.study import engine, estimate
+from pipeline_src.study import engine, estimate, watch
 from pipeline_src.core import files, progress
 from pipeline_src.core.fingerprint import HEX
 from pipeline_src.study import outputs as places
@@ -50,6 +50,7 @@ if here and workflow.is_main_process and workflow.local_exec and "gpu" not in wo
     workflow.register_resource("gpu", here)  # no more jobs that need one at a time; a cluster counts for itself
 inputs = engine.steer(workflow, plan)  # outputs decide what is done, not what Snakemake remembers
 follower = Follower(plan)  # mirrors the runs in MLflow, from a process of its own
+reporter = watch.Reporter(plan)  # says every half minute how far the study is
 
 
 # A dry run, of a study that is not done, ends with what it will take; only at the end is it known to be one.
@@ -69,13 +70,16 @@ wildcard_constraints:
 
 onstart:
     follower.start()
+    reporter.start()
 
 
 onsuccess:
+    reporter.end()
     follower.end()
 
 
 onerror:
+    reporter.end()
     follower.end()
 
 

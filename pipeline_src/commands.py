@@ -217,9 +217,13 @@ def recipes(options: argparse.Namespace) -> None:
 def status(options: argparse.Namespace) -> None:
     """Print what of the study is done, running, failed and left, and the time that is left."""
     from pipeline_src.study import status as states
+    from pipeline_src.study import watch
     from pipeline_src.study.plan import Plan
 
-    print(states.status(Plan(options.params)))
+    plan = Plan(options.params)
+    if options.watch:
+        watch.show(plan)
+    print(states.status(plan))
 
 
 def verify(options: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ HANDLER.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
 
 def show() -> None:
     """Print the package's messages to standard error: time of day, job, message. Raises UserError on a wrong level."""
-    level = os.environ.get(LEVEL, "INFO")
+    level = os.environ.get(LEVEL) or "INFO"
     try:
         PACKAGE.setLevel(level.upper())
     except ValueError:

@@ -10,6 +10,7 @@ The settings are made when Snakemake executes, so they hold for every profile an
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -19,14 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import ancient
+from snakemake.logging import logger
 from snakemake.settings.types import RerunTrigger
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from pipeline_src.core.errors import listed
-from pipeline_src.study import remains
+from pipeline_src.study import remains, watch
 from pipeline_src.study.versioning import PARTS
 
 if TYPE_CHECKING:
     from pipeline_src.study.plan import Plan
+
+GUESSES = ("No SLURM account given", "No account was given", "Unable to guess SLURM account")
+EACH_JOB = ("Select jobs to execute", "Execute ")
 
 
 class Inputs:
@@ -77,7 +83,18 @@ def steer(workflow: Any, plan: Plan) -> Inputs:
         return done
 
     workflow.execute = steered
+    logger.addFilter(_of_use)
     return Inputs(plan, again)
+
+
+def _of_use(record: logging.LogRecord) -> bool:
+    """Whether a message of Snakemake is worth a line. A line on the study stands for those on each job. Where no
+    account is set, Slurm's plug-in says that it guesses one, by a command line that cannot run (`sacct: invalid
+    option`).
+    """
+    event, said = getattr(record, "event", None), str(record.msg)
+    each_job = event in (LogEvent.JOB_FINISHED, LogEvent.PROGRESS) or said.startswith(EACH_JOB)
+    return not said.startswith(GUESSES) and (watch.epochs_shown() or not each_job)
 
 
 def _stop_once(number: int, frame: object) -> None:

@@ -47,28 +47,50 @@ def status(plan: Plan) -> str:
 
 def time_left(found: list[State]) -> str:
     """The training time that is left, from the seconds that like runs took and the number of jobs at work."""
-    left = [one for one in found if one.seconds is None]
+    left = sum(one.seconds is None for one in found)
     if not left:
         return "none of training" + ("" if all(one.complete for one in found) else "; evaluations are left")
-    measured = defaultdict(list)  # the closer a run is in kind, the better the guess
-    for one in found:
-        if isinstance(one.seconds, int | float):
-            for kind in _kinds(one.run):
-                measured[kind].append(one.seconds)
-    if not measured:
+    seconds, jobs = seconds_left(found), jobs_at_work(found)
+    if seconds is None:
         return "not known before the first run is done"
-    seconds = sum(
-        (1 - one.fraction) * next(statistics.fmean(measured[k]) for k in _kinds(one.run) if k in measured)
-        for one in left
-    )
-    jobs = max(sum(one.state == RUNNING for one in found), 1)
     return (
-        f"about {clock(seconds / jobs)} of training, {len(left)} runs with {jobs} at a time; start-up, evaluation and"
+        f"about {clock(seconds)} of training, {left} runs with {jobs} at a time; start-up, evaluation and"
         " the wait for a scheduler come on top"
     )
 
 
+def jobs_at_work(found: list[State]) -> int:
+    """Runs that are being trained, at least one."""
+    return max(sum(one.state == RUNNING for one in found), 1)
+
+
+def seconds_left(found: list[State]) -> float | None:
+    """Seconds of training that are left, see `time_left`; None before the first run is done."""
+    guessed = guesses(found)
+    return work(found, guessed) / jobs_at_work(found) if guessed else None
+
+
+def guesses(found: list[State]) -> dict[tuple, float]:
+    """Seconds of training that runs take, by kind, from those that are trained; empty if none is."""
+    measured = defaultdict(list)
+    for one in found:
+        if isinstance(one.seconds, int | float):
+            for kind in _kinds(one.run):
+                measured[kind].append(one.seconds)
+    return {kind: statistics.fmean(of) for kind, of in measured.items()}
+
+
+def work(found: list[State], guessed: dict[tuple, float]) -> float:
+    """Seconds of training of one job after the other that are left, by what is guessed for the closest kind."""
+    return sum(
+        (1 - one.fraction) * next(guessed[kind] for kind in _kinds(one.run) if kind in guessed)
+        for one in found
+        if one.seconds is None
+    )
+
+
 def _kinds(run: Run) -> list[tuple]:
+    """What a run is like; the closer the kind, the better the guess."""
     names = run.names
     return [
         (names["dataset"], names["fusion"], names["method"]),

@@ -140,4 +140,5 @@ def test_it_costs_no_torch_and_thousands_of_runs_are_soon_read(tmp_path, monkeyp
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
-    assert "missing       2120" in found.stdout
+    runs = len(Plan().runs)
+    assert runs > 2000 and f"missing       {runs}" in found.stdout

@@ -41,7 +41,7 @@ def environment(folder: Path) -> dict[str, str]:
     who = {f"GIT_{role}_{what}": "tests" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_", "COUNTERPOISE_"))}
-    return {**kept, **who, "PATH": path, "PYTHONPATH": str(folder)}
+    return {**kept, **who, "PATH": path, "PYTHONPATH": str(folder), "COUNTERPOISE_LOG": "INFO"}  # every job's lines
 
 
 def start(folder: Path, *command: str) -> subprocess.Popen:

@@ -41,7 +41,8 @@ def write_params(folder: Path, *changes: dict) -> None:
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     """Snakemake in `folder`, in a process group of its own."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COUNTERPOISE_RESOURCES": str(folder / "resources.yaml")}
+    environment = {"COUNTERPOISE_LOG": "INFO", **os.environ, "PYTHONPATH": str(ROOT)}  # every job's lines
+    environment["COUNTERPOISE_RESOURCES"] = str(folder / "resources.yaml")
     return subprocess.Popen(
         [*command, "--cores", "2", *arguments],
         cwd=folder,

@@ -200,6 +200,24 @@ def test_too_many_broken_files_stop_the_run_and_say_so(study):
     assert len(list(study.glob("data/manifest/*/manifest.parquet"))) == 1
 
 
+def test_training_is_a_line_on_the_study_and_an_error_of_a_run_is_said(study, monkeypatch):
+    monkeypatch.setenv("COUNTERPOISE_LOG", "")  # as if it were not set
+    write_params(study, {"study": {"unimodal": False, "seeds": [0]}})
+    shutil.rmtree(study / "results")
+    shutil.rmtree(study / "logs")
+    cache = next(study.glob("data/cache/*/*/cache.json"))
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[:-20])
+    output = snakemake(study, succeeds=False)
+    (log,) = study.glob("logs/train/**/*.log")
+    assert "error: data/cache/" in log.read_text() and log.read_text().splitlines()[-1] in output
+    assert "study params  0 of 1 runs done" in output
+    cache.write_bytes(whole)
+    output = snakemake(study)
+    assert "study params  1 of 1 runs done" in output
+    assert "epoch 2 of 2" in log.read_text() and "epoch" not in output and "Select jobs" not in output
+
+
 def test_a_mistake_in_the_params_is_said_before_the_first_job(tmp_path):
     write_params(tmp_path, {"training": {"optimiser": "sgd"}})
     output = snakemake(tmp_path, succeeds=False)

@@ -5,6 +5,10 @@ ALLOCATOR = (
     "MALLOC_MMAP_THRESHOLD_=${{MALLOC_MMAP_THRESHOLD_-1073741824}} "
     "MALLOC_TRIM_THRESHOLD_=${{MALLOC_TRIM_THRESHOLD_-4294967296}}"
 )
+# What a run says goes to its log, and to the terminal if it fails; with COUNTERPOISE_LOG=INFO as it comes.
+SAID = "2>&1 | tee {log:q}"
+if not watch.epochs_shown():
+    SAID = "> {log:q} 2>&1 || {{ status=$?; tail -n 3 {log:q} >&2; exit $status; }}"
 
 
 # A run is trained, if its record is not there, and evaluated in the same process: the imports take longer than an evaluation.
@@ -29,4 +33,4 @@ rule train:
     params:
         file=lambda w: params_file,
     shell:
-        f"{ALLOCATOR} python -m pipeline_src train --params={{params.file:q}} {{output:q}} 2>&1 | tee {{log:q}}"
+        f"{ALLOCATOR} python -m pipeline_src train --params={{params.file:q}} {{output:q}} {SAID}"
