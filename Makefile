@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 BIN := .venv/bin
 TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
-.PHONY: help run ui test test-avx2 lint clean
+.PHONY: help run ui test test-avx2 pretrained lint clean
 
 help: ## this list; `make` alone shows it, too
 	@grep -hE '^[a-z][a-z0-9 -]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+).*## /\1\t/' | \
@@ -26,6 +26,10 @@ test: .venv/ready lint ## every check there is, on every core (and one more, as 
 test-avx2: .venv/ready ## networks and training on the instruction set of older processors, less than a minute
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 $(BIN)/python -m pytest -q \
 		tests/models tests/training/test_loop.py
+
+pretrained: .venv/ready ## encoders of timm and Hugging Face transformers: install them and test them
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r envs/pretrained.txt
+	COUNTERPOISE_PRETRAINED=1 $(BIN)/python -m pytest -q tests/models/test_pretrained.py
 
 lint: .venv/ready ## formatting, types, the workflow's rules
 	$(BIN)/ruff check .

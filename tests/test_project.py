@@ -27,12 +27,24 @@ def test_the_conda_environment_has_the_pins_of_the_package():
     assert {name: LOCK[name] for name in needed} == pinned
 
 
-def test_every_pin_has_hashes_and_none_an_address():
-    text = (ROOT / "envs/requirements.txt").read_text()
+@pytest.mark.parametrize(("name", "least"), [("requirements", 50), ("pretrained", 10)])
+def test_every_pin_has_hashes_and_none_an_address(name, least):
+    text = (ROOT / f"envs/{name}.txt").read_text()
     entries = [entry for entry in re.split(r"\n(?=[a-z0-9])", text.strip()) if not entry.startswith("#")]
-    assert len(entries) > 50
+    assert len(entries) > least
     assert all("--hash=sha256:" in entry for entry in entries)
     assert "://" not in text
+
+
+def test_the_extra_has_pins_of_its_own_that_suit_the_package():
+    """envs/pretrained.txt adds to envs/requirements.txt and changes none of it."""
+    extra = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", (ROOT / "envs/pretrained.txt").read_text(), re.MULTILINE))
+    assert not extra.keys() & LOCK.keys()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in project["optional-dependencies"]["pretrained"]:
+        name, least, below = re.fullmatch(r"([a-z]+)>=([\d.]+),<([\d.]+)", line).groups()
+        pinned, low, high = ([int(part) for part in text.split(".")] for text in (extra[name], least, below))
+        assert low <= pinned < high
 
 
 def test_too_old_or_no_python_is_one_clear_message(tmp_path):

@@ -58,7 +58,8 @@ def bucket(word: str, buckets: int) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % buckets
 
 
-def _words(file: Path) -> list[str]:
+def text_of(file: Path) -> str:
+    """A text file's content. Raises MediaError if it is missing, empty or not UTF-8."""
     if not file.is_file():
         raise MediaError("missing file")
     try:
@@ -67,7 +68,11 @@ def _words(file: Path) -> list[str]:
         raise MediaError(f"not UTF-8: {error.reason} at byte {error.start}") from error
     if not text:
         raise MediaError("empty file")
-    words = WORD.findall(text.lower())
+    return text
+
+
+def _words(file: Path) -> list[str]:
+    words = WORD.findall(text_of(file).lower())
     if not words:
         raise MediaError("no words")
     return words

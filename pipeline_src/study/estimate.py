@@ -37,7 +37,13 @@ if TYPE_CHECKING:
     from pipeline_src.study.plan import Plan
 
 TFLOPS = 20.0  # what a data-centre GPU sustains on small convolutions in bf16, by the order of magnitude
-SECONDS = {"flow": 1.7, "image": 0.01, "array": 0.001, "tokens": 0.001}  # of a core per clip, by extractor
+SECONDS = {
+    "flow": 1.7,
+    "image": 0.01,
+    "array": 0.001,
+    "tokens": 0.001,
+    "tokenizer": 0.001,
+}  # of a core per clip, by extractor
 DECODING = 0.06  # of every other, a stream of about 10 s; `bench scale` measures 0.12 for sound and frames
 STEP_MS = 15.0  # launching the kernels of two small networks, however small the batch
 
