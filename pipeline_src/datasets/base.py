@@ -20,6 +20,7 @@ class Clip(NamedTuple):
     split: str  # "train", "test" or a published "val"; without one, val is cut from train when the manifest is made
     group: str  # clips of a group stay on one side of the val cut (speaker, video); the id if nothing is shared
     files: dict[str, Path]  # modality -> file, relative to the dataset's folder; modalities may share one
+    span: tuple[float, float] | None = None  # the part of the files that the clip is, in seconds; None: the whole
 
 
 class DatasetParams(Section):
@@ -127,6 +128,11 @@ class Dataset:
         """The user's folder with the published files, or None if there is none."""
         folder = getattr(self.params, "folder", None)
         return None if folder is None else Path(folder).expanduser()
+
+    @property
+    def spans(self) -> bool:
+        """Whether its clips are parts of files, which extractors must be able to read."""
+        return False
 
     def refuses(self, what: str) -> str | None:
         """Why `what` of the data cannot vary with the seed (a `study.vary`), or None if it can."""

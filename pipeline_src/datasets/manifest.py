@@ -37,7 +37,8 @@ def make(data: Data, threads: int = 1) -> None:
     """Write manifest.parquet and quarantine.parquet of a dataset of the plan.
 
     The manifest has id, one column per modality (path relative to the raw folder), label, split (train, val, test),
-    group, duration (seconds, of the longest modality) and checksum (of the files, in the order of the modalities).
+    group, duration (seconds, of the longest modality) and checksum (of the files, in the order of the modalities); if
+    clips are parts of files, also start and end (seconds).
 
     Raises UserError for repeated ids, paths outside of the folder, unknown labels, and a quarantined fraction above
     `max_quarantine`.
@@ -113,6 +114,8 @@ def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
         hint = closest(labels[0], dataset.classes)
         first = next(c.id for c in clips if c.label == labels[0])
         raise UserError(f"{name}: expected labels that are classes, but got {listed(labels)} (of {first}){hint}")
+    parts = [f"{c.id} {c.span}" for c in clips if c.span is not None and not 0 <= c.span[0] < c.span[1]]
+    complain(parts, "parts of files that do not end after they start")
     splits = [f"{c.id} ({c.split})" for c in clips if c.split not in SPLITS]
     complain(splits, f"splits other than {', '.join(SPLITS)}")
     missing = [c.id for c in clips if set(c.files) != set(dataset.modalities)]
@@ -147,6 +150,7 @@ def _look(
         "group": clip.group,
         "duration": max(durations),
         "checksum": " ".join(checksums.values()),
+        **({} if clip.span is None else {"start": clip.span[0], "end": clip.span[1]}),
     }, None
 
 

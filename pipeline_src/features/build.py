@@ -92,7 +92,7 @@ def _decode(
         clip = {}
         for m, extractor in extractors.items():
             try:
-                clip[m] = finite(extractor.extract(folder / row[m]))
+                clip[m] = finite(_extracted(extractor, folder / row[m], row))
             except MediaError as error:
                 bad.append((row["id"], m, row[m], str(error)))
                 break
@@ -101,6 +101,11 @@ def _decode(
             for m, array in clip.items():
                 arrays[m].append(array)
     return arrays, kept
+
+
+def _extracted(extractor: Extractor, file: Path, row: dict[str, Any]) -> np.ndarray:
+    """A clip's array: of the file, or of the part of it that the manifest names."""
+    return extractor.extract_part(file, row["start"], row["end"]) if "start" in row else extractor.extract(file)
 
 
 def finite(values: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ class Extractor:
     Params: ClassVar[type[ExtractorParams]] = ExtractorParams
     layout: ClassVar[str]
     dtype: ClassVar[np.dtype]
+    parts: ClassVar[bool] = False  # it can read a part of a file
     name: ClassVar[str]  # that it is registered under
 
     def __init__(self, params: ExtractorParams):
@@ -57,4 +58,11 @@ class Extractor:
 
     def extract(self, file: Path) -> np.ndarray:
         """Array of `shape` and `dtype`. Raises MediaError if the file cannot be decoded whole."""
+        raise NotImplementedError
+
+    def extract_part(self, file: Path, start: float, end: float) -> np.ndarray:
+        """The same of the file from `start` to `end`, in seconds, as if it were the whole; of extractors with `parts`.
+
+        Raises MediaError as `extract` does, and if the file ends before `start`.
+        """
         raise NotImplementedError

@@ -110,12 +110,15 @@ def decode(container: Any, stream: Any, take: Callable[[Any], bool]) -> None:
         done = done or any(take(frame) for frame in packet.decode())
 
 
-def mono(file: Path, sample_rate: int, samples: int) -> np.ndarray:
-    """First samples of the sound at `sample_rate` Hz, channels averaged: float32 (n,), n <= `samples`.
+def mono(file: Path, sample_rate: int, samples: int, part: tuple[float, float] | None = None) -> np.ndarray:
+    """First samples of the sound at `sample_rate` Hz, channels averaged: float32 (n,), n <= `samples`; of its `part`
+    from one time to another, in seconds, or of the whole.
 
-    Raises MediaError if the file cannot be opened or decoded, ends before its stated duration, holds no sound or
-    samples that are not finite.
+    Raises MediaError if the file cannot be opened or decoded, ends before its stated duration or before the part, holds
+    no sound or samples that are not finite.
     """
+    first, last = (0, samples) if part is None else (round(time * sample_rate) for time in part)
+    last = min(last, first + samples)
     import av
 
     pieces: list[np.ndarray] = []
@@ -125,13 +128,15 @@ def mono(file: Path, sample_rate: int, samples: int) -> np.ndarray:
         def take(frame: Any) -> bool:
             # Averaged here: FFmpeg's own down-mix makes two equal channels 3 dB louder, and so clips them.
             pieces.extend(piece.to_ndarray().mean(axis=0) for piece in resampler.resample(frame))
-            return sum(map(len, pieces)) >= samples
+            return sum(map(len, pieces)) >= last
 
         decode(container, stream, take)
         if not pieces:
             raise MediaError("cannot be decoded: no samples")
         take(None)  # what the resampler still holds
-    wave = np.concatenate(pieces)[:samples]
+    wave = np.concatenate(pieces)[first:last]
+    if not len(wave):
+        raise MediaError(f"too short: expected sound after {first / sample_rate:g} s")
     bad = len(wave) - int(np.isfinite(wave).sum())
     if bad:  # clipping, or the floor under a logarithm, would hide them
         raise MediaError(f"{bad} of {len(wave)} samples are not finite")

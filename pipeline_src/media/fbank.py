@@ -39,6 +39,7 @@ class Fbank(Extractor):
     params: FbankParams
     layout = "spectrogram"
     dtype = np.dtype(np.float16)
+    parts = True
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -50,9 +51,20 @@ class Fbank(Extractor):
 
     def extract(self, file: Path) -> np.ndarray:
         """Raises MediaError if the file cannot be opened or decoded, ends early, or is shorter than one window."""
+        return self._energies(mono(file, self.params.sample_rate, self._samples))
+
+    def extract_part(self, file: Path, start: float, end: float) -> np.ndarray:
+        return self._energies(mono(file, self.params.sample_rate, self._samples, (start, end)))
+
+    @property
+    def _samples(self) -> int:
+        """As many as all windows take."""
         p = self.params
         span = p.window_ms + (p.frames - 1) * p.shift_ms  # ms
-        wave = mono(file, p.sample_rate, 1 + round(span * p.sample_rate / 1000))
+        return 1 + round(span * p.sample_rate / 1000)
+
+    def _energies(self, wave: np.ndarray) -> np.ndarray:
+        p = self.params
         values = fbank(wave, p)
         if not len(values):
             length = 1000 * len(wave) / p.sample_rate

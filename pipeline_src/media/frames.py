@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline_src.media.base import Extractor, extractors
+from pipeline_src.media.base import Extractor, MediaError, extractors
 from pipeline_src.media.decode import duration
 from pipeline_src.media.display import on_display
 from pipeline_src.media.picks import PickParams
@@ -36,6 +36,7 @@ class Frames(Extractor):
     params: FramesParams
     layout = "frames"
     dtype = np.dtype(np.uint8)
+    parts = True
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -50,6 +51,15 @@ class Frames(Extractor):
 
         def times(seconds: Fraction, rate: Fraction) -> list[Fraction]:
             return self.params.times(seconds)
+
+        return np.stack([self._square(frame) for frame in on_display(file, times)])
+
+    def extract_part(self, file: Path, start: float, end: float) -> np.ndarray:
+        def times(seconds: Fraction, rate: Fraction) -> list[Fraction]:
+            if (first := Fraction(start)) >= seconds:
+                raise MediaError(f"too short: expected pictures after {start:g} s")
+            length = min(Fraction(end), seconds) - first
+            return [first + min(time, length) for time in self.params.times(length)]
 
         return np.stack([self._square(frame) for frame in on_display(file, times)])
 

@@ -1,7 +1,7 @@
 """Logarithmic power spectral density of the sound, standardised clip by clip: the audio input of PMR.
 
-PMR's parameters: 22,050 Hz, 48,000 samples (257 x 299) or 160,000 (257 x 1004), n_fft 512, hop 159 (overlap 353),
-floor 1e-7.
+PMR's parameters: 16,000 Hz, 48,000 samples (257 x 299, CREMA-D) or 160,000 (257 x 1004, AVE), n_fft 512, hop 159
+(overlap 353), floor 1e-7. Its script for CREMA-D reads at librosa's default of 22,050 Hz and goes on as with 16,000.
 """
 
 from pathlib import Path
@@ -43,6 +43,7 @@ class LogPSD(Extractor):
     params: LogPSDParams
     layout = "spectrogram"
     dtype = np.dtype(np.float16)
+    parts = True
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -55,10 +56,16 @@ class LogPSD(Extractor):
 
     def extract(self, file: Path) -> np.ndarray:
         """Raises MediaError if the file cannot be opened or decoded, or ends before its stated duration."""
+        return self._density(mono(file, self.params.sample_rate, self.params.samples))
+
+    def extract_part(self, file: Path, start: float, end: float) -> np.ndarray:
+        return self._density(mono(file, self.params.sample_rate, self.params.samples, (start, end)))
+
+    def _density(self, wave: np.ndarray) -> np.ndarray:
         from scipy.signal import spectrogram
 
         p = self.params
-        wave = fitted(mono(file, p.sample_rate, p.samples), p.samples, p.pad)
+        wave = fitted(wave, p.samples, p.pad)
         density = spectrogram(wave, p.sample_rate, nperseg=p.n_fft, noverlap=p.n_fft - p.hop)[2]
         values = np.log(density + np.float32(p.floor))
         if p.standardize:

@@ -40,6 +40,7 @@ class LogSTFT(Extractor):
     params: LogSTFTParams
     layout = "spectrogram"
     dtype = np.dtype(np.float16)
+    parts = True
 
     @property
     def samples(self) -> int:
@@ -55,10 +56,19 @@ class LogSTFT(Extractor):
 
     def extract(self, file: Path) -> np.ndarray:
         """Raises MediaError if the file cannot be opened or decoded, or ends before its stated duration."""
+        return self._logarithms(mono(file, self.params.sample_rate, self._passed + self.samples))
+
+    def extract_part(self, file: Path, start: float, end: float) -> np.ndarray:
+        return self._logarithms(mono(file, self.params.sample_rate, self._passed + self.samples, (start, end)))
+
+    @property
+    def _passed(self) -> int:
+        """Samples before the first that is used."""
+        return round(self.params.start * self.params.sample_rate)
+
+    def _logarithms(self, wave: np.ndarray) -> np.ndarray:
         p = self.params
-        passed = round(p.start * p.sample_rate)
-        until = passed + self.samples
-        wave = fitted(mono(file, p.sample_rate, until), until, p.pad)[passed:]
+        wave = fitted(wave, self._passed + self.samples, p.pad)[self._passed :]
         return log_stft(wave, p.n_fft, p.hop, p.floor).astype(self.dtype)
 
 

@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 
 from pipeline_src.media.base import ExtractorParams
 
-Pick = Literal["centers", "starts", "ends", "first"]
+Pick = Literal["centers", "starts", "ends", "first", "rolled"]
+
+ROLLED = 3  # moments of `rolled`
 
 
 class PickParams(ExtractorParams):
@@ -17,7 +19,8 @@ class PickParams(ExtractorParams):
     pick: Pick = Field(
         description="which moments. `centers`: the centre of each of `count` equal parts of the clip; `starts`: the "
         "start of each; `ends`: evenly from the first frame to the last, both included; `first`: the first `count` at "
-        "`fps` per second, from 0 s"
+        "`fps` per second, from 0 s; `rolled`: of `of` stored ones the first, middle and last after the last was put in "
+        "front, as BML_TPAMI2024 reads them: the last, the one before the middle, the last but one"
     )
     of: int | None = Field(
         default=None,
@@ -32,8 +35,10 @@ class PickParams(ExtractorParams):
     def _consistent(self) -> Self:
         if (self.fps is None) == (self.pick == "first"):
             raise ValueError(f"expected fps with pick `first`, and with it alone; but got `{self.pick}`")
-        if self.of is not None and (self.pick not in ("centers", "starts") or self.of < self.count):
-            raise ValueError("expected `of` of at least `count`, with pick `centers` or `starts`")
+        if self.of is not None and (self.pick not in ("centers", "starts", "rolled") or self.of < self.count):
+            raise ValueError("expected `of` of at least `count`, with pick `centers`, `starts` or `rolled`")
+        if self.pick == "rolled" and (self.count != ROLLED or self.of is None):
+            raise ValueError(f"expected count: {ROLLED} and `of` with pick `rolled`")
         return self
 
     def times(self, seconds: Fraction) -> list[Fraction]:
@@ -44,6 +49,9 @@ class PickParams(ExtractorParams):
                 return [Fraction(k) / Fraction(self.fps) for k in range(count)]
             case "ends":
                 return [seconds * Fraction(k, count - 1) for k in range(count)] if count > 1 else [Fraction(0)]
+        if self.of is not None and self.pick == "rolled":
+            chosen = sorted((place - 1) % self.of for place in (0, (self.of - 1) // 2, self.of - 1))
+            return [seconds * Fraction(2 * k + 1, 2 * self.of) for k in chosen]
         if self.of is not None:
             run = self.of // count
             into = max(run // 2, 1) - 1 if self.pick == "centers" else 0

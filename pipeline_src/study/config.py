@@ -201,7 +201,8 @@ def _check_references(params: Settings, mistakes: Mistakes) -> None:
             what = f"expected a recipe, but got {brief(block.recipe)}{closest(block.recipe, known)}"
             mistakes.add(("datasets", name, "recipe"), what)
             continue
-        for modality in datasets[block.kind](block).modalities:
+        dataset = datasets[block.kind](block)
+        for modality in dataset.modalities:
             lacking = False
             for place in (("recipes", block.recipe), ("model", "encoders"), ("training", "augmentation")):
                 known = params
@@ -211,6 +212,11 @@ def _check_references(params: Settings, mistakes: Mistakes) -> None:
                     lacking = True
                     what = f"expected a block for the modality {modality!r} of the dataset {name!r}, but got none"
                     mistakes.add(place, what)
+            extractor = params.recipes[block.recipe].get(modality)
+            if dataset.spans and extractor is not None and not extractors[extractor.kind].parts:
+                readers = [kind for kind in extractors if extractors[kind].parts]
+                what = f"expected an extractor that reads a part of a file ({', '.join(readers)}), but got"
+                mistakes.add(("datasets", name, "recipe"), f"{what} {extractor.kind!r} for {modality!r}")
             if not lacking:
                 _check_layout(params, params.recipes[block.recipe][modality], modality, mistakes)
 

@@ -56,6 +56,23 @@ def test_published_picks_on_real_files(tmp_path, suffix, codec, how, expected):
     assert numbers(extractor(3, **how).extract(file)) == expected
 
 
+@pytest.mark.parametrize(
+    ("part", "how", "expected"),  # of 12 frames, four a second
+    [
+        ((1.0, 3.0), {"pick": "first", "fps": 1.0}, [4, 8, 11]),  # at 1, 2 and 3 s: the last frame
+        ((1.0, 2.0), {"pick": "first", "fps": 1.0}, [4, 8, 8]),  # none is later than the end
+        ((1.0, 2.0), {"pick": "centers"}, [4, 6, 7]),
+        ((2.0, 10.0), {"pick": "ends"}, [8, 10, 11]),  # the video ends before the part does
+        ((0.0, 3.0), {"pick": "centers"}, [2, 6, 10]),  # the whole
+    ],
+)
+def test_the_frames_of_a_part(tmp_path, part, how, expected):
+    file = write(tmp_path / "clip.mp4", greys(12), fps=4, options={"g": "5"})
+    assert numbers(extractor(3, **how).extract_part(file, *part)) == expected
+    with pytest.raises(MediaError, match="expected pictures after 3 s"):
+        extractor(3, **how).extract_part(file, 3.0, 4.0)
+
+
 def test_squash_agrees_with_what_torchvision_does_to_the_decoded_frame(tmp_path):
     from PIL import Image
     from torchvision.transforms import v2

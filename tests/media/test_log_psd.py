@@ -3,7 +3,9 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline_src.media.base import MediaError
+from pipeline_src.media.fbank import Fbank, FbankParams
 from pipeline_src.media.log_psd import LogPSD, LogPSDParams
+from pipeline_src.media.log_stft import LogSTFT, LogSTFTParams
 from tests.media.clips import broken, noise, write
 
 PMR = {
@@ -15,6 +17,17 @@ PMR = {
     "hop": 159,
     "floor": 1e-7,
     "standardize": True,
+}
+
+
+STFT = {
+    "kind": "log_stft",
+    "sample_rate": 16_000,
+    "seconds": 1.0,
+    "pad": "tile",
+    "n_fft": 256,
+    "hop": 128,
+    "floor": 1e-7,
 }
 
 
@@ -54,6 +67,25 @@ def test_shape_and_standardisation_are_those_of_pmr(tmp_path, samples, steps):
     assert array.shape == spectrogram.shape == (257, steps)
     assert array.dtype == spectrogram.dtype == np.float16
     assert abs(array.astype(float).mean()) < 1e-3 and abs(array.astype(float).std() - 1) < 1e-3
+
+
+def test_a_part_is_the_sound_from_its_start_to_its_end(tmp_path):
+    wave = noise(2, 16_000)
+    whole = write(tmp_path / "whole.wav", wave=wave, rate=16_000)
+    cut = write(tmp_path / "cut.wav", wave=wave[:, 8_000:20_000], rate=16_000)
+    for spectrogram in (
+        extractor(),
+        Fbank(FbankParams(kind="fbank", sample_rate=16_000, bins=16, frames=64, window="hanning")),
+        LogSTFT(
+            LogSTFTParams(kind="log_stft", sample_rate=16_000, seconds=1.0, pad="tile", n_fft=256, hop=128, floor=1e-7)
+        ),
+    ):
+        expected = spectrogram.extract(cut)
+        np.testing.assert_allclose(spectrogram.extract_part(whole, 0.5, 1.25), expected, atol=0.02)
+        assert not np.allclose(spectrogram.extract(whole), expected, atol=0.1)
+        np.testing.assert_array_equal(spectrogram.extract_part(whole, 0.0, 2.0), spectrogram.extract(whole))
+        with pytest.raises(MediaError, match="too short: expected sound after 2 s"):
+            spectrogram.extract_part(whole, 2.0, 3.0)
 
 
 def test_silence_is_finite(tmp_path):

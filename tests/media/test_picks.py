@@ -28,6 +28,9 @@ def times(seconds, **how):
         ({"count": 3, "pick": "centers", "of": 6}, 12, [1, 5, 9]),
         # CREMA-D in Diagnosing & Re-learning: files 2 and 7 of ten
         ({"count": 2, "pick": "centers", "of": 10}, 10, [1.5, 6.5]),
+        # Kinetics-Sounds in OPM: of the files 9, 0, 1 ... 8 of ten those at places 0, 4 and 9, in the order of time
+        ({"count": 3, "pick": "rolled", "of": 10}, 10, [3.5, 8.5, 9.5]),
+        ({"count": 3, "pick": "rolled", "of": 3}, 3, [0.5, 1.5, 2.5]),
     ],
 )
 def test_times(how, seconds, expected):
@@ -41,6 +44,8 @@ def test_times(how, seconds, expected):
         {"pick": "centers", "fps": 1.0},
         {"pick": "ends", "of": 4},
         {"pick": "starts", "of": 2},
+        {"pick": "rolled"},
+        {"pick": "rolled", "of": 10, "count": 2},
         {"pick": "middle"},
         {"pick": "first", "fps": 0.0},
         {"pick": "centers", "count": 0},
