@@ -19,7 +19,7 @@ class PickParams(ExtractorParams):
     pick: Pick = Field(
         description="which moments. `centers`: the centre of each of `count` equal parts of the clip; `starts`: the "
         "start of each; `ends`: evenly from the first frame to the last, both included; `first`: the first `count` at "
-        "`fps` per second, from 0 s; `rolled`: of `of` stored ones the first, middle and last after the last was put in "
+        "`fps` per second, from 0 s; `rolled`: of `of` stored ones the first, middle and last once the last is in "
         "front, as BML_TPAMI2024 reads them: the last, the one before the middle, the last but one"
     )
     of: int | None = Field(
