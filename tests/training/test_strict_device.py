@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from pipeline_src.methods.base import methods
-from pipeline_src.models.base import fusion_refuses, fusions
+from pipeline_src.models.base import EncoderParams, fusion_facts, fusion_refuses, fusions
 from pipeline_src.observers.base import observers
 from pipeline_src.tasks.base import tasks
 from pipeline_src.training import run as train
@@ -26,6 +26,7 @@ from pipeline_src.training.interrupt import Stop
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from pipeline_src.training.params import Training
+from tests.methods import test_contract_steps as steps
 from tests.synthetic import KINDS, SyntheticCache, encoder, setting, spec, stand_ins
 from tests.training import strict
 from tests.training.test_run import PARAMS as PARAMS_OF_RUN
@@ -36,13 +37,18 @@ PARAMS = {"relearning": {"every": 1}}  # so that two epochs reach what it does b
 
 
 def trainer(
-    watch: strict.Watch, cache: SyntheticCache, resident: bool, task: str = "classification", **what
+    watch: strict.Watch,
+    cache: SyntheticCache,
+    resident: bool,
+    task: str = "classification",
+    parts: dict[str, EncoderParams] | None = None,
+    **what,
 ) -> Trainer:
-    """A run on the device, whose steps are watched."""
+    """A run on the device, whose steps are watched; `parts` are other encoders than the smallest."""
     what = {"epochs": 2, "batch_size": 3, "precision": "bf16", **what}
     tiny = {m: encoder("resnet", width=4, depth=[1]) for m, i in cache.modalities.items() if len(i["shape"]) > 2}
     run = spec(cache, **what)
-    run = replace(run, encoders={**run.encoders, **tiny}, task=task)
+    run = replace(run, encoders={**run.encoders, **tiny, **(parts or {})}, task=task)
     target, device = tasks[task].target, strict.device()
     loaders = {s: Loader(cache, s, list(cache.modalities), device, resident, target) for s in SPLITS}
     runs = stand_ins(run, cache)
@@ -99,6 +105,16 @@ def test_every_method_and_fusion(method, fusion):
         params=PARAMS.get(method),
         precision="bf16" if fusion == first else "fp32",
     )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("fusion", [name for name in fusions if fusion_facts(name).steps])
+def test_every_fusion_of_steps(fusion, precision):
+    cache = SyntheticCache(3, splits=SPLITS, layouts=steps.LAYOUTS)
+    parts = {
+        m: encoder("transformer", **steps.SMALL | steps.OWN[about["layout"]]) for m, about in cache.modalities.items()
+    }
+    trains_and_goes_on(cache, fusion=fusion, parts=parts, precision=precision)
 
 
 TASKS = [

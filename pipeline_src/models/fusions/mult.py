@@ -62,10 +62,13 @@ class CrossLayer(nn.Module):
 class Cross(nn.Module):
     """A stack of `CrossLayer`: x (B, T, D) and another modality (B, S, D), or x itself -> (B, T, D)."""
 
+    positions: Tensor
+
     def __init__(self, width: int, layers: int):
         super().__init__()
         self.layers = nn.ModuleList(CrossLayer(width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        self.register_buffer("positions", torch.zeros(0, width), persistent=False)  # of the longest seen so far
 
     def forward(self, x: Tensor, other: Tensor | None, padding: Tensor) -> Tensor:
         x = self._placed(x)
@@ -75,9 +78,10 @@ class Cross(nn.Module):
         return self.norm(x)
 
     def _placed(self, x: Tensor) -> Tensor:
-        width = x.shape[-1]
-        positions = sine(x.shape[1], width + width % 2)[:, :width].to(x)
-        return dropout(math.sqrt(width) * x + positions, EMBEDDED_DROPOUT, self.training)
+        _, length, width = x.shape
+        if len(self.positions) < length:
+            self.positions = sine(length, width + width % 2)[:, :width].to(x.device)
+        return dropout(math.sqrt(width) * x + self.positions[:length], EMBEDDED_DROPOUT, self.training)
 
 
 @fusions.register("mult", taps=1, writes=True, steps=True)
