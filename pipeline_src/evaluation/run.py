@@ -47,7 +47,7 @@ def evaluate(runs: list[Run], params: Settings) -> None:
         return
     cell = runs[0].cell
     device = devices.pick(params.training.device, params.resources.cells_per_gpu)
-    devices.check_precision(device, cell.spec.training.precision)
+    devices.use_precision(device, cell.spec.training.precision)
     devices.deterministic(device, params.resources.train.threads)
     cache = Cache(cell.data.cache)
     modalities = cell.spec.modalities

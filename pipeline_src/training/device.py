@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -54,17 +56,46 @@ def deterministic(device: torch.device, threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
+@contextmanager
+def nondeterministic() -> Iterator[list[str]]:
+    """The operations that run inside and have no deterministic version on the device, as PyTorch warns."""
+    found: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(message: Any, *rest: Any, **more: Any) -> None:
+            name = re.match(r"(\S+) does not have a deterministic implementation", str(message))
+            if name is None:
+                show(message, *rest, **more)
+            elif name[1] not in found:
+                found.append(name[1])
+
+        warnings.showwarning = note
+        yield found
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 where `precision` says so, fp32 otherwise."""
+    """bf16 where `precision` says so, float32 otherwise; see `use_precision`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def check_precision(device: torch.device, precision: str) -> None:
-    """Raises UserError if the device cannot compute in `precision`, which the address of the run holds."""
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError(
-            f"training.precision: expected a GPU that computes in bf16, but got {describe(device)}; set fp32"
-        )
+def use_precision(device: torch.device, precision: str) -> None:
+    """Set how float32 tensors are multiplied on a CUDA GPU: in float32, or in TF32 where `precision`, which the address
+    of the run holds, says so. PyTorch's default is TF32 in convolutions. Raises UserError if the device cannot compute
+    in `precision`.
+    """
+    wanted = {"bf16": "a GPU that computes in bf16", "tf32": "a CUDA GPU that computes in TF32"}
+    if not _computes_in(device, precision):
+        raise UserError(f"training.precision: expected {wanted[precision]}, but got {describe(device)}; set fp32")
+    if device.type == "cuda":
+        for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+            part.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+
+
+def _computes_in(device: torch.device, precision: str) -> bool:
+    if precision == "tf32":
+        return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return precision != "bf16" or device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def free_bytes(device: torch.device, mem_mb: int) -> int:
@@ -102,7 +133,7 @@ def memory_explained(job: str, device: torch.device, section: str, params: Train
         fixes = [f"lower {section}.batch_size"]
         if device.type == "cuda":
             fixes += ["lower training.resident_fraction", "lower cells_per_gpu in the resources file"]
-            fixes += ["set training.precision to bf16"] if getattr(params, "precision", None) == "fp32" else []
+            fixes += ["set training.precision to bf16"] if getattr(params, "precision", "bf16") != "bf16" else []
         else:
             fixes += ["lower training.resident_fraction"]
         raise UserError(

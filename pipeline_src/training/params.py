@@ -96,9 +96,10 @@ class Training(Section):
         le=525_600,
         description="within an epoch, time between two checkpoints; one is also made after every epoch",
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        description="auto: bf16 if `device` is cuda, else fp32, even on a GPU that `device: auto` takes. The "
-        "address of a run holds which of the two it is, so it depends on this file alone"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
+        description="fp32: float32 throughout; tf32: float32 whose products and convolutions a CUDA GPU computes in "
+        "TF32; bf16: autocast. auto: bf16 if `device` is cuda, else fp32, even on a GPU that `device: auto` takes. The "
+        "address of a run holds which it is, so it depends on this file alone"
     )
     resident_fraction: Annotated[float, Affects(None)] = Field(
         ge=0, le=1, description="cache is kept on the device if it fits in this share of its free memory"

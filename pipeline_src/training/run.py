@@ -66,7 +66,7 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
         return None
     cell = runs[0].cell
     device = devices.pick(params.training.device, params.resources.cells_per_gpu)
-    devices.check_precision(device, cell.spec.training.precision)
+    devices.use_precision(device, cell.spec.training.precision)
     devices.deterministic(device, params.resources.train.threads)
     cache = Cache(cell.data.cache)
     task = tasks[cell.spec.task]
@@ -134,7 +134,10 @@ def _train(
 
     note(states.RUNNING, pid=os.getpid(), checkpoint_minutes=params.training.checkpoint_minutes)
     try:
-        with devices.memory_explained(f"train {run.label}", device, "training", run.cell.spec.training):
+        with (
+            devices.memory_explained(f"train {run.label}", device, "training", run.cell.spec.training),
+            devices.nondeterministic() as unordered,
+        ):
             result = _epochs(run, cache, loaders, device, params, process_started, stop)
     except StoppedError as error:
         note(states.INTERRUPTED, error=str(error), ended=_now())
@@ -143,6 +146,12 @@ def _train(
         with suppress(UserError):  # a full disk would hide what is wrong
             note(states.FAILED, error=" ".join(repr(error).split()), ended=_now())
         raise
+    if unordered:
+        result["nondeterministic"] = unordered
+        log.warning(
+            f"train {run.label}  not deterministic on {devices.describe(device)}: {', '.join(unordered)}; another run "
+            "of the seed may differ in its last digits"
+        )
     states.write_record(run.folder, {**attempt, **result, "ended": _now()})
     _tidy(run)
 

@@ -211,6 +211,7 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self.inside = False
         self.problems: dict[str, None] = {}  # in order, each once
+        self.operations = self.reads = 0  # on tensors of the device, and of these copies to the CPU
         self.pinned: dict[int, Tensor] = {}  # by the address of the storage
         self.copying: dict[int, tuple[int, int]] = {}  # pinned storage -> the copy that it is the source of
 
@@ -241,6 +242,7 @@ class Watch(TorchDispatchMode):
             target = asked or (device() if strict else CPU)
             if strict:
                 self._checked(op, name, strict, plain, args)
+        self.operations += bool(strict)
         for x in strict:
             self._there(x)
         inner_args = [_bare(x) for x in args]
@@ -296,6 +298,7 @@ class Watch(TorchDispatchMode):
         if not isinstance(source, Tensor) or source.device.type == target.type:
             return
         if isinstance(source, Strict):
+            self.reads += 1
             self.waits("a tensor is read back from the device")
             return self.ended(None)
         given = args[2] if op.overloadpacket is aten.copy_ and len(args) > 2 else False

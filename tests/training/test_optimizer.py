@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
 
+from pipeline_src.training import optimizer as optimizers
 from pipeline_src.training.optimizer import optimizer, uncompiled
 from pipeline_src.training.params import Training
 from tests.attacks.judge import environment
@@ -38,6 +40,22 @@ def test_steps_and_state_are_pytorchs_own(kind, options):
             assert all(p.grad is None for p in parameters)
         results.append([p.detach() for p in parameters] + [x for s in second.state.values() for x in s.values()])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("name", get_args(Training.model_fields["optimizer"].annotation))
+def test_stepping_all_tensors_together_gives_the_same_numbers(name, monkeypatch):
+    results = []
+    for together in (None, True):
+        monkeypatch.setattr(optimizers, "_together", lambda parameters, together=together: together)
+        draw = torch.Generator().manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(shape, generator=draw)) for shape in ((3, 4), (5,), (2,))]
+        one = optimizer(parameters, schedule(optimizer=name, momentum=0.9, weight_decay=1e-2))
+        for step in range(4):
+            for i, p in enumerate(parameters):  # the last has no gradient now and then, as in alternating training
+                p.grad = torch.randn(p.shape, generator=draw) if i < 2 or step % 2 else None
+            one.step()
+        results.append([p.detach() for p in parameters])
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
 
 
 def schedule(**changes) -> Training:

@@ -21,6 +21,7 @@ from pipeline_src.methods.base import methods
 from pipeline_src.models.base import EncoderParams, fusion_facts, fusion_refuses, fusions
 from pipeline_src.observers.base import observers
 from pipeline_src.tasks.base import tasks
+from pipeline_src.training import checkpoint
 from pipeline_src.training import run as train
 from pipeline_src.training.interrupt import Stop
 from pipeline_src.training.loader import Loader
@@ -133,7 +134,10 @@ def test_every_task(task, method):
     trains_and_goes_on(cache, method=method, task=task, params=PARAMS.get(method))
 
 
-@pytest.mark.parametrize("optimizer", get_args(Training.model_fields["optimizer"].annotation))
+OPTIMIZERS = get_args(Training.model_fields["optimizer"].annotation)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("layouts", [("spectrogram", "tokens"), ("frames", "sequence")])
 def test_every_layout_and_optimizer(layouts, optimizer):
     trains_and_goes_on(SyntheticCache(2, splits=SPLITS, layouts=layouts), optimizer=optimizer, lr=1e-3)
@@ -163,6 +167,37 @@ def test_a_whole_run_with_checkpoints_and_observers(tmp_path):
         loaders = {s: Loader(cache, s, list(cache.modalities), device, resident=True) for s in SPLITS}
         train._train(one, cache, loaders, device, PARAMS_OF_RUN, None, Stop())
     assert one.record.exists() and not watch.problems
+
+
+def test_a_checkpoint_is_read_back_in_one_copy_and_is_what_it_was(tmp_path):
+    with strict.watched() as watch:
+        run = trainer(watch, SyntheticCache(2, splits=SPLITS), True, method="qmf", optimizer="adamw", lr=1e-3)
+        run.method.on_train_start(run.context)
+        run.epoch(0)
+        tensors, _ = run.snapshot()
+        tensors |= {"flag": torch.ones(3, dtype=torch.bool, device=strict.device()), "none": run.context.labels()[:0]}
+        before = watch.reads
+        checkpoint.save(tmp_path / "file", tensors, {})
+        assert watch.reads == before + 1
+        expected = {name: x.cpu() for name, x in tensors.items()}
+    found, _ = checkpoint.load(tmp_path / "file")
+    assert found.keys() == expected.keys()
+    for name, x in expected.items():
+        assert found[name].dtype == x.dtype and torch.equal(found[name], x)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_optimizer_steps_all_tensors_together(optimizer):
+    with strict.watched() as watch:
+        run = trainer(watch, SyntheticCache(2, splits=SPLITS), True, optimizer=optimizer, lr=1e-3)
+        run.epoch(0)
+        before = watch.operations
+        for p in run.model.parameters():
+            p.grad = torch.zeros_like(p)
+        made = watch.operations - before
+        run.context.update()
+        assert made == len(list(run.model.parameters())) > 20
+        assert watch.operations - before - made < 20
 
 
 # The device itself: what it notes, where, and what it lets pass.
