@@ -129,8 +129,8 @@ def first_step(plan: Plan) -> None:
     mark("imports")
     device = _device(plan)
     mark("device and determinism")  # PyTorch imports more of itself here
-    cache, target = _cache(plan), tasks[cell.spec.task].target
-    loaders = make_loaders(cache, cell.spec.modalities, device, plan.params, target)
+    cache = _cache(plan)
+    loaders = make_loaders(cache, cell.spec, device, plan.params)
     mark("cache on the device")
     trainer = Trainer(cell.spec, 0, cache, loaders, device)
     mark("model and optimiser")

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from pipeline_src.core.params import CHARACTERS, SEED, Affects, Section, Varies, address, printable, varying
 from pipeline_src.core.registry import Registry
+from pipeline_src.tasks.base import Label
 
 datasets = Registry("pipeline_src.datasets", "dataset")
 
@@ -16,7 +17,7 @@ class Clip(NamedTuple):
     """One labelled example, as the dataset lists it; nothing has been opened yet."""
 
     id: str
-    label: str
+    label: Label  # a class; for other tasks a number, or the classes of its list
     split: str  # "train", "test" or a published "val"; without one, val is cut from train when the manifest is made
     group: str  # clips of a group stay on one side of the val cut (speaker, video); the id if nothing is shared
     files: dict[str, Path]  # modality -> file, relative to the dataset's folder; modalities may share one
@@ -117,6 +118,11 @@ class Dataset:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, an attribute unless they come with the data: then they are read when a job runs."""
         raise NotImplementedError
+
+    @property
+    def segments(self) -> int:
+        """How many segments a sample is cut into, each with a label of its own; 0 where its label is of the whole."""
+        return 0
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -18,8 +18,9 @@ import pandas as pd
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
 from pipeline_src.datasets import fetch, manifest
-from pipeline_src.datasets.base import Clip, no_folder
+from pipeline_src.datasets.base import Clip, Dataset, no_folder
 from pipeline_src.datasets.quarantine import check_fraction
+from pipeline_src.tasks.base import tasks
 
 if TYPE_CHECKING:
     from pipeline_src.study.outputs import Data
@@ -70,12 +71,12 @@ def check(data: Data) -> None:
     table = pd.DataFrame(rows)
     try:
         check_fraction(data, bad, len(clips))
-        table = manifest.with_val(table, dataset.params)
+        table = manifest.with_val(table, dataset.params, tasks[dataset.task])
     except UserError as error:
         problems.append(str(error))
     if len(table):
-        print(_counts(table, dataset.classes))
-        problems += _empty(data.name, table, dataset.classes)
+        print(_counts(table, dataset))
+        problems += _empty(data.name, table, dataset)
     problems += _space(data, len(table))
     if problems:
         raise UserError("\n".join(problems))
@@ -93,9 +94,19 @@ def _unlisted(folder: Path, clips: list[Clip]) -> list[str]:
     ]
 
 
-def _counts(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
+def _by_class(table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+    """Columns label and split, a row for each class that the label of a clip names."""
+    named = tasks[dataset.task].named
+    labels = [list(dict.fromkeys(named(tuple(x) if isinstance(x, list) else x))) for x in table.label]
+    return pd.DataFrame({"label": labels, "split": table.split}).explode("label").dropna()
+
+
+def _counts(table: pd.DataFrame, dataset: Dataset) -> str:
     """Clips per split, one line per class; with many classes, only the fewest and the most."""
-    counts = pd.crosstab(table.label, table.split).reindex(index=list(classes), fill_value=0)
+    counted = _by_class(table, dataset)
+    if not dataset.classes:
+        return "\n".join(f"  {split:6} {n}" for split, n in table.split.value_counts().items())
+    counts = pd.crosstab(counted.label, counted.split).reindex(index=list(dataset.classes), fill_value=0)
     counts = counts[[split for split in manifest.SPLITS if split in counts]]
     total = counts.sum().rename("all").to_frame().T
     if len(counts) > 40:
@@ -105,9 +116,10 @@ def _counts(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def _empty(name: str, table: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
+def _empty(name: str, table: pd.DataFrame, dataset: Dataset) -> list[str]:
     """An error if classes have no readable training clip."""
-    without = [c for c in classes if c not in set(table.label[table.split == "train"])]
+    counted = _by_class(table, dataset)
+    without = [c for c in dataset.classes if c not in set(counted.label[counted.split == "train"])]
     return [f"{name}: expected training clips of every class, but got none of {listed(without)}"] if without else []
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from pipeline_src.datasets import quarantine
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, no_folder
 from pipeline_src.features import unseen_in_val
 from pipeline_src.media.base import Extractor, MediaError
+from pipeline_src.tasks.base import Label, Task, tasks
 
 if TYPE_CHECKING:
     from pipeline_src.study.outputs import Data
@@ -54,9 +55,10 @@ def make(data: Data, threads: int = 1) -> None:
             f"study.vary: expected a dataset whose val is cut from train, but {data.name} has samples of val in its "
             "lists; remove 'split'"
         )
-    manifest = with_val(table, data.dataset.params)
+    manifest = with_val(table, data.dataset.params, tasks[data.dataset.task])
     files.write_table(data.manifest / "manifest.parquet", manifest)
-    if missing := unseen_in_val(manifest.label, manifest.split):
+    named = tasks[data.dataset.task].counted
+    if named and (missing := unseen_in_val(manifest.label, manifest.split)):
         log.warning(f"manifest {data.name}  val has no sample of {listed(missing)}, which train has")
     counts = manifest.split.value_counts()
     log.info(f"manifest {data.name}  {', '.join(f'{n} {s}' for s, n in counts.items())}, {len(bad)} quarantined")
@@ -109,10 +111,11 @@ def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
     for clip in clips:
         seen[clip.id] = seen.get(clip.id, 0) + 1
     complain([clip for clip, n in seen.items() if n > 1], "ids that occur twice in the lists")
-    labels = sorted({c.label for c in clips} - set(dataset.classes))
+    named = tasks[dataset.task].named
+    labels = sorted({name for c in clips for name in named(c.label)} - set(dataset.classes))
     if labels:
         hint = closest(labels[0], dataset.classes)
-        first = next(c.id for c in clips if c.label == labels[0])
+        first = next(c.id for c in clips if labels[0] in named(c.label))
         raise UserError(f"{name}: expected labels that are classes, but got {listed(labels)} (of {first}){hint}")
     parts = [f"{c.id} {c.span}" for c in clips if c.span is not None and not 0 <= c.span[0] < c.span[1]]
     complain(parts, "parts of files that do not end after they start")
@@ -145,7 +148,7 @@ def _look(
     return {
         "id": clip.id,
         **paths,
-        "label": clip.label,
+        "label": list(clip.label) if isinstance(clip.label, tuple) else clip.label,
         "split": clip.split,
         "group": clip.group,
         "duration": max(durations),
@@ -162,11 +165,16 @@ def _pointer(file: Path) -> str | None:
     return None
 
 
-def with_val(manifest: pd.DataFrame, params: DatasetParams) -> pd.DataFrame:
+def with_val(manifest: pd.DataFrame, params: DatasetParams, task: type[Task]) -> pd.DataFrame:
     """The rows with `val` cut from `train`, or with the published one. Raises UserError if it cannot be cut."""
     if not (manifest.split == "val").any():
-        manifest["split"] = cut_val(manifest, params.val_fraction, params.split_seed)
+        strata = manifest.assign(label=[task.stratum(_label(label)) for label in manifest.label])
+        manifest["split"] = cut_val(strata, params.val_fraction, params.split_seed)
     return manifest
+
+
+def _label(value: Any) -> Label:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def cut_val(manifest: pd.DataFrame, fraction: float, seed: int) -> pd.Series:

@@ -1,7 +1,8 @@
 """The base of CMU-MOSI and CMU-MOSEI, whose published pickle of features becomes a file per clip and modality.
 
 The pickle (of MultiBench, used by the papers on balanced learning) has `train`, `valid` and `test`, each with `vision`,
-`audio`, `text` (N, T, D), `labels` (N, 1, 1) from -3 to 3, and `id`. Two classes: negative below 0, positive from 0.
+`audio`, `text` (N, T, D), `labels` (N, 1, 1) from -3 to 3, and `id`. Two classes: negative below 0, positive from 0;
+with `task: regression`, the numbers themselves.
 Values that are not finite (CMU-MOSI's audio has -inf) are counted and kept: `non_finite` of the recipe decides.
 """
 
@@ -9,7 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +21,7 @@ from pipeline_src.datasets.base import Clip, FolderParams, Published
 
 log = logging.getLogger(__name__)
 
+CLASSES = ("negative", "positive")
 KEYS = {"audio": "audio", "text": "text", "visual": "vision"}
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
 FIX = "get the file again"
@@ -27,6 +29,9 @@ LONGEST = 100  # characters of a video's name
 
 
 class SentimentParams(FolderParams):
+    task: Literal["classification", "regression"] = Field(
+        "classification", description="what a label is: one of two classes, or the number from -3 to 3"
+    )
     file: str = Field(pattern=r"^[^/\x00-\x1f]{1,255}$", description="name of the pickle in `folder`")
 
 
@@ -36,8 +41,15 @@ class Sentiment(Published):
     Params = SentimentParams
     params: SentimentParams
     modalities = ("audio", "text", "visual")
-    classes = ("negative", "positive")
     licence = "CMU Multimodal SDK's terms; research use"
+
+    @property
+    def task(self) -> str:  # type: ignore[override]
+        return self.params.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return CLASSES if self.params.task == "classification" else ()
 
     def fetch(self, folder: Path) -> None:
         """Write `<modality>/<id>.npy`, float32 (T, D). Raises UserError if the pickle is unsafe or not as published."""
@@ -47,15 +59,21 @@ class Sentiment(Published):
             got = listed(content) if isinstance(content, dict) else type(content).__name__
             raise UserError(f"{file}: expected {', '.join(SPLITS.values())}, but got {got}; {FIX}")
         lists.write_clips(
-            folder, (clip for split, key in SPLITS.items() for clip in _split(file, content[key], key, split, folder))
+            folder,
+            (clip for split, key in SPLITS.items() for clip in self._split(file, content[key], key, split, folder)),
         )
 
     def clips(self, folder: Path) -> Iterable[Clip]:
-        return lists.read_clips(folder, self.modalities)
+        for clip in lists.read_clips(folder, self.modalities):
+            yield clip._replace(label=float(str(clip.label))) if self.params.task == "regression" else clip
+
+    def _split(self, file: Path, content: Any, key: str, split: str, folder: Path) -> Iterator[Clip]:
+        for clip, value in _split(file, content, key, split, folder):
+            yield clip._replace(label=value) if self.params.task == "regression" else clip
 
 
-def _split(file: Path, content: Any, key: str, split: str, folder: Path) -> Iterator[Clip]:
-    """Write the arrays of a split; yields its clips."""
+def _split(file: Path, content: Any, key: str, split: str, folder: Path) -> Iterator[tuple[Clip, float]]:
+    """Write the arrays of a split; yields its clips with their classes, and the numbers that these are made of."""
     wanted = (*KEYS.values(), "labels", "id")
     if not isinstance(content, dict) or not set(wanted) <= set(content):
         got = listed(content) if isinstance(content, dict) else type(content).__name__
@@ -94,7 +112,7 @@ def _split(file: Path, content: Any, key: str, split: str, folder: Path) -> Iter
             values = np.array(content[name][i], np.float32)
             broken[m] += int(np.count_nonzero(~np.isfinite(values)))
             np.save(folder / names[m], values, allow_pickle=False)
-        yield Clip(clip, Sentiment.classes[int(labels[i] >= 0)], split, video, names)
+        yield Clip(clip, CLASSES[int(labels[i] >= 0)], split, video, names), float(labels[i])
     for m, number in broken.items():
         if number:
             log.warning(

@@ -4,9 +4,12 @@ Columns: `id`, `label`, those that `modalities` names, and if you have them `spl
 (speaker, patient, video: what must not be on two sides of a split). Other columns are ignored. Paths are relative to
 the folder. The recipe says how a file is read: media, a picture, an array (.npy), a text.
 
+`task` says what a label is: one class (`classification`), any number of classes, separated by `;` (`multilabel`), or a
+number (`regression`).
+
 Without `split`, `test_fraction` of the samples become the test set, cut by group where there is a column `group`, else
-by sample, and stratified by label. Without a row of val, val is cut from train, as of every dataset. Without `group`,
-every sample is a group of its own.
+by sample, and stratified by class, if a sample has one. Without a row of val, val is cut from train, as of every
+dataset. Without `group`, every sample is a group of its own.
 """
 
 import csv
@@ -14,10 +17,10 @@ import io
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import AfterValidator, Field, StringConstraints
@@ -27,6 +30,7 @@ from pipeline_src.core.params import SEED, printable
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets import lists, manifest
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
+from pipeline_src.tasks.base import Label, tasks
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,7 @@ OPTIONAL = ("split", "group")
 TAKEN = {*KEYS, *OPTIONAL, "duration", "checksum", "fused"}  # columns of the manifest, and the model of all modalities
 SEPARATORS = ",;\t"
 LONGEST = 100  # characters of an id or a label
+LABEL = r"[\w .,:+=@&/()'-]+"
 SHOWN = 50  # columns that an error considers
 
 
@@ -57,6 +62,9 @@ Column = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST), Aft
 
 
 class TableParams(FolderParams):
+    task: Literal["classification", "multilabel", "regression"] = Field(
+        default="classification", description="what a label is: a class; classes, separated by `;`; a number"
+    )
     file: Annotated[str, AfterValidator(_inside)] = Field(
         pattern=r"^[^/].{0,250}\.(csv|tsv|parquet)$",
         description="the table, relative to `folder`: .csv, .tsv, .parquet",
@@ -87,6 +95,10 @@ class Table(Dataset):
     title = "Your own files"
 
     @property
+    def task(self) -> str:  # type: ignore[override]
+        return self.params.task
+
+    @property
     def modalities(self) -> tuple[str, ...]:  # type: ignore[override]
         """In alphabetical order, as the order of a block's keys is not part of an address."""
         return tuple(sorted(self.params.modalities))
@@ -112,26 +124,35 @@ class Table(Dataset):
         by = "no group is on two sides" if "group" in self._lines[0].cells else "every sample is a group of its own"
         return (
             f"The table has no column split: {self.params.test_fraction:.0%} of the samples were cut off as test by "
-            f"seed {self.params.test_seed}, stratified by label; {by}."
+            f"seed {self.params.test_seed}{', stratified by label' * (self.task == 'classification')}; {by}."
         )
 
     @cached_property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The labels in alphabetical order; whole numbers by value."""
-        labels = {line.cells["label"] for line in self._lines}
+        """The classes in alphabetical order, whole numbers by value; none where labels are numbers to predict."""
+        if self.task == "regression":
+            return ()
+        labels = {name for label in self._labels for name in tasks[self.task].named(label)}
         if len(labels) < 2:
             raise UserError(f"{self._file}: expected at least two labels, but got {listed(labels)} alone; {FIX}")
         numbers = all(re.fullmatch(r"\d{1,9}", label) for label in labels)
         return tuple(sorted(labels, key=lambda label: (int(label) if numbers else 0, label)))
 
+    @cached_property
+    def _labels(self) -> list[Label]:
+        """The label of every row, as the task has it."""
+        read: dict[str, Callable[[str], Label]]
+        read = {"classification": str, "regression": float, "multilabel": _listed}
+        return [read[self.task](line.cells["label"]) for line in self._lines]
+
     def clips(self, folder: Path) -> Iterable[Clip]:
         """One Clip per row. Raises UserError, naming file and row, for a cell that cannot be."""
         if self.cut:
             log.info(f"table {self.params.file}  {self.cut}")
-        for line, split in zip(self._lines, self._splits, strict=True):
+        for line, label, split in zip(self._lines, self._labels, self._splits, strict=True):
             cells = line.cells
             files = {m: Path(cells[self.params.modalities[m]]) for m in self.modalities}
-            yield Clip(cells["id"], cells["label"], split, cells.get("group", cells["id"]), files)
+            yield Clip(cells["id"], label, split, cells.get("group", cells["id"]), files)
 
     @property
     def _file(self) -> Path:
@@ -142,14 +163,16 @@ class Table(Dataset):
     def _lines(self) -> list[Line]:
         """The rows, checked one by one."""
         paths = set(self.params.modalities.values())
-        lines = [*(_parquet if self._file.suffix == ".parquet" else _csv)(self._file, [*KEYS, *sorted(paths)])]
+        needed = [*KEYS, *sorted(paths)]
+        parquet = self._file.suffix == ".parquet"
+        lines = [*(_parquet(self._file, needed, self.task) if parquet else _csv(self._file, needed))]
         if not lines:
             raise UserError(
                 f"{self._file}: expected rows with {', '.join([*KEYS, *sorted(paths)])}, but got none; {FIX}"
             )
         first: dict[str, str] = {}
         for line in lines:
-            _check(line, paths)
+            _check(line, paths, self.task)
             other = first.setdefault(line.cells["id"], line.place)
             if other != line.place:
                 raise UserError(
@@ -170,7 +193,7 @@ class Table(Dataset):
                     )
             return splits
         rows = [line.cells for line in self._lines]
-        table = pd.DataFrame({"label": [row["label"] for row in rows], "split": "train"})
+        table = pd.DataFrame({"label": [tasks[self.task].stratum(label) for label in self._labels], "split": "train"})
         table["group"] = [row.get("group", row["id"]) for row in rows]
         try:
             cut = manifest.cut_val(table, self.params.test_fraction, self.params.test_seed)
@@ -182,7 +205,12 @@ class Table(Dataset):
         return ["test" if split == "val" else "train" for split in cut]
 
 
-def _check(line: Line, paths: set[str]) -> None:
+def _listed(cell: str) -> tuple[str, ...]:
+    """The classes of a cell of a multilabel table."""
+    return tuple(dict.fromkeys(filter(None, (name.strip() for name in cell.split(";")))))
+
+
+def _check(line: Line, paths: set[str], task: str) -> None:
     """Raises UserError if a cell of a row cannot be."""
 
     def complain(expected: str, column: str) -> None:
@@ -195,7 +223,14 @@ def _check(line: Line, paths: set[str]) -> None:
             complain("printable characters alone", column)
     if len(line.cells["id"]) > LONGEST or not re.fullmatch(r"(?!\.)[\w.+=@ -]+", line.cells["id"]):
         complain(f"at most {LONGEST} letters, digits, spaces and . _ + = @ -", "id")
-    if len(line.cells["label"]) > LONGEST or not re.fullmatch(r"[\w .,:+=@&/()'-]+", line.cells["label"]):
+    if task == "regression":
+        if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", line.cells["label"]):
+            complain("a number", "label")
+    elif task == "multilabel":
+        names = _listed(line.cells["label"])
+        if not names or any(len(name) > LONGEST or not re.fullmatch(LABEL, name) for name in names):
+            complain(f"classes of at most {LONGEST} letters, digits and signs, separated by ;,", "label")
+    elif len(line.cells["label"]) > LONGEST or not re.fullmatch(LABEL, line.cells["label"]):
         complain(f"at most {LONGEST} letters, digits, spaces and . , : + = @ & / ( ) ' _ -", "label")
     split = line.cells.get("split", "train")
     if split not in manifest.SPLITS:
@@ -234,8 +269,8 @@ def _csv(file: Path, needed: list[str]) -> Iterator[Line]:
         raise UserError(f"{file}:{table.line_num}: expected a table, but got an error: {error}; {FIX}") from None
 
 
-def _parquet(file: Path, needed: list[str]) -> Iterator[Line]:
-    """The rows of a Parquet file; whole numbers count as text."""
+def _parquet(file: Path, needed: list[str], task: str) -> Iterator[Line]:
+    """The rows of a Parquet file; whole numbers count as text, labels of a task may be numbers or lists."""
     import pyarrow
     import pyarrow.parquet
 
@@ -249,11 +284,14 @@ def _parquet(file: Path, needed: list[str]) -> Iterator[Line]:
         what = " ".join(str(error).split())[:200]
         raise UserError(f"{file}: expected a Parquet table, but got an error: {what}; {FIX}") from None
     for i, row in enumerate(rows, start=1):
-        yield Line(f"{file}: row {i}", {name: _cell(row[name], f"{file}: row {i}", name) for name in keep})
+        yield Line(f"{file}: row {i}", {name: _cell(row[name], f"{file}: row {i}", name, task) for name in keep})
 
 
-def _cell(value: Any, place: str, column: str) -> str:
-    if value is not None and not isinstance(value, str | int):
+def _cell(value: Any, place: str, column: str, task: str) -> str:
+    label = task if column == "label" else ""
+    if label == "multilabel" and isinstance(value, list) and all(isinstance(name, str) for name in value):
+        value = ";".join(value)
+    if value is not None and not isinstance(value, str | int | (float if label == "regression" else int)):
         raise UserError(
             f"{place}: expected text or a whole number in {column}, but got {brief(value)} ({type(value).__name__}); "
             f"{FIX}"

@@ -51,8 +51,8 @@ def evaluate(runs: list[Run], params: Settings) -> None:
     devices.deterministic(device, params.resources.train.threads)
     cache = Cache(cell.data.cache)
     modalities = cell.spec.modalities
-    target = tasks[cell.spec.task].target
-    loaders = {s: Loader(cache, s, modalities, device, False, target) for s in ("train", "val", "test")}
+    target, segments = tasks[cell.spec.task].target, cell.spec.segments
+    loaders = {s: Loader(cache, s, modalities, device, False, target, segments) for s in ("train", "val", "test")}
     failed: list[Exception] = []
     for run in runs:
         try:
@@ -85,7 +85,7 @@ def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.
         raise UserError(f"{weights}: {error}; delete {run.record} to train it again") from error
     model.to(device, memory_format=torch.channels_last).eval()
     own = {m: cache.modalities[m] for m in modalities}
-    transform = Transform(own, spec.augmentation, spec.training.normalize, device)
+    transform = Transform(own, spec.augmentation, spec.training.normalize, device, spec.segments)
 
     def encoded(split: str, kept: Collection[str] | None = None) -> Iterator[Features]:
         for batch in loaders[split].batches(how.batch_size):
@@ -245,23 +245,25 @@ def _table(
     places: dict[str, np.ndarray],
 ) -> pa.Table:
     """Predictions of a split: id, split, label, what the fused model predicts, and as lists of fixed length logits and
-    places in the plane of principal components.
+    places in the plane of principal components. What a sample has for each segment is one list.
     """
     clips, label, predicted = cache.clips.iloc[loader.rows], loader.label.cpu().numpy(), task.predicted(logits[FUSED])
     columns = {
         "id": pa.array(clips.id, pa.string()),
         "split": pa.array([split] * len(clips), pa.string()),
-        "label": _column(label.astype(predicted.dtype)),
-        "predicted": _column(predicted),
+        "label": _column(label.astype(predicted.dtype), len(clips)),
+        "predicted": _column(predicted, len(clips)),
     }
-    columns |= {name: _column(z.astype(np.float32)) for name, z in (logits | places).items()}
+    columns |= {name: _column(z.astype(np.float32), len(clips)) for name, z in (logits | places).items()}
     return pa.table(columns)
 
 
-def _column(values: np.ndarray) -> pa.Array:
-    """Values (N,), or (N, ...) as lists of fixed length."""
+def _column(values: np.ndarray, samples: int) -> pa.Array:
+    """Values (N,) of N samples, or (N, ...) or (N x T, ...) as lists of fixed length."""
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
+    if values.shape == (samples,):
+        return flat
+    return pa.FixedSizeListArray.from_arrays(flat, values.size // max(1, samples))
 
 
 def _history(run: Run, task: Task) -> list[dict[str, Any]]:

@@ -26,5 +26,5 @@ def read_info(folder: Path, fresh: bool = False) -> dict[str, Any]:
 
 
 def unseen_in_val(label: "pd.Series", split: "pd.Series") -> list[Any]:
-    """Classes that train has and val lacks, sorted: choosing an epoch on val does not see them."""
-    return sorted(set(label[split == "train"]) - set(label[split == "val"]))
+    """Classes that train has and val lacks, sorted: choosing an epoch on val does not see them. Labels may be lists."""
+    return sorted(set(label[split == "train"].explode()) - set(label[split == "val"].explode()))

@@ -21,6 +21,7 @@ from pipeline_src.core import checksums, files
 from pipeline_src.datasets import quarantine
 from pipeline_src.features.read import tensors
 from pipeline_src.media.base import Extractor, MediaError
+from pipeline_src.tasks.base import Label, Task, tasks
 
 if TYPE_CHECKING:
     from pipeline_src.study.outputs import Data
@@ -38,8 +39,8 @@ def extract(data: Data, index: int) -> None:
     manifest = _table(data.manifest / "manifest.parquet", data.manifest)
     stem, count = data.shards[index], len(data.shards)
     rows = manifest.iloc[len(manifest) * index // count : len(manifest) * (index + 1) // count]
-    labels = {label: i for i, label in enumerate(data.dataset.classes)}
-    plain = [("id", pa.string()), ("label", pa.int32()), ("split", pa.string()), ("group", pa.string())]
+    task, number = tasks[data.dataset.task], {label: i for i, label in enumerate(data.dataset.classes)}
+    plain = [("id", pa.string()), ("label", _label_type(task)), ("split", pa.string()), ("group", pa.string())]
     columns = {m: pa.fixed_shape_tensor(pa.from_numpy_dtype(x.dtype), x.shape) for m, x in data.extractors.items()}
     schema = pa.schema(
         [*plain, *columns.items()],
@@ -61,7 +62,8 @@ def extract(data: Data, index: int) -> None:
                 arrays, kept = _decode(part, data.raw, data.extractors, bad)
                 if kept:
                     part = part[part.id.isin(kept)]
-                    values = [part.id, part.label.map(labels), part.split, part.group]
+                    stored = [task.stored(as_label(label), number) for label in part.label]
+                    values = [part.id, stored, part.split, part.group]
                     batch = [pa.array(v, type=t) for v, (_, t) in zip(values, plain, strict=True)]
                     batch += [_tensors(arrays[m], columns[m]) for m in columns]
                     writer.write_batch(pa.record_batch(batch, schema=schema))
@@ -69,6 +71,17 @@ def extract(data: Data, index: int) -> None:
                 log.info(f"{job}  {start + min(size, len(rows) - start)} of {len(rows)} clips, {len(bad)} quarantined")
         checksums.seal(temporary)
         files.write_table(stem.with_suffix(".quarantine.parquet"), quarantine.table(bad, "extract"))
+
+
+def _label_type(task: type[Task]) -> pa.DataType:
+    """The column's type of a task's labels."""
+    type_ = pa.int32() if task.counted else pa.float32()
+    return type_ if task.target.shape == () else pa.list_(type_)
+
+
+def as_label(value: Any) -> Label:
+    """A label as a table gives it back."""
+    return value if isinstance(value, str | float) else tuple(value)
 
 
 def _table(file: Path, remove: Path) -> pd.DataFrame:
@@ -143,7 +156,7 @@ def pack(data: Data) -> None:
             for name, digest in digests.items():
                 values = batch[name]
                 tensor = name in data.extractors
-                digest.update(values.data if tensor else "".join(f"{value}\n" for value in values).encode())
+                digest.update(values.data if tensor else "".join(f"{_plain(value)}\n" for value in values).encode())
             for m in data.extractors:
                 moments[m].add(batch[m][(split == "train").to_numpy()])
     files.write_sealed(
@@ -163,6 +176,10 @@ def pack(data: Data) -> None:
         },
     )
     log.info(f"cache {data.name}  {', '.join(f'{n:.0f} {s}' for s, n in splits.items())}, {len(bad)} quarantined")
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 class _Moments:

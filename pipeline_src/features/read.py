@@ -59,7 +59,8 @@ class Part(NamedTuple):
 class Cache:
     """A finished cache: its index, and the rows of any modality by number.
 
-    `clips` has id, label (index into `classes`), split and group of every row, in the order of the manifest.
+    `clips` has id, label (as the task stores it: an index into `classes`, a number or a list), split and group of every
+    row, in the order of the manifest.
     """
 
     def __init__(self, folder: Path):

@@ -15,6 +15,7 @@ from pipeline_src.core.params import Section
 from pipeline_src.core.registry import Registry
 from pipeline_src.methods.context import Batch, Context, Phase
 from pipeline_src.models.base import Output, added, fusion_facts
+from pipeline_src.tasks.base import tasks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -124,19 +125,22 @@ class Setting(NamedTuple):
         linear: bool = False,
         no_taps: bool = False,
         no_writes: bool = False,
+        whole: bool = False,
         no_reads: bool = False,
         no_frozen: bool = False,
     ) -> str | None:
         """What to say if a method cannot work here that needs so many `modalities`, a task with `classes`, or a fusion
         with such facts: `no_taps`, it uses no hidden states, `no_writes`, it changes none, and `no_reads`, it predicts
-        from features alone; or encoders that are all trained, `no_frozen`. None if it can.
+        from features alone; or encoders that are all trained, `no_frozen`; or one label per sample, `whole`. None if it
+        can.
         """
-        count, facts = len(self.modalities), fusion_facts(self.fusion)
+        count, facts, task = len(self.modalities), fusion_facts(self.fusion), tasks[self.task]
         words = {2: "two modalities", 3: "three modalities"}.get(modalities, f"{modalities} modalities")
         fusion = repr(self.fusion)
         needs = (
             (count >= modalities, f"{words} or more", count),
-            (not classes or self.task == "classification", "task classification, as it needs classes", self.task),
+            (not classes or task.counted, "task classification or segments, as it needs classes", self.task),
+            (not whole or not task.segmented, "a task with one label per sample, as it chooses samples", self.task),
             (not additive or facts.additive, "a fusion that is a sum over modalities", fusion),
             (not linear or facts.linear, "a fusion that is linear in each modality (concat, sum)", fusion),
             (not no_taps or not facts.taps, "a fusion of features alone", f"{fusion}, which uses hidden states"),

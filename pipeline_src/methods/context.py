@@ -66,6 +66,7 @@ class Context:
     step              optimiser steps so far
     task              what a label is: loss, confidence of the truth, whether a prediction is right
     classes           number C of classes
+    segments          of a sample, each a row of its own; 0 where a sample is a row
     batch_size        samples of a training batch; the last of a pass has what is left, or one more
     seed              of the run
     rng, device_rng   the method's own generators, on the CPU and on the model's device: new in each epoch, so that no
@@ -87,9 +88,11 @@ class Context:
         epochs: int,
         batch_size: int,
         task: Task,
+        segments: int = 0,
         runs: Callable[[str], MultimodalModel] | None = None,
     ):
         self.model, self.optimizer, self.autocast = model, optimizer, autocast
+        self.segments = segments
         self.seed, self.epochs, self.task, self.classes = seed, epochs, task, task.classes
         self._splits, self._transform = {name: splits[name] for name in ("train", "val")}, transform
         self.batch_size, self._runs = batch_size, runs
@@ -133,7 +136,8 @@ class Context:
 
     def blank(self, batch: Batch, m: str) -> Tensor:
         """Feature (1, D_m) of an input of zeros, in evaluation mode, with gradients."""
-        return self._encode({name: torch.zeros_like(x[:1]) for name, x in batch.inputs.items()}, [m], False)[m]
+        rows = max(1, self.segments)  # an encoder may read a sample's segments one after the other
+        return self._encode({name: torch.zeros_like(x[:rows]) for name, x in batch.inputs.items()}, [m], False)[m][:1]
 
     def _encode(self, inputs: dict[str, Tensor], only: Collection[str] | None, training: bool) -> Features:
         modes = {part: part.training for part in self.model.modules()} if self.model.training != training else {}
@@ -175,8 +179,12 @@ class Context:
     # What a method may do besides.
 
     def labels(self, split: str = "train") -> Tensor:
-        """Labels (N, ...) of train or val, on the device."""
+        """Labels (N, ...) of train or val, on the device; a row per segment where samples have segments."""
         return self._splits[split].label
+
+    def sample_labels(self, split: str = "train") -> Tensor:
+        """A label for each sample (N,): its own, or of its segments that of the first one with an event."""
+        return self.task.of_samples(self._splits[split].label, len(self._splits[split]))
 
     def collect(
         self,

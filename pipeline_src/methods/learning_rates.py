@@ -110,7 +110,8 @@ class MSLR(LearningRates):
 
     @classmethod
     def refuses(cls, params: MSLRParams, setting: Setting) -> str | None:
-        return setting.unknown("rates", params.initial) or super().refuses(params, setting)
+        why = setting.unknown("rates", params.initial) or super().refuses(params, setting)
+        return why or setting.lacks(classes=True)  # whose accuracy rises
 
     def __init__(self, params: MSLRParams) -> None:
         super().__init__(params)

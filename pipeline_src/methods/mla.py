@@ -100,8 +100,8 @@ class MLA(Alternating):
     def refuses(cls, params: MLAParams, setting: Setting) -> str | None:
         if setting.fusion != FUSION:
             return f"expected fusion {FUSION}, one classifier for all modalities, but got {setting.fusion!r}"
-        if params.fusion in ("entropy", "released") and setting.task != "classification":
-            return f"expected task classification for weights by entropy, but got {setting.task}"
+        if params.fusion in ("entropy", "released") and (why := setting.lacks(classes=True)):
+            return f"{why} for weights by entropy"
         if params.fusion == "fixed" and set(params.weights) != set(setting.modalities):
             return f"expected weights of {', '.join(setting.modalities)}, but got {', '.join(params.weights) or 'none'}"
         return setting.lacks(modalities=2)

@@ -30,6 +30,10 @@ so that no class is missed. A class without a clip in it keeps its prototype; on
 softmax, its clips out of Eq. 8 and the mean of Eq. 9. A score counts as 1e-8 or more, so that ratios are finite and
 those of two scores of 0 are 1; the code has no such floor.
 
+Where samples have segments (task `segments`), a row is a segment. Prototypes are of segments that show an event, as
+in the paper ("only on ground-truth segments"): so the background has none, and its segments are left out of
+Eq. 8 and Eq. 9 as above, but not of the entropies of Eq. 13. The share is of clips, by the class of their event.
+
 More than two modalities [extension]: rho_m compares with the mean over, or the smallest of, the others (`others`, see
 `discrepancy`); everything else stands as above. The paper and its code have two.
 """
@@ -261,9 +265,11 @@ class PMR(Method):
         if any(any(self.terms(epoch)) for epoch in range(ctx.epoch, ctx.epochs)):
             p, rows = self.params, None
             if p.share < 1:
-                label = ctx.labels("train").cpu()
-                rows = draw(label, p.share, p.draw == "stratified", ctx.rng)
-            self.update(*ctx.collect("train", rows), ctx.classes, p.momentum if ctx.epoch > 1 else 0.0)
+                rows = draw(ctx.sample_labels("train").cpu(), p.share, p.draw == "stratified", ctx.rng)
+            features, label = ctx.collect("train", rows)
+            if (event := ctx.task.events(label)) is not None:
+                features, label = {m: f[event] for m, f in features.items()}, label[event]
+            self.update(features, label, ctx.classes, p.momentum if ctx.epoch > 1 else 0.0)
             ctx.log("classes_without_prototype", (~self.has).sum())
         return [Phase()]
 

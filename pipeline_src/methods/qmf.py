@@ -23,12 +23,12 @@ In metrics.jsonl, means over the steps: unimodal_loss/m, rank/m with its weight,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from pipeline_src.core.lazy import torch
-from pipeline_src.methods.base import MethodParams, Quantity, methods
+from pipeline_src.methods.base import MethodParams, Quantity, Setting, methods
 from pipeline_src.methods.classifiers import Classifiers
 
 if TYPE_CHECKING:
@@ -78,6 +78,10 @@ class QMF(Classifiers):
         Quantity("rank", "", "Ranking loss of a modality's confidences, with its weight."),
         Quantity("confidence", "", "Mean confidence of a modality, its weight in the fusion."),
     )
+
+    @classmethod
+    def refuses(cls, params: Any, setting: Setting) -> str | None:
+        return super().refuses(params, setting) or setting.lacks(classes=True)  # an energy is of classes
 
     def __init__(self, params: QMFParams) -> None:
         super().__init__(params)

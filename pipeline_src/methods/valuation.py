@@ -106,7 +106,7 @@ class Valuation(Method):
     def refuses(cls, params: ValuationParams, setting: Setting) -> str | None:
         if params.warm_up >= setting.epochs:
             return f"expected warm_up below training.epochs = {setting.epochs}, but got {params.warm_up}"
-        return setting.lacks(modalities=2, no_taps=True)
+        return setting.lacks(modalities=2, classes=True, whole=True, no_taps=True)
 
     @classmethod
     def extension(cls, params: ValuationParams, setting: Setting) -> str | None:

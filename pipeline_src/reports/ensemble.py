@@ -119,12 +119,12 @@ def _add(one: Ensemble, runs: list[Run]) -> None:
         at = (first.split == split).to_numpy()
         if not at.any():
             continue
-        mean = task.ensemble([np.stack(table[FUSED].to_numpy()[at]) for table in read])
+        mean = task.ensemble([np.stack(table[FUSED].to_numpy()[at]).reshape(-1, task.outputs) for table in read])
         label = np.asarray(first.label[at].tolist())
-        values = task.evaluate(mean, label, whole=True)
+        values = task.evaluate(mean, label.reshape(-1) if task.segmented else label, whole=True)
         metrics += [{"split": split, "modality": FUSED, "metric": k, "value": v} for k, v in values.items()]
         if split == "test":
-            predicted = task.predicted(mean)
+            predicted = task.predicted(mean).reshape(label.shape)
             each, confusion = task.by_sample(predicted, label), task.confusion(predicted, label)
             if each is not None:
                 one.scores.append(pd.Series(each, index=first.id[at]))

@@ -29,6 +29,7 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.fingerprint import code_digest, fingerprint
 from pipeline_src.models.base import encoders
+from pipeline_src.tasks.segments import cut_shape
 
 if TYPE_CHECKING:
     from pipeline_src.media.base import Extractor
@@ -177,18 +178,26 @@ def _operations(cell: Cell, modality: str) -> tuple[float, float]:
     """Floating-point operations per clip of one encoder: of a forward pass, and of forward and backward."""
     name, known = key(cell, modality), _remembered()
     if name not in known:
-        extractor = cell.data.extractors[modality]
-        known[name] = counted(cell.spec.encoders[modality], extractor.layout, extractor.shape)
+        layout, shape = _input(cell, modality)
+        known[name] = counted(cell.spec.encoders[modality], layout, shape)
         with suppress(UserError):  # where nothing can be written they are counted again
             files.write_json(COUNTS, known)
     forward, both = known[name]
-    return forward, both
+    rows = max(1, cell.spec.segments)
+    return rows * forward, rows * both
+
+
+def _input(cell: Cell, modality: str) -> tuple[str, tuple[int, ...]]:
+    """Layout and shape of what the encoder of a modality reads: a sample, or one of its segments."""
+    extractor, segments = cell.data.extractors[modality], cell.spec.segments
+    shape = tuple(extractor.shape)
+    return extractor.layout, cut_shape(modality, extractor.layout, shape, segments) if segments else shape
 
 
 def key(cell: Cell, modality: str) -> str:
     """The name under which the operations of a cell's encoder of a modality are remembered."""
-    encoder, extractor = cell.spec.encoders[modality], cell.data.extractors[modality]
-    return _key(encoder.kind, json.dumps(encoder.values("train")), extractor.layout, extractor.shape)
+    encoder = cell.spec.encoders[modality]
+    return _key(encoder.kind, json.dumps(encoder.values("train")), *_input(cell, modality))
 
 
 @cache

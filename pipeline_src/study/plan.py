@@ -101,7 +101,8 @@ class Plan:
         dataset, stored = datasets[params.kind](params), self.params.stored(name)
         recipe = self.params.recipes[params.recipe]
         recipe = {m: extractors[recipe[m].kind](recipe[m]) for m in dataset.modalities}
-        code = code_digest([datasets.module(params.kind)])
+        code, read = code_digest([datasets.module(params.kind)]), [extractors.module(x.name) for x in recipe.values()]
+        read.append(tasks.module(dataset.task))
         # The user's folder counts by its content, wherever it is; a study can be planned without the data, under an
         # address of its own, and the first job says what is missing.
         folder, source, seen = dataset.folder, None, None
@@ -116,13 +117,13 @@ class Plan:
         state = self._look(files.changes, raw, seen) if fetched and (raw / files.FILES).exists() else {}
         manifest_fp = fingerprint(
             stage="manifest",
-            code=code_digest(["pipeline_src.datasets.manifest"] + [extractors.module(x.name) for x in recipe.values()]),
+            code=code_digest(["pipeline_src.datasets.manifest", *read]),
             params=[params.values("manifest"), {m: x.params.values("manifest") for m, x in recipe.items()}],
             raw=[fp, state],
         )
         cache_fp = fingerprint(
             stage="cache",
-            code=code_digest(["pipeline_src.features.build"] + [extractors.module(x.name) for x in recipe.values()]),
+            code=code_digest(["pipeline_src.features.build", *read]),
             params={m: x.params.values("extract") for m, x in recipe.items()},
             manifest=manifest_fp,
         )
@@ -237,6 +238,7 @@ class Plan:
             training=tuning.changed(training, schedule),
             augmentation={m: params.training.augmentation[m] for m in modalities},
             task=data.dataset.task,
+            segments=data.dataset.segments,
             weights_sha256={m: value for m, value in self._weights.items() if m in modalities},
             requires={name: cell.fp for name, cell in requires.items()},
             observers=observed,

@@ -5,9 +5,11 @@ Nothing outside this package calls cross-entropy on labels or takes an argmax of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from pipeline_src.core.lazy import torch
 from pipeline_src.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 tasks = Registry("pipeline_src.tasks", "task")
+Label = str | float | tuple[str, ...]  # of a sample: its class, its value, or the classes that its list names
 
 
 @dataclass(frozen=True)
@@ -41,23 +44,30 @@ class Metric:
 
 
 class Target(NamedTuple):
-    """The target of one sample, as `Loader.label` holds it: (N, *shape)."""
+    """The target of one sample, as the cache holds it: (N, *shape)."""
 
     dtype: str = "int64"  # as PyTorch and NumPy both call it
-    shape: tuple[int, ...] = ()
+    shape: tuple[int, ...] | None = ()  # None: a list, as long as the data's
 
 
 class Task:
     """Targets (B, ...) against logits (B, outputs, ...), as `Loader.label` and `Method.logits` give them.
 
     `metrics` names all metrics; the first is the primary one: it is computed after each epoch, selects the epoch on
-    val, and measures what a modality contributes.
+    val, and measures what a modality contributes. A name means the same metric in every task.
+
+    Where `segmented`, a sample has a target for each of its segments, and each segment is a row of its own: inputs,
+    features, logits and targets have B x T rows, those of a sample one after the other.
+
+    What balancing methods ask of a task: `loss`, always; `confidence`, for scores and ratios; `right`, only of tasks
+    that are `counted`. A method that needs classes (`Setting.lacks(classes=True)`) refuses the others before any run.
     """
 
     name: ClassVar[str]  # that it is registered under
     metrics: ClassVar[tuple[Metric, ...]]
     target: ClassVar[Target] = Target()
     counted: ClassVar[bool] = False  # whether a target is one of the classes, so that a split can lack some
+    segmented: ClassVar[bool] = False
 
     def __init__(self, classes: int):
         self.classes = classes
@@ -71,6 +81,25 @@ class Task:
         """Numbers that the model predicts for a sample (or for each of its segments)."""
         return self.classes
 
+    # A label on its way from the dataset's lists to the cache.
+
+    @classmethod
+    def named(cls, label: Label) -> tuple[str, ...]:
+        """The classes that a label names."""
+        return label if isinstance(label, tuple) else (str(label),)
+
+    @classmethod
+    def stratum(cls, label: Label) -> str:
+        """What a split is stratified by."""
+        return str(label)
+
+    @classmethod
+    def stored(cls, label: Label, number: Mapping[str, int]) -> int | float | list[int]:
+        """A label as the cache holds it; `number` counts the classes from 0."""
+        return number[str(label)]
+
+    # Training and scores.
+
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss (B,) of each sample."""
         raise NotImplementedError
@@ -80,8 +109,20 @@ class Task:
         return self.losses(logits, target).mean()
 
     def confidence(self, logits: Tensor, target: Tensor) -> Tensor:
-        """How much of its belief the prediction gives to the truth, (B,) float32 in [0, 1]: what scores are made of."""
-        raise NotImplementedError
+        """How much of its belief the prediction gives to the truth, (B,) float32 in [0, 1]: what scores are made of.
+
+        Here exp(-loss): with cross-entropy, the probability of the true class, as the papers define it. For other
+        losses it is an extension of ours; no paper says what stands in its place.
+        """
+        return torch.exp(-self.losses(logits.float(), target))
+
+    def of_samples(self, target: Tensor, samples: int) -> Tensor:
+        """A target for each of so many samples, by which they are drawn: their own, unless they are segmented."""
+        return target
+
+    def events(self, target: Tensor) -> Tensor | None:
+        """The rows (B,) bool that show an event, where some show none; None: all do."""
+        return None
 
     def right(self, logits: Tensor, target: Tensor) -> Tensor:
         """Whether each prediction is right, (B,) bool."""

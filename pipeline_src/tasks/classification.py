@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MAP = Metric("map", "mAP", "%", "The mean of the average precisions of the classes that occur.")
+
+
 @tasks.register("classification")
 class Classification(Task):
     counted = True
-    metrics = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy", "%", "The fraction of samples whose class is predicted.", counts=True),
         Metric("macro_f1", "macro-F1", "%", "The mean of the F1 scores of the classes that occur."),
-        Metric("map", "mAP", "%", "The mean of the average precisions of the classes that occur."),
+        MAP,
         Metric("nll", "NLL", "", "The mean negative log likelihood of the true class.", higher=False, whole=True),
         Metric("ece", "ECE", "%", "The expected calibration error over 15 bins.", higher=False, whole=True),
     )

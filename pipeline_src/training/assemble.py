@@ -9,6 +9,7 @@ from pipeline_src.core.seeding import seed_of
 from pipeline_src.methods.base import Method, methods
 from pipeline_src.models.multimodal import MultimodalModel, build
 from pipeline_src.tasks.base import Task, tasks
+from pipeline_src.tasks.segments import cut_shape
 from pipeline_src.training.spec import RunSpec
 
 
@@ -21,8 +22,11 @@ class Assembly(NamedTuple):
 
 
 def assemble(spec: RunSpec, inputs: Mapping[str, dict[str, Any]], classes: int, seed: int) -> Assembly:
-    """Model, method and task of a spec, for inputs {m: {"layout", "shape"}}; see `models.multimodal.build`."""
+    """Model, method and task of a spec, for samples with inputs {m: {"layout", "shape"}}; see `multimodal.build`."""
     task = tasks[spec.task](classes)
+    if spec.segments:
+        shapes = {m: cut_shape(m, inputs[m]["layout"], tuple(inputs[m]["shape"]), spec.segments) for m in spec.encoders}
+        inputs = {m: {**inputs[m], "shape": shape} for m, shape in shapes.items()}
     model = build(spec.encoders, spec.fusion, inputs, task.outputs, seed, spec.fusion_params, spec.init)
     method = methods[spec.method](spec.params)
     add_modules(model, method, task.outputs, seed)

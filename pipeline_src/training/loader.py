@@ -26,11 +26,15 @@ def sizes(count: int, batch_size: int, least: int = 1) -> list[int]:
 
 def targets(label: np.ndarray, target: Target) -> np.ndarray:
     """Labels of a cache, (N,) numbers or lists, as targets (N, *shape). Raises UserError if they have another shape."""
-    values = np.array(label.tolist(), dtype=target.dtype) if label.dtype == object else label.astype(target.dtype)
-    if values.shape != (len(label), *target.shape):
+    try:
+        values = np.array(label.tolist(), dtype=target.dtype) if label.dtype == object else label.astype(target.dtype)
+    except ValueError:
+        raise UserError("expected lists of one length as labels, but got several; fix the dataset's labels") from None
+    if values.ndim != 2 if target.shape is None else values.shape != (len(label), *target.shape):
+        wanted = "lists" if target.shape is None else f"labels of shape {target.shape}"
         raise UserError(
-            f"expected labels of shape {target.shape} for the task, but got {values.shape[1:]}; "
-            "name the task of the dataset's labels in its class"
+            f"expected {wanted} for the task, but got {values.shape[1:]}; name the task of the dataset's labels in its "
+            "class"
         )
     return values
 
@@ -40,6 +44,9 @@ class Loader:
 
     `resident` moves all of them there, so that a batch is an index; otherwise they are read ahead (see `stream`). Both
     give the same batches. `label` (N, ...) holds the targets as the task wants them.
+
+    With `segments` T, `label` (N x T,) has a row per segment, those of a sample one after the other, and a batch of B
+    samples has B x T of them; its `index` and `position` count segments as well. Inputs are cut by `Transform`.
     """
 
     def __init__(
@@ -50,10 +57,16 @@ class Loader:
         device: torch.device,
         resident: bool,
         target: Target = Target(),  # noqa: B008  # it cannot change
+        segments: int = 0,
     ):
-        self.cache, self.modalities, self.device = cache, modalities, device
+        self.cache, self.modalities, self.device, self.segments = cache, modalities, device, segments
         self.rows = cache.rows(split)
-        self.label = torch.from_numpy(targets(cache.clips.label.to_numpy()[self.rows], target)).to(device)
+        label = targets(cache.clips.label.to_numpy()[self.rows], target)
+        if segments and label.shape[1:] != (segments,):
+            raise UserError(
+                f"expected {segments} segments with a label each, but got {label.shape[1:]}; make the cache again"
+            )
+        self.label = torch.from_numpy(label.reshape(-1) if segments else label).to(device)
         self.reader = Reader(cache, modalities, device)
         self.resident = self.reader.whole(self.rows, ROOM) if resident else None
 
@@ -83,7 +96,14 @@ class Loader:
         index = upload(rows, self.device).split(lengths)
         position = index if samples is None else upload(order, self.device).split(lengths)
         for inputs, i, p in zip(self._inputs(rows, index, lengths), index, position, strict=True):
-            yield Batch(inputs, self.label[i], i, p)
+            row, place = self._segments(i), self._segments(p)
+            yield Batch(inputs, self.label[row], row, place)
+
+    def _segments(self, samples: Tensor) -> Tensor:
+        """The rows (B x T,) of samples (B,)."""
+        if not self.segments:
+            return samples
+        return (samples[:, None] * self.segments + torch.arange(self.segments, device=samples.device)).flatten()
 
     def _inputs(self, rows: Tensor, index: Sequence[Tensor], lengths: list[int]) -> Iterator[dict[str, Tensor]]:
         """Inputs of each batch, of the rows (N,) of the split, which `index` has on the device."""

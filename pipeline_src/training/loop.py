@@ -65,7 +65,7 @@ class Trainer:
         self.model.to(device, memory_format=torch.channels_last)
         self.optimizer = optimizer(groups(self.model, spec), self.schedule)
         own = {m: cache.modalities[m] for m in self.modalities}
-        self.transform = Transform(own, spec.augmentation, self.schedule.normalize, device)
+        self.transform = Transform(own, spec.augmentation, self.schedule.normalize, device, spec.segments)
         self.context = Context(
             self.model,
             self.optimizer,
@@ -76,6 +76,7 @@ class Trainer:
             epochs=self.schedule.epochs,
             batch_size=self.schedule.batch_size,
             task=self.task,
+            segments=spec.segments,
             runs=runs,
         )
         self.at = Position()

@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ from pipeline_src.observers.base import SECONDS
 from pipeline_src.study import runs as states
 from pipeline_src.study.places import ATTEMPT, CHECKPOINT
 from pipeline_src.study.runs import RunFiles
-from pipeline_src.tasks.base import Metric, Target, tasks
+from pipeline_src.tasks.base import Metric, tasks
 from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
 from pipeline_src.training.assemble import assemble
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from pipeline_src.models.multimodal import MultimodalModel
     from pipeline_src.study.outputs import Run
     from pipeline_src.study.params import Settings
+    from pipeline_src.training.spec import RunSpec
 
 SPLITS = ("train", "val", "test")
 
@@ -70,7 +70,7 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
     devices.deterministic(device, params.resources.train.threads)
     cache = Cache(cell.data.cache)
     task = tasks[cell.spec.task]
-    loaders = make_loaders(cache, cell.spec.modalities, device, params, task.target)
+    loaders = make_loaders(cache, cell.spec, device, params)
     if task.counted and (missing := unseen_in_val(cache.clips.label, cache.clips.split)):
         names = listed([cache.classes[label] for label in missing])
         log.warning(f"train {cell.data.name}  val has no sample of {names}, which train has: they do not select")
@@ -92,19 +92,22 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
     return stop.asked
 
 
-def make_loaders(
-    cache: Cache, modalities: Sequence[str], device: torch.device, params: Settings, target: Target
-) -> dict[str, Loader]:
+def make_loaders(cache: Cache, spec: RunSpec, device: torch.device, params: Settings) -> dict[str, Loader]:
     """The three splits, on the device if all of them fit in the set share of its memory, else streamed."""
-    need = cache.row_bytes(modalities) * len(cache.clips)
+
+    def made(resident: bool) -> dict[str, Loader]:
+        target = tasks[spec.task].target
+        return {s: Loader(cache, s, spec.modalities, device, resident, target, spec.segments) for s in SPLITS}
+
+    need = cache.row_bytes(spec.modalities) * len(cache.clips)
     room = params.training.resident_fraction * devices.free_bytes(device, params.resources.train.mem_mb)
     try:
-        return {s: Loader(cache, s, modalities, device, need <= room, target) for s in SPLITS}
+        return made(need <= room)
     except (RuntimeError, MemoryError) as error:
         if not devices.is_out_of_memory(error):
             raise
     log.info(f"train  {need / 1e6:,.0f} MB of clips do not fit on {devices.describe(device)}: streamed from disk")
-    return {s: Loader(cache, s, modalities, device, False, target) for s in SPLITS}
+    return made(False)
 
 
 def _train(

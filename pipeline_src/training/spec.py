@@ -24,6 +24,7 @@ class RunSpec:
     training: Training
     augmentation: Mapping[str, Augmentation]  # of every modality
     task: str = "classification"  # of the dataset
+    segments: int = 0  # of a sample, each with a target; see `Task`
     fusion_params: FusionParams = field(default_factory=FusionParams)
     init: Init = "default"  # by which rule weights start
     weights_sha256: Mapping[str, str] = field(default_factory=dict)  # of the files that encoders start from
@@ -45,6 +46,7 @@ class RunSpec:
         optional: dict[str, Any] = {"fusion_params": fusion if self.fusion_params != FusionParams() else {}}
         optional |= {"init": self.init if self.init != "default" else ""}
         optional |= {"weights_sha256": dict(self.weights_sha256), "requires": dict(self.requires)}
+        optional |= {"segments": self.segments}
         optional |= {"observers": {name: params.values("train") for name, params in self.observers.items()}}
         return values | {name: value for name, value in optional.items() if value}
 

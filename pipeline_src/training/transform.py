@@ -14,6 +14,7 @@ from torch.nn.functional import grid_sample
 
 from pipeline_src.core.upload import upload
 from pipeline_src.corruptions.base import Corruption, corruptions
+from pipeline_src.tasks.segments import cut
 from pipeline_src.training.params import Augmentation
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # RGB in [0, 1]
@@ -32,7 +33,8 @@ class Transform:
     """Inputs {m: (B, ...)} as cached -> float32, normalised. With what `draw` gave they are also augmented.
 
     `modalities` is the cache's description, `augmentation` the random changes of each, `normalize` "train", "imagenet"
-    or "none". Tokens become int64; a step of nothing but zeros of a sequence, which is padding, stays so.
+    or "none". Tokens become int64; a step of nothing but zeros of a sequence, which is padding, stays so. With
+    `segments` T, a sample becomes T rows (see `tasks.segments.cut`), after its random changes.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class Transform:
         augmentation: Mapping[str, Augmentation],
         normalize: str,
         device: torch.device,
+        segments: int = 0,
     ):
+        self.segments = segments
         self.layouts = {m: modalities[m]["layout"] for m in augmentation}
         self.shapes, self.device = {m: modalities[m]["shape"] for m in augmentation}, device
         self.augmentation, self.scale, self.spread = augmentation, {}, {}
@@ -107,7 +111,8 @@ class Transform:
                 x = crop(x, change.boxes)
             if change.flipped is not None:
                 x = torch.where(change.flipped[:, :, None, None, None], x.flip(-1), x)
-            out[m] = self._spoiled(m, x, change.seed)
+            x = self._spoiled(m, x, change.seed)
+            out[m] = cut(x, layout, self.segments) if self.segments else x
         return out
 
     def _spoiled(self, m: str, x: Tensor, seed: int | None) -> Tensor:

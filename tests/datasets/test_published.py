@@ -401,6 +401,15 @@ def test_pickles_that_are_not_as_published(copy, edit, message):
         fetch.fetch(Plan("params.yaml").named("cmu_mosi")[0])
 
 
+def test_sentiment_can_be_the_number_itself(copy):
+    _, data = copy("cmu_mosi", task="regression")
+    assert data.dataset.classes == () and data.dataset.task == "regression"
+    fetch.fetch(data)
+    manifest.make(data)
+    table = pd.read_parquet(data.manifest / "manifest.parquet")
+    assert set(table.label) == {-0.5, 1.5} and (table.split == "val").sum() == 8
+
+
 @pytest.mark.parametrize(
     ("name", "video"),
     [

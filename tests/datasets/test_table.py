@@ -32,6 +32,7 @@ ENCODERS = {
     "posing": {"kind": "transformer", "width": 8, "layers": 1, "heads": 2, "feedforward": 8, "dropout": 0.0},
     "reading": {"kind": "embedding", "words": 51, "width": 8},
 }
+SECOND = {"reading": "words"}
 MODALITIES = dict(zip(RECIPE, PATHS, strict=True))  # modality -> column
 
 
@@ -245,6 +246,52 @@ def test_a_table_that_cannot_be_is_one_line_with_file_and_row(study, capsys, cas
 def test_a_parquet_table_with_other_values_names_the_row(study, values, says):
     with pytest.raises(UserError, match=says):
         made(study(rows(6).assign(label=values), file="table.parquet"))
+
+
+def read_labels(data):
+    for index in range(len(data.shards)):
+        extract(data, index)
+    pack(data)
+    cache = Cache(data.cache)
+    return cache, dict(zip(cache.clips.id, cache.clips.label, strict=True))
+
+
+@pytest.mark.parametrize("file", ["table.csv", "table.parquet"])
+def test_several_classes_per_sample_become_lists_of_0_and_1(study, file):
+    names = [("up;down", "left", "down ; up; left")[i % 3] for i in range(COUNT)]
+    if file == "table.parquet":
+        names = [[part.strip() for part in name.split(";")] for name in names]
+    data = study(rows().assign(label=names), file=file, task="multilabel", modalities={"posing": "pose"} | SECOND)
+    table = made(data)
+    assert data.dataset.classes == ("down", "left", "up")
+    assert list(table.label[0]) == ["up", "down"] and set(table.split) == {"train", "val", "test"}
+    cache, label = read_labels(data)
+    assert cache.classes == ["down", "left", "up"]
+    assert [label[f"s0{i}"].tolist() for i in range(3)] == [[1, 0, 1], [0, 1, 0], [1, 1, 1]]
+
+
+def test_numbers_to_predict_are_kept(study):
+    data = study(rows().assign(label=[f"{i / 7 - 3:.3f}" for i in range(COUNT)]), task="regression")
+    made(data)
+    assert data.dataset.classes == ()
+    cache, label = read_labels(data)
+    assert cache.clips.label.dtype == np.float32
+    assert label["s00"] == -3 and label["s09"] == np.float32(-1.714)
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "says"),
+    [
+        ("regression", "three", r"table.csv:2: expected a number in label, but got 'three'"),
+        ("regression", "nan", r"table.csv:2: expected a number in label, but got 'nan'"),
+        ("multilabel", ";", r"table.csv:2: expected classes of .* separated by ;, in label, but got ';'"),
+        ("classification", "a;b", r"table.csv:2: expected at most 100 letters, .* in label, but got 'a;b'"),
+    ],
+)
+def test_a_label_that_the_task_has_not_names_the_row(study, task, label, says):
+    table = rows().assign(label=[label] + ["1"] * (COUNT - 1))
+    with pytest.raises(UserError, match=says):
+        made(study(table, task=task, sep="\t", file="table.csv"))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"id,label\n", bytes(range(256)) * 40])

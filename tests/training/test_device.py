@@ -9,11 +9,10 @@ import torch
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.methods.base import Method
-from pipeline_src.tasks.base import Target
 from pipeline_src.training import device as devices
 from pipeline_src.training import run
 from pipeline_src.training.loader import Loader
-from tests.synthetic import SyntheticCache
+from tests.synthetic import SyntheticCache, spec
 from tests.training.test_run import make_run, train
 
 CPU = torch.device("cpu")
@@ -114,16 +113,16 @@ def test_another_error_stays_what_it_is(tmp_path, monkeypatch):
 def test_clips_that_do_not_fit_on_the_device_are_streamed(monkeypatch, caplog):
     cache, init = SyntheticCache(2), Loader.__init__
 
-    def full(self, cache, split, modalities, device, resident, target):
+    def full(self, cache, split, modalities, device, resident, target, segments):
         if resident and split == "val":
             raise OUT_OF_MEMORY[0]
-        init(self, cache, split, modalities, device, resident, target)
+        init(self, cache, split, modalities, device, resident, target, segments)
 
     monkeypatch.setattr(Loader, "__init__", full)
     params = SimpleNamespace(
         training=SimpleNamespace(resident_fraction=1.0),
         resources=SimpleNamespace(train=SimpleNamespace(mem_mb=1000)),
     )
-    loaders = run.make_loaders(cache, list(cache.modalities), CPU, params, Target())
+    loaders = run.make_loaders(cache, spec(cache), CPU, params)
     assert all(loader.resident is None for loader in loaders.values())
     assert "do not fit on cpu: streamed from disk" in caplog.text
