@@ -17,4 +17,7 @@ class Evaluation(Section):
     corruptions: dict[str, Any] = Field(
         default={}, description="registered corruption of test samples -> {rates, modalities, ...}; none by default"
     )
+    tsne: float | None = Field(
+        default=None, ge=1, le=1000, description="perplexity of the t-SNE of test features; null: none is made"
+    )
     probe_iterations: int = Field(ge=1, le=1_000_000, description="most L-BFGS steps of the linear probe")

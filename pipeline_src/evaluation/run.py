@@ -21,6 +21,7 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.evaluation import FUSED, VIEWS
 from pipeline_src.evaluation.metrics import contributions
+from pipeline_src.evaluation.neighbours import MOST, neighbours
 from pipeline_src.evaluation.robustness import Robustness, joined
 from pipeline_src.features.read import Cache
 from pipeline_src.models.fusions.base import Features, only
@@ -119,6 +120,9 @@ def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.
             return _write_diverged(run, task, _at_selected(reader, f"the logits on {split} are not finite"))
         rows += _rows(split, task, modalities, logits, labels[split], worth)
         places = {f"{m}/pca": planes[m](features[split][m].cpu().numpy()) for m in modalities}
+        if how.tsne is not None:  # of test alone; a column of the table has a value for val, too
+            near = partial(neighbours, perplexity=how.tsne, most=MOST if split == "test" else 0)
+            places |= {f"{m}/tsne": near(features[split][m].cpu().numpy()) for m in modalities}
         tables.append(_table(split, task, cache, loaders[split], logits, places))
     spoiled = Robustness(
         built,

@@ -70,6 +70,7 @@ class Outcome:
     scores: pd.Series | None  # (N,) by sample id: its primary metric, mean over seeds; None if seeds differ in test
     label: np.ndarray | None = None  # (R,) of the first seed's samples, if they have classes
     coordinates: dict[str, np.ndarray] = field(default_factory=dict)  # modality -> (R, 2), of the first seed
+    neighbours: dict[str, np.ndarray] = field(default_factory=dict)  # the same by t-SNE; NaN for samples left out
 
 
 @dataclass
@@ -109,6 +110,7 @@ class Results:
         corrupted     scores of corrupted test samples
         confusions    classes of test samples, predicted
         coordinates   features of test samples in a plane
+        neighbours    the same by t-SNE
         published     published accuracies to draw
         cache         the feature cache
         """
@@ -122,6 +124,7 @@ class Results:
             "corrupted": len(self.corrupted) > 0,
             "confusions": any(outcome.confusion is not None for outcome in self.outcomes.values()),
             "coordinates": any(outcome.coordinates for outcome in self.outcomes.values()),
+            "neighbours": any(outcome.neighbours for outcome in self.outcomes.values()),
             "published": self.published.drawable,
             "cache": (self.cache / CACHE_FILE).exists(),
         }
@@ -290,7 +293,7 @@ def predictions(runs: list[Run], task: Task, paired: bool = True) -> Outcome | N
     for run in runs:
         file = RunFiles(run).predictions()
         schema = pq.read_schema(file)
-        places = [name for name in schema.names if name.endswith("/pca")] if outcome is None else []
+        places = [name for name in schema.names if name.endswith(("/pca", "/tsne"))] if outcome is None else []
         columns = ["id", "split", "label", "predicted", *places]
         rows = pq.read_table(file, columns=columns, filters=[("split", "==", "test")])
         label, predicted = (np.asarray(rows[name].to_pylist()) for name in ("label", "predicted"))
@@ -298,11 +301,12 @@ def predictions(runs: list[Run], task: Task, paired: bool = True) -> Outcome | N
         if each is not None:
             scores.append(pd.Series(each, index=rows["id"].to_pandas()))
         if outcome is None:
-            coordinates = {
-                name.removesuffix("/pca"): rows[name].combine_chunks().flatten().to_numpy().reshape(-1, 2)
-                for name in places
-            }
-            outcome = Outcome(confusion, None, label.reshape(-1) if task.counted else None, coordinates)
+            plane: dict[str, dict[str, np.ndarray]] = {"pca": {}, "tsne": {}}
+            for name in places:
+                modality, _, kind = name.rpartition("/")
+                plane[kind][modality] = rows[name].combine_chunks().flatten().to_numpy().reshape(-1, 2)
+            classes = label.reshape(-1) if task.counted else None
+            outcome = Outcome(confusion, None, classes, plane["pca"], plane["tsne"])
         elif confusion is not None:
             outcome.confusion = outcome.confusion + confusion
     if outcome is not None and paired:
