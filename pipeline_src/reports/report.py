@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
 from pipeline_src.features import QUARANTINE_FILE, fix, read_info
-from pipeline_src.reports import declared, headroom, provenance, robustness, tuning, wording
+from pipeline_src.reports import convergence, declared, headroom, provenance, robustness, tuning, wording
 from pipeline_src.reports.answer import answers, comparisons
 from pipeline_src.reports.figures import base, drawing
 from pipeline_src.reports.grids import GridResults, gains_table
@@ -86,10 +86,11 @@ def sections(
         rows = table[(table.dataset == results.name) & (table.recipe == results.recipe)]
         drawings, undrawn = _drawn(results)
         shown = tables(rows, seeds, results.confidence, extensions, declared.metrics(data), _covered(plan, data))
+        converged = convergence.tables(results, plan.params.reporting.convergence)
         without = ended_table(results.name, results.recipe, ended)
         beside = side_by_side(results.name, results.recipe, results.published.same, rows, seeds)
         more, points = tuning.said(tuned, rows, seeds, results.confidence) if tuned else ([], [])
-        shown = [_linked(each, plan, data) for each in [*shown, *robustness.tables(results)]]
+        shown = [_linked(each, plan, data) for each in [*shown, *robustness.tables(results), *converged]]
         every_table = [*shown[:1], *more, *shown[1:], *([without] if without else [])]
         made.append(Section(results, every_table, drawings, undrawn, beside, points))
     return made

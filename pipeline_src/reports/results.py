@@ -22,7 +22,7 @@ from pipeline_src.corruptions.base import CorruptionParams
 from pipeline_src.evaluation import CORRUPTED, FUSED
 from pipeline_src.features import CACHE_FILE
 from pipeline_src.methods.base import Quantity
-from pipeline_src.reports import declared
+from pipeline_src.reports import convergence, declared
 from pipeline_src.reports.ensemble import ENSEMBLE, Ensemble
 from pipeline_src.reports.published import Published, published
 from pipeline_src.reports.scores import BASELINE, CELL
@@ -97,6 +97,7 @@ class Results:
     observed: dict[str, dict[str, Quantity]] = field(default_factory=dict)  # what each observer declares, by name
     corruptions: dict[str, CorruptionParams] = field(default_factory=dict)  # of test samples, by name
     corrupted: pd.DataFrame = field(default_factory=pd.DataFrame)  # long form, of corrupted test samples
+    operations: dict[tuple[str, str], float] = field(default_factory=dict)  # of an epoch; empty if nobody asks
     ran: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # the seeds whose histories a cell has
 
     @cached_property
@@ -241,6 +242,7 @@ def collect(
                 outcomes=outcomes,
                 quantities=quantities,
                 observed=observed,
+                operations=convergence.operations(cells, records) if plan.params.reporting.convergence else {},
                 corruptions=dict(cells[0].evaluation.corruptions),
                 corrupted=metrics[(metrics.dataset == data.name) & (metrics.split == CORRUPTED)],
                 published=published(

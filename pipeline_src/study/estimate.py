@@ -93,7 +93,7 @@ def estimate(plan: Plan, tflops: float = TFLOPS, step_ms: float = STEP_MS) -> li
         runs = sum(len(cell.seeds) for cell in cells)
         flop = gpu = 0.0
         for cell in cells if clips else []:
-            forward, both = map(sum, zip(*(_operations(cell, m) for m in cell.spec.modalities), strict=True))
+            forward, both = map(sum, zip(*(operations(cell, m) for m in cell.spec.modalities), strict=True))
             seeds, schedule = len(cell.seeds), cell.spec.training
             scored = clips["val"] + schedule.track_test * clips["test"]
             batches = -(-clips["train"] // schedule.batch_size) + -(-scored // schedule.batch_size)
@@ -174,7 +174,7 @@ def _clips(data: Data) -> tuple[dict[str, int], bool]:
     return {"train": sizes["train"] - ("val" not in sizes) * val, "val": val, "test": sizes["test"]}, False
 
 
-def _operations(cell: Cell, modality: str) -> tuple[float, float]:
+def operations(cell: Cell, modality: str) -> tuple[float, float]:
     """Floating-point operations per clip of one encoder: of a forward pass, and of forward and backward."""
     name, known = key(cell, modality), _remembered()
     if name not in known:

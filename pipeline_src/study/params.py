@@ -76,6 +76,12 @@ class Reporting(Section):
     affects = "aggregate"
 
     confidence: float = Field(gt=0.5, le=0.9999, description="level of the intervals (Student's t over seeds)")
+    convergence: list[float] = Field(
+        default=[],
+        max_length=10,
+        description="scores on val, such as 0.75, whose first epoch, and the operations up to it, the report tells of"
+        " every method; none by default",
+    )
 
 
 class Tracking(Section):

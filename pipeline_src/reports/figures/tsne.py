@@ -19,6 +19,7 @@ def tsne(results: Results) -> Iterator[Drawing]:
     caption = (
         f"t-SNE of the test samples{', coloured by class' if made.legend else ''}, of each encoder by itself;"
         f" {fusion}seed {results.seeds[0]}, at most {SHOWN} methods and the model trained alone. Near samples stay"
-        " near; distances between clusters, their sizes and the axes say nothing. The probe compares encoders, this figure does not."
+        " near; distances between clusters, their sizes and the axes say nothing. The probe compares encoders, this"
+        " figure does not."
     )
     yield Drawing(f"tsne-{results.name}", "Neighbours among features", caption, made.figure, made.legend, keys="point")
