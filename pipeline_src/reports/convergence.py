@@ -48,10 +48,8 @@ def first_epochs(results: Results, cell: tuple[str, str], target: float) -> list
     if curve is None:
         return []
     at_least = results.primary.metric.at_least
-    reached = [
-        [e for e, score in zip(curve.epochs, one, strict=True) if at_least(score, target)] for one in curve.values
-    ]
-    return [epochs[0] for epochs in reached if epochs]
+    reached = [[at_least(score, target) for score in one] for one in curve.values]
+    return [curve.epochs[one.index(True)] for one in reached if any(one)]
 
 
 def tables(results: Results, targets: Sequence[float]) -> list[Table]:
@@ -80,9 +78,9 @@ def tables(results: Results, targets: Sequence[float]) -> list[Table]:
         columns += [f"epochs to {shown}", f"TFLOP to {shown}"]
     caption = (
         f"The first epoch, from 1, after which the fused model's {metric.label} on val is"
-        f" {'at least' if metric.higher else 'at most'} the value: mean ± standard deviation over the seeds that reach it,"
-        " which flatters a method of which some do not. TFLOP: 10¹² floating-point operations of the encoders in"
-        " training, forward and backward, estimated from the samples that passed; without val, the fusion, required runs"
-        " and observers."
+        f" {'at least' if metric.higher else 'at most'} the value: mean ± standard deviation over the seeds that reach"
+        " it, which flatters a method of which some do not. TFLOP: 10¹² floating-point operations of the encoders in"
+        " training, forward and backward, estimated from the samples that passed; without val, the fusion, required"
+        " runs and observers."
     )
     return [Table(f"Convergence: {results.name} (recipe {results.recipe})", caption, columns, rows, 2)]

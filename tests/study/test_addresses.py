@@ -279,6 +279,7 @@ EXPECTED = {
     "pipeline_src.reports": "aggregate",
     "pipeline_src.reports.figures.run": None,  # of MLflow's pages
     "pipeline_src.study.choice": "aggregate",  # the report reads what was tuned, and where
+    "pipeline_src.study.estimate": "aggregate",  # operations until a score is reached
     "pipeline_src.study.outputs": "aggregate",
     "pipeline_src.tasks": None,  # of other tasks
     "pipeline_src.tasks.base": "train",

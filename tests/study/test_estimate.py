@@ -53,7 +53,7 @@ def test_a_study_takes_what_its_runs_take(plan):
     assert cost.clips == {"train": 48, "val": 12, "test": 24} and not cost.counted and cost.runs == 6
     flop = 0
     for m in ("audio", "visual"):
-        forward, both = estimate._operations(one.cells[-1], m)
+        forward, both = estimate.operations(one.cells[-1], m)
         flop += 2 * 2 * (2 * (48 * both + 36 * forward) + 84 * forward)  # seeds; alone and joint
     assert cost.flop == pytest.approx(flop)
     assert cost.gpu_seconds == pytest.approx(flop / 1e6)

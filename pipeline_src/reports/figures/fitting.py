@@ -32,9 +32,10 @@ def fitting(results: Results) -> Iterator[Drawing]:
             axis.set(title=fusion, ylabel="training loss")
             axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
             whole_epochs(axis, last)
+    seeds = len(results.seeds)
     caption = (
-        f"The loss that each method minimises, mean over the steps of an epoch and over {plural(len(results.seeds), 'seed')}."
-        f"{banded(len(results.seeds), results.confidence)} Methods add losses and weigh them, so compare the shapes, not"
-        " the heights; the observer `scores` gives the fused model's own loss and accuracy on train."
+        f"The loss that each method minimises, mean over the steps of an epoch and over {plural(seeds, 'seed')}."
+        f"{banded(seeds, results.confidence)} Methods add losses and weigh them, so compare the shapes, not the heights;"
+        " the observer `scores` gives the fused model's own loss and accuracy on train."
     )
     yield Drawing(f"fitting-{results.name}", "Training loss", caption, figure, legend)
