@@ -35,7 +35,7 @@ def fitting(results: Results) -> Iterator[Drawing]:
     seeds = len(results.seeds)
     caption = (
         f"The loss that each method minimises, mean over the steps of an epoch and over {plural(seeds, 'seed')}."
-        f"{banded(seeds, results.confidence)} Methods add losses and weigh them, so compare the shapes, not the heights;"
-        " the observer `scores` gives the fused model's own loss and accuracy on train."
+        f"{banded(seeds, results.confidence)} Methods add losses and weigh them, so compare the shapes, not the"
+        " heights; the observer `scores` gives the fused model's own loss and accuracy on train."
     )
     yield Drawing(f"fitting-{results.name}", "Training loss", caption, figure, legend)
