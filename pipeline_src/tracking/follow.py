@@ -52,24 +52,30 @@ def opened(plan: Plan) -> store.Store:
 
 def sync(plan: Plan, runs: list[Run], at: store.Store, ended: bool = False) -> Counter:
     """Mirror `runs` and, of a complete study, its results; how many were new, brought up to date, already right.
+    Every run has the tag of the plan's study; where all of the plan's runs are mirrored, no other run keeps it.
 
     `ended`: none of them is being trained any more. Raises UnreadableError at the end, and whatever MLflow raises.
     """
     from pipeline_src.tracking.mirror import Mirror
 
     views, wrong = [], []
+    others = view.baselines(plan)
     for run in runs:
         try:
-            found = view.read(run)
+            found = view.read(run, others.get(run.folder))
         except (UserError, OSError) as error:
             wrong.append(str(error))
             continue
         if found:
+            found.tags[view.study_tag(plan)] = view.MEMBER
             views.append(view.stopped(found) if ended and found.status == view.RUNNING else found)
     at.check_unlocked()
     mirror = Mirror(at)
-    known = mirror.everything() if len(views) > FEW else None
+    whole = len(runs) == len(plan.runs)
+    known = mirror.everything() if whole or len(views) > FEW else None
     done = Counter(mirror.push(one, None if known is None else known.get(one.address, [])) for one in views)
+    if whole and known is not None:
+        mirror.untag(known, view.study_tag(plan), {run.folder.as_posix() for run in plan.runs})
     if plan.index.exists():
         mirror.summary(plan)
     if wrong:

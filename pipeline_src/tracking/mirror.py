@@ -11,6 +11,7 @@ change no value; the earlier one gets the tag kind = superseded.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -68,6 +69,16 @@ class Mirror:
                 if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"):
                     raise
                 return self._bring(view, self.at(view.address))  # another host wrote the same, or deleted a double
+
+    def untag(self, known: dict[str, list], tag: str, addresses: set[str]) -> None:
+        """Remove a tag from the `known` runs (by address) that are at none of the `addresses`."""
+        from mlflow.exceptions import MlflowException
+
+        for address, runs in known.items():
+            for run in runs:
+                if address not in addresses and tag in run.data.tags:
+                    with contextlib.suppress(MlflowException):  # somebody else did, or deleted the run
+                        self.client.delete_tag(run.info.run_id, tag)
 
     def _bring(self, view: View, siblings: list, write: bool = True) -> str:
         same = self._own(view, siblings)

@@ -28,6 +28,7 @@ DEFAULT = "sqlite:///mlflow.db"
 SQLITE = "sqlite:///"
 ARTIFACTS = "mlartifacts"  # beside the sqlite file
 SCHEME = "mlflow-artifacts:"
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"  # whose first page are the runs
 PATIENCE = 60.0  # seconds that one process waits for another to make the store or a run
 
 
@@ -82,7 +83,7 @@ class Store:
         if found is None:
             place = f"{SCHEME}/{quote(self.name, safe='')}" if self.file else None
             try:
-                return self.client.create_experiment(self.name, artifact_location=place)
+                return self.client.create_experiment(self.name, artifact_location=place, tags={KIND: TRAINING})
             except MlflowException:  # another process was faster
                 found = self.client.get_experiment_by_name(self.name)
                 if found is None:
@@ -92,6 +93,8 @@ class Store:
                 f"{self.uri}: expected the experiment {self.name!r}, but it is deleted; restore it, "
                 "or name another under `tracking` in params.yaml"
             )
+        if KIND not in found.tags:
+            self.client.set_experiment_tag(found.experiment_id, KIND, TRAINING)
         return found.experiment_id
 
     def check_unlocked(self) -> None:

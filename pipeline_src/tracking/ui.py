@@ -17,18 +17,20 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pipeline_src.core.errors import UserError, concealed
 from pipeline_src.reports import declared
+from pipeline_src.reports.scores import BASELINE
 from pipeline_src.reports.wording import capital
 from pipeline_src.tracking import follow, store
+from pipeline_src.tracking.view import MEMBER, study_tag
 
 if TYPE_CHECKING:
     from pipeline_src.study.plan import Plan
 
 HOST = "127.0.0.1"
 PORTS = range(5000, 5100)
-KEY = "grid"
 SHOWN = 20  # groups in a chart
 START = 120.0  # seconds that the server may take to answer
 
@@ -37,13 +39,15 @@ def view_state(plan: Plan) -> dict[str, Any]:
     """The state of MLflow's page of runs: cells (seeds folded), test scores, and charts of what is declared."""
     modalities = list(dict.fromkeys(m for data in plan.datasets.values() for m in data.extractors))
     primaries = list(dict.fromkeys(declared.primary(data.dataset.task) for data in plan.datasets.values()))
-    scores = [name for one in primaries for name in (one.score, *(f"{one.view('probe')}_{m}" for m in modalities))]
+    probes = {one: [f"{one.view('probe')}_{m}" for m in modalities] for one in primaries}
+    scores = [name for one in primaries for name in (one.score, one.gain, *probes[one])]
     metrics = [*(f"test/{name}" for name in scores), "run/seconds"]
     columns = [f"metrics.`{name}`" for name in metrics]
     sections: dict[str, list[tuple[str, str, str]]] = {}
     for one in primaries:
         sections[f"Test {one.metric.label} of the selected epoch"] = [
             ("BAR", f"test/{one.score}", "fused model"),
+            ("BAR", f"test/{one.gain}", f"fused model, less {BASELINE} with the same fusion and seed"),
             *(("BAR", f"test/{one.view('probe')}_{m}", f"{m}: linear probe") for m in modalities),
         ]
         sections[f"{capital(one.metric.label)} on val by epoch"] = [
@@ -62,7 +66,7 @@ def view_state(plan: Plan) -> dict[str, Any]:
         for quantity in declared.compared(plan)
     }
     return {
-        "searchFilter": "tags.kind = 'run'",
+        "searchFilter": f"tags.kind = 'run' AND tags.`{study_tag(plan)}` = '{MEMBER}'",
         "orderByKey": columns[0],
         "orderByAsc": not primaries[0].metric.higher,
         "startTime": "ALL",
@@ -71,7 +75,7 @@ def view_state(plan: Plan) -> dict[str, Any]:
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": ["attributes.`Run Name`", *columns],
-        "columnWidths": {"attributes.`Run Name`": 330} | dict.fromkeys(columns, 190),
+        "columnWidths": {"attributes.`Run Name`": 420} | dict.fromkeys(columns, 190),
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "group"}]},
         "runsHiddenMode": "SHOW_ALL",
         "useGroupedValuesInCharts": True,
@@ -96,16 +100,17 @@ def prepare(plan: Plan) -> str:
     """Bring MLflow up to date, store the view, and return its address after that of the server."""
     follow.track(plan)
     opened = store.Store(store.uri(), plan.params.tracking.experiment)
-    tag = f"mlflow.sharedViewState.{KEY}"
-    opened.client.set_experiment_tag(opened.experiment, tag, json.dumps(view_state(plan), separators=(",", ":")))
-    return f"#/experiments/{opened.experiment}/runs?workflowType=machine_learning&viewStateShareKey={KEY}"
+    key = plan.results.name
+    state = json.dumps(view_state(plan), separators=(",", ":"))
+    opened.client.set_experiment_tag(opened.experiment, f"mlflow.sharedViewState.{key}", state)
+    return f"#/experiments/{opened.experiment}/runs?workflowType=machine_learning&viewStateShareKey={key}"
 
 
 def serve(plan: Plan, port: int | None) -> None:
     """Run MLflow's server until Ctrl-C, and print the addresses of the view; only those if a server runs already."""
     view, uri = prepare(plan), store.uri()
     if uri.startswith(("http://", "https://")):
-        _print(uri.rstrip("/"), view)
+        _print(plan, uri.rstrip("/"), view)
         return
     port = _port(port)
     command = [sys.executable, "-m", "mlflow", "server"]
@@ -119,7 +124,7 @@ def serve(plan: Plan, port: int | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         _wait(server, port)
-        _print(f"http://{HOST}:{port}", view)
+        _print(plan, f"http://{HOST}:{port}", view)
         server.wait()
     except KeyboardInterrupt:
         pass
@@ -128,9 +133,14 @@ def serve(plan: Plan, port: int | None) -> None:
             os.killpg(server.pid, signal.SIGTERM)
 
 
-def _print(server: str, view: str) -> None:
-    print(f"table:  {concealed(server)}/{view}")
-    print(f"charts: {concealed(server)}/{view}&compareRunsMode=CHART", flush=True)
+def _print(plan: Plan, server: str, view: str) -> None:
+    server = concealed(server)
+    print(f"table:  {server}/{view}")
+    print(f"charts: {server}/{view}&compareRunsMode=CHART", flush=True)
+    report = plan.results / "report.html"
+    if report.exists():
+        experiment = quote(f"{server}/{view.partition('/runs')[0]}", safe="")
+        print(f"report: {report.absolute().as_uri()}?mlflow={experiment}", flush=True)
 
 
 def _port(wanted: int | None) -> int:

@@ -6,9 +6,12 @@ Names of metrics, which the UI draws in sections by what stands before the slash
                                                        metric of the dataset's task
     test_each_epoch/accuracy, ...                      the same on test, where params.yaml asks; never for choices
     ratio/audio, coefficient/audio, ...                by epoch, the quantities that the method declares
-    test/accuracy, test/accuracy_probe_audio, ...      of the selected epoch: the values of the study's metrics.parquet
+    test/accuracy, test/accuracy_probe_audio, ...      of the selected epoch: rounded values of metrics.parquet
+    test/accuracy_gain                                 test/accuracy less that of joint training, by fusion and seed
     val_selected/..., run/seconds, run/forwards, ...   the same for val, and what the run cost
     corrupted/accuracy_noise_0.5_audio, ...            test accuracy with a corrupted modality, or all of them
+
+MLflow's tables show every digit that they have, so values of the selected epoch are rounded; metrics.parquet has all.
 """
 
 from __future__ import annotations
@@ -21,19 +24,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline_src.core.fingerprint import fingerprint
+from pipeline_src.core.params import varying
 from pipeline_src.evaluation import CORRUPTED, FUSED
 from pipeline_src.features import read_info
 from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import declared
+from pipeline_src.reports.scores import BASELINE
 from pipeline_src.study import runs as states
-from pipeline_src.study.outputs import TRIAL
+from pipeline_src.study.outputs import TRIAL, TUNED
 from pipeline_src.study.places import ATTEMPT, CHECKPOINT
 from pipeline_src.study.runs import COMPLETE, STOPPED, RunFiles, State
 
 if TYPE_CHECKING:
-    from pipeline_src.study.outputs import Run
+    from pipeline_src.study.outputs import Cell, Run
+    from pipeline_src.study.plan import Plan
 
-VERSION = 1  # of what is mirrored; another one mirrors finished runs again
+VERSION = 2  # of what is mirrored; another one mirrors finished runs again
+DIGITS = 5  # after the point, of what is not by epoch
+MEMBER = "yes"  # value of a study's tag
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 FINAL = {
     "test": "test",
@@ -66,14 +74,17 @@ class View:
     digest: str | None  # of all there is to mirror, once the run is finished
 
 
-def read(run: Run) -> View | None:
-    """The view of a run (of a Plan), or None if it has not been begun. Raises UserError if a file is not valid."""
+def read(run: Run, baseline: Run | None = None) -> View | None:
+    """The view of a run (of a Plan), or None if it has not been begun; `baseline` is what its gain is over.
+
+    Raises UserError if a file is not valid.
+    """
     reader = RunFiles(run)
     for _ in range(3):
         complete = reader.trained()
         about = reader.record() if complete else reader.attempt()
         if about is not None:
-            return _read(run, reader, complete, about)
+            return _read(run, reader, complete, about, baseline)
     return None  # or its attempt went while we looked, and the record has come
 
 
@@ -95,13 +106,64 @@ def _stat(file: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _read(run: Run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> View:
+def study_tag(plan: Plan) -> str:
+    """The tag that the runs of a study have; its value is MEMBER."""
+    return f"study.{plan.results.name}"
+
+
+def baselines(plan: Plan) -> dict[Path, Run]:
+    """The run of joint training with the same data, fusion and seed, tuned alike, by the folder of a run; none of
+    trials and of joint training itself.
+    """
+    every: dict[tuple, Run] = {}
+    for run in plan.runs:
+        if run.cell.method in (BASELINE, f"{BASELINE}-{TUNED}"):
+            every[_compared(run)] = run
+    found = {run.folder: every.get(_compared(run)) for run in plan.runs if run.cell.role != TRIAL}
+    return {folder: other for folder, other in found.items() if other is not None and other.folder != folder}
+
+
+def _compared(run: Run) -> tuple:
+    return run.cell.data.name, run.cell.fusion, run.cell.role, run.seed
+
+
+def group(cell: Cell) -> str:
+    """What the runs of one configuration share, and no other has: `av_digits/concat/ogm-124481b86f`. Where data vary
+    with the seed, the address of a cell holds its draw, so the configuration has a fingerprint of its own.
+    """
+    key = cell.fp
+    if cell.data.vary:
+        params = cell.data.dataset.params
+        drawn = {name for what in cell.data.vary for name in varying(type(params), what)}
+        spec = {name: value for name, value in cell.spec.address().items() if name != "requires"}
+        data = {name: value for name, value in params.model_dump(mode="json").items() if name not in drawn}
+        points = [] if cell.search is None else [dict(point) for point in cell.search.points]
+        key = fingerprint(spec=spec, code=cell.code, data=data, recipe=cell.data.recipe, points=points)
+    return f"{cell.place.as_posix()}{'/trial' if cell.role == TRIAL else ''}-{key}"
+
+
+def _gain(run: Run, score: str, final: dict[str, float], baseline: Run | None) -> tuple[dict[str, float], list[Path]]:
+    """{test/<score>_gain: value} and the file that it is from besides the run's own; empty where there is none."""
+    other = None if baseline is None else RunFiles(baseline)
+    if other is None or f"test/{score}" not in final or not other.evaluated():
+        return {}, []
+    theirs = {_final_name(row): row["value"] for row in other.metrics()}.get(f"test/{score}")
+    if theirs is None:  # it diverged
+        return {}, []
+    return {f"test/{score}_gain": final[f"test/{score}"] - theirs}, [other.run.metrics]
+
+
+def _read(run: Run, reader: RunFiles, complete: bool, about: dict[str, Any], baseline: Run | None) -> View:
     folder, rows = run.folder, reader.rows()
     final, artifacts, final_time = {}, [], 0
+    beside: list[Path] = []
     evaluated = complete and reader.evaluated()
     if evaluated:
-        final = {_final_name(row): row["value"] for row in reader.metrics()}
-        final_time = int(run.metrics.stat().st_mtime * 1000)
+        final = {_final_name(row): float(row["value"]) for row in reader.metrics()}
+        gain, beside = _gain(run, declared.primary(run.cell.spec.task).score, final, baseline)
+        final |= gain
+        final = {name: round(value, DIGITS) for name, value in final.items()}
+        final_time = max(int(file.stat().st_mtime * 1000) for file in (run.metrics, *beside))
         artifacts = [run.record, run.metrics, reader.predictions()]
     cell = run.cell
     epochs, clock = [], 0.0
@@ -113,7 +175,7 @@ def _read(run: Run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> 
     versions, machine = about["versions"], about["machine"]
     tags = {
         "kind": "trial" if cell.role == TRIAL else "run",
-        "group": cell.place.as_posix() + (f"/trial-{cell.fp}" if cell.role == TRIAL else ""),
+        "group": group(cell),
         "tuning": cell.role or None,
         "chosen": json.dumps(about["tuning"]["values"]) if "tuning" in about else None,
         **{name: str(value) for name, value in run.names.items()},
@@ -149,7 +211,7 @@ def _read(run: Run, reader: RunFiles, complete: bool, about: dict[str, Any]) -> 
         dataset=read_info(cell.data.cache) | {"folder": cell.data.cache.as_posix()}
         if cell.data.cache_file.exists()
         else {},
-        digest=_digest(run.record, run.metrics) if evaluated else None,
+        digest=_digest(run.record, run.metrics, *beside) if evaluated else None,
     )
 
 

@@ -28,16 +28,14 @@ def planned(*changes: dict) -> Plan:
     study = {"study": {"methods": ["joint", "ogm_ge"], "unimodal": False, "seeds": [0]}}
     write_params(Path(), study, *changes)
     plan = Plan()
-    (data,) = plan.data
     modalities = {
         "audio": {"layout": "spectrogram", "shape": [257, 46], "dtype": "float16"},
         "visual": {"layout": "frames", "shape": [2, 3, 32, 32], "dtype": "uint8"},
     }
-    about = {"dataset": data.name, "recipe": data.recipe, "classes": ["no", "yes"], "quarantined": 0}
-    files.write_sealed(
-        data.cache_file,
-        about | {"splits": {"train": 48, "val": 12, "test": 24}, "modalities": modalities, "sha256": "ab" * 32},
-    )
+    for data in plan.data:
+        about = {"dataset": data.name, "recipe": data.recipe, "classes": ["no", "yes"], "quarantined": 0}
+        splits = {"train": 48, "val": 12, "test": 24}
+        files.write_sealed(data.cache_file, about | {"splits": splits, "modalities": modalities, "sha256": "ab" * 32})
     return plan
 
 

@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-from pipeline_src.tracking import store, view
+from pipeline_src.study.plan import Plan
+from pipeline_src.tracking import follow, store, view
 from pipeline_src.tracking.mirror import NEW, SAME, UPDATED, Mirror
 from tests.tracking.study import begin, finish, planned, points, results, row, stored
 
@@ -60,12 +61,13 @@ def test_a_finished_run_is_mirrored_whole_and_once(kept):
         one = found[run.label]
         for entry in reported[reported.method == run.cell.method].itertuples():
             own = "" if entry.modality == "fused" else f"_{entry.modality}"
-            assert one.data.metrics[f"test/{entry.metric}{own}"] == entry.value
+            assert one.data.metrics[f"test/{entry.metric}{own}"] == round(entry.value, 5)
         assert points(uri, one, "val/accuracy") == [(1, 0.5), (2, 0.51), (3, 0.52)]
         assert one.data.params["training.lr"] == str(run.cell.spec.training.lr)
         assert one.data.params["encoders.audio.kind"] == "resnet"
         assert one.data.params["method"] == one.data.tags["method"] == run.cell.method
-        assert one.data.tags["group"] == f"av_digits/concat/{run.cell.method}" and one.data.tags["seed"] == "0"
+        group = f"av_digits/concat/{run.cell.method}-{run.cell.fp}"
+        assert one.data.tags["group"] == group and one.data.tags["seed"] == "0"
         assert one.data.tags["data"] == "ab" * 32 and one.data.tags["code"] == run.cell.code
         assert one.info.status == "FINISHED" and one.info.end_time - one.info.start_time == 5 * 60 * 1000
         (data,) = one.inputs.dataset_inputs
@@ -224,3 +226,59 @@ def test_a_folder_can_be_moved(folder):
     with closing(sqlite3.connect("mlflow.db")) as database:
         text = [line for line in database.iterdump() if str(folder) in line]
     assert all("'Default'" in line for line in text)
+
+
+def tagged(uri, experiment, study):
+    """Labels and addresses of the runs that a study's view shows."""
+    runs = stored(uri, experiment)
+    return {run.data.tags["address"] for run in runs if run.data.tags.get(f"study.{study}") == "yes"}
+
+
+def test_a_run_has_the_tag_of_every_study_that_names_it_and_of_no_other(kept):
+    plan, uri, mirror = kept
+    experiment = plan.params.tracking.experiment
+    for run in plan.runs:
+        finish(run, [row(0)])
+    follow.sync(plan, plan.runs, mirror.store)
+    both = {run.folder.as_posix() for run in plan.runs}
+    assert tagged(uri, experiment, "params") == both
+    assert follow.sync(plan, plan.runs, mirror.store) == {SAME: 2}
+
+    Path("params.yaml").rename("other.yaml")
+    other = Plan("other.yaml")
+    follow.sync(other, other.runs, mirror.store)
+    assert tagged(uri, experiment, "other") == tagged(uri, experiment, "params") == both
+
+    joint = plan.runs[0]
+    mine = stored(uri, experiment)[0]
+    mirror.client.set_tag(mine.info.run_id, "mine", "kept")
+    changed = planned({"tracking": {"experiment": experiment}, "methods": {"ogm_ge": {"alpha": 0.123}}})
+    follow.sync(changed, changed.runs[:1], mirror.store)
+    assert tagged(uri, experiment, "params") == both, "a part of the study tells nothing of the rest"
+    follow.sync(changed, changed.runs, mirror.store)
+    assert tagged(uri, experiment, "params") == {joint.folder.as_posix()}, "of ogm_ge nothing new is there"
+    assert tagged(uri, experiment, "other") == both
+    assert mirror.client.get_run(mine.info.run_id).data.tags["mine"] == "kept"
+
+
+def test_the_gain_comes_when_joint_training_does(kept):
+    plan, uri, mirror = kept
+    (joint, ogm), experiment = plan.runs, plan.params.tracking.experiment
+    finish(ogm, [row(0)])
+    follow.sync(plan, plan.runs, mirror.store)
+    assert "test/accuracy_gain" not in stored(uri, experiment)[0].data.metrics
+    finish(joint, [row(0)])
+    assert follow.sync(plan, plan.runs, mirror.store) == {NEW: 1, UPDATED: 1}
+    found = {run.data.tags["method"]: run.data.metrics for run in stored(uri, experiment)}
+    assert found["ogm_ge"]["test/accuracy_gain"] == pytest.approx(0.01)
+    assert "test/accuracy_gain" not in found["joint"]
+    assert follow.sync(plan, plan.runs, mirror.store) == {SAME: 2}
+
+
+def test_the_experiment_opens_at_its_runs_unless_somebody_chose_otherwise(kept):
+    _, uri, mirror = kept
+    client, name = mirror.client, mirror.store.name
+    assert client.get_experiment(mirror.store.experiment).tags[store.KIND] == "custom_model_development"
+    client.set_experiment_tag(mirror.store.experiment, store.KIND, "genai_development")
+    store.Store(uri, name)
+    assert client.get_experiment(mirror.store.experiment).tags[store.KIND] == "genai_development"

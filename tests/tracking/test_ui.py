@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -25,11 +26,11 @@ def shown():
     try:
         addresses = {}
         for line in process.stdout:
-            if found := re.match(r"(table|charts): +(http\S+)", line):
+            if found := re.match(r"(table|charts|report): +((http|file)\S+)", line):
                 addresses[found[1]] = found[2]
-            if len(addresses) == 2:
+            if len(addresses) == 3:
                 break
-        assert len(addresses) == 2
+        assert list(addresses) == ["table", "charts", "report"], "the table first"
         yield addresses
     finally:
         process.send_signal(signal.SIGINT)
@@ -75,9 +76,11 @@ def test_the_grid_can_be_read(study):
         for run in study.runs:
             page.get_by_role("link", name=run.label).wait_for()
         for method, own in metrics.groupby("method"):
-            page.get_by_text(f"Group: av_digits/concat/{method}", exact=True).wait_for()
+            (fp,) = {run.cell.fp for run in study.runs if run.cell.method == method}
+            page.get_by_text(f"Group: av_digits/concat/{method}-{fp}", exact=True).wait_for()
             for value in own.value:
-                page.get_by_text(f"{value}", exact=True).first.wait_for()
+                page.get_by_text(f"{round(value, 5)}", exact=True).first.wait_for()
+        page.get_by_text("0.01", exact=True).first.wait_for()  # the gain, of 0.7600000000000001 less 0.75
         keep(page, "mlflow-table")
 
         page.goto(addresses["charts"])
@@ -105,7 +108,8 @@ def test_a_taken_port_is_said_and_without_a_wish_the_next_is_used(monkeypatch):
 def test_the_view_names_what_the_mirror_writes(study):
     from pipeline_src.tracking import view
 
-    one = view.read(study.runs[1])
+    run = next(run for run in study.runs if run.cell.method == "ogm_ge")
+    one = view.read(run, view.baselines(study)[run.folder])
     written = set(one.final) | {name for _, _, metrics in one.epochs for name in metrics}
     state = ui.view_state(study)
     assert {chart["metricKey"] for chart in state["compareRunCharts"]} - written <= set()
@@ -122,7 +126,9 @@ def test_the_server_ends_with_the_command(study):
 
 
 @pytest.mark.parametrize("uri", ["http://me:hunter2@127.0.0.1:9", "postgresql://me:hunter2@127.0.0.1:9/runs"])
-def test_the_password_of_a_store_is_neither_printed_nor_among_the_arguments_of_the_server(monkeypatch, capsys, uri):
+def test_the_password_of_a_store_is_neither_printed_nor_among_the_arguments_of_the_server(
+    monkeypatch, capsys, tmp_path, uri
+):
     started = []
 
     class Server:
@@ -135,11 +141,12 @@ def test_the_password_of_a_store_is_neither_printed_nor_among_the_arguments_of_t
             pass
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(ui, "prepare", lambda plan: "#/experiments/1")
+    monkeypatch.setattr(ui, "prepare", lambda plan: "#/experiments/1/runs?workflowType=machine_learning")
     monkeypatch.setattr(ui, "_wait", lambda server, port: None)
     monkeypatch.setattr(ui.subprocess, "Popen", Server)
     monkeypatch.setattr(ui.signal, "signal", lambda *_: None)
-    ui.serve(None, None)
+    (tmp_path / "report.html").touch()
+    ui.serve(SimpleNamespace(results=tmp_path), None)
     shown = capsys.readouterr()
     assert "/#/experiments/1" in shown.out and "hunter2" not in shown.out + shown.err
     assert [given for _, given in started] == [uri] * uri.startswith("postgresql")

@@ -48,8 +48,12 @@ def test_trials_and_tuned_runs_are_told_from_the_others(tmp_path, monkeypatch):
     tags = [view.read(run).tags for run in (plain, trial, tuned)]
     assert [tag["kind"] for tag in tags] == ["run", "trial", "run"]  # the prepared view shows runs
     assert [tag.get("tuning") for tag in tags] == [None, "trial", "tuned"]
-    group = tags[0]["group"]
-    assert [tag["group"] for tag in tags[1:]] == [f"{group}/trial-{trial.cell.fp}", f"{group}-tuned"]
+    place = plain.cell.place.as_posix()
+    assert [tag["group"] for tag in tags] == [
+        f"{place}-{plain.cell.fp}",
+        f"{place}/trial-{trial.cell.fp}",
+        f"{place}-tuned-{tuned.cell.fp}",
+    ]
     assert [tag.get("chosen") for tag in tags] == [None, None, '{"training.lr": 0.1}']
 
 
@@ -73,7 +77,7 @@ def test_names_of_metrics(run):
         "val_selected/accuracy": 0.7,
         "run/seconds": 12.5,
     }
-    assert set(found.final.values()) == {one["value"] for one in metrics(run)}
+    assert set(found.final.values()) == {round(one["value"], 5) for one in metrics(run)}
 
 
 def test_status_and_times(run):
@@ -135,3 +139,43 @@ def test_the_state_changes_when_the_folder_does(run):
     assert before != begun == view.state(run)
     finish(run, [row(0)])
     assert view.state(run) != begun
+
+
+def test_a_group_is_one_configuration_whatever_varies_with_the_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def groups(*changes):
+        runs = planned({"study": {"seeds": [0, 1]}}, *changes).runs
+        return [{view.group(run.cell) for run in runs if run.cell.method == method} for method in ("joint", "ogm_ge")]
+
+    for vary in ({}, {"study": {"vary": ["split", "data"]}}):
+        (joint,), (ogm,) = groups(vary)
+        assert joint != ogm
+        assert groups(vary, {"methods": {"ogm_ge": {"alpha": 0.123}}}) != [{joint}, {ogm}]
+        assert groups(vary, {"methods": {"ogm_ge": {"alpha": 0.123}}})[0] == {joint}
+        assert groups(vary, {"training": {"lr": 0.123}})[0] != {joint}
+        assert groups(vary, {"datasets": {"av_digits": {"texture": 0.123}}})[0] != {joint}, "other data, the same name"
+
+
+def test_the_gain_is_over_joint_training_of_the_same_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = planned({"study": {"seeds": [0, 1]}})
+    others = view.baselines(plan)
+    joint, ogm = ([run for run in plan.runs if run.cell.method == method] for method in ("joint", "ogm_ge"))
+    assert others == {run.folder: joint[run.seed] for run in ogm}
+    finish(ogm[1], [row(0)])
+    before = view.read(ogm[1], joint[1])
+    assert "test/accuracy_gain" not in before.final
+    finish(joint[1], [row(0)])
+    found = view.read(ogm[1], joint[1])
+    assert found.final["test/accuracy_gain"] == 0.01, "0.76 less 0.75, rounded"
+    assert found.digest != before.digest, "it is mirrored again"
+    assert view.read(ogm[1], joint[1]).digest == found.digest
+
+
+def test_a_tuned_run_gains_over_tuned_joint_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = planned({"tuning": {"trials": 2, "seeds": [5], "spaces": {"all": {"training.lr": [0.01, 0.1]}}}})
+    others = view.baselines(plan)
+    pairs = {(run.cell.method, others[run.folder].cell.method) for run in plan.runs if run.folder in others}
+    assert pairs == {("ogm_ge", "joint"), ("ogm_ge-tuned", "joint-tuned")}
