@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="a live table, until all is done or Ctrl-C")
     command("verify", commands.verify)
     explain = command("explain", commands.explain)
-    explain.add_argument("method", nargs="?", help="its name; without one, every method in a line, by family")
+    explain.add_argument("name", nargs="?", help="its name; without one, every method, fusion and encoder in a line")
     estimate = command("estimate", commands.estimate)
     estimate.add_argument("--tflops", type=_positive, help="TFLOP/s that the GPU sustains; default: an assumption")
     estimate.add_argument("--step-ms", type=_positive, help="least milliseconds of a step; default: an assumption")

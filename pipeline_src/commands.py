@@ -235,10 +235,10 @@ def verify(options: argparse.Namespace) -> None:
 
 
 def explain(options: argparse.Namespace) -> None:
-    """Print a method's equation, source, deviations, parameters and hooks; without a name, list the methods."""
-    from pipeline_src.study import explain as methods
+    """Print what a method, fusion or encoder is: equations, source, deviations, parameters; without a name, all."""
+    from pipeline_src.study import explain as plugins
 
-    print(methods.explain(options.method) if options.method else methods.overview())
+    print(plugins.explain(options.name) if options.name else f"{plugins.overview()}\n\n{plugins.models()}")
 
 
 def complete(options: argparse.Namespace) -> None:

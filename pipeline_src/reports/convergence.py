@@ -36,7 +36,7 @@ def operations(cells: Iterable[Cell], records: Mapping[tuple, Mapping[str, Any]]
         runs = [record for key, record in records.items() if key[:-1] == tuple(cell.names.values())]
         if not runs:
             continue
-        forward, both = map(sum, zip(*(estimate.operations(cell, m) for m in cell.spec.modalities), strict=True))
+        forward, both = map(sum, zip(*(estimate.operations(cell, part) for part in estimate.parts(cell)), strict=True))
         each = [run["forwards"] * forward + run["backwards"] * (both - forward) for run in runs]
         found[cell.fusion, cell.method] = float(np.mean(each)) / cell.spec.training.epochs
     return found

@@ -2,8 +2,8 @@
 
 An estimate, from counts that are exact and rates that are assumed:
 
-    operations    of the encoders' forward and backward pass, counted by PyTorch on tensors without content, once for
-                  each encoder and shape on a machine
+    operations    of the forward and backward pass of the encoders, and of fusions that meet them inside, counted by
+                  PyTorch on tensors without content, once for each encoder and shape on a machine
     clips         of the manifest where there is one, else of the published lists
     cache         bytes of a clip as the recipe gives it
     GPU           `tflops` sustained and at least `step_ms` a step; assumed, as it depends on the machine
@@ -28,10 +28,12 @@ from typing import TYPE_CHECKING
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.fingerprint import code_digest, fingerprint
-from pipeline_src.models.base import encoders
+from pipeline_src.models.base import encoders, fusion_facts, fusions
 from pipeline_src.tasks.segments import cut_shape
 
 if TYPE_CHECKING:
+    import torch
+
     from pipeline_src.media.base import Extractor
     from pipeline_src.models.base import EncoderParams
     from pipeline_src.study.outputs import Cell, Data
@@ -49,6 +51,9 @@ DECODING = 0.06  # of every other, a stream of about 10 s; `bench scale` measure
 STEP_MS = 15.0  # launching the kernels of two small networks, however small the batch
 
 MANY = 1000
+FUSION = ""  # among the names of modalities
+CLIPS = 2  # that are counted: normalisation over a batch needs more than one
+
 COUNTS = Path("data/seen/operations")  # of encoders by their fingerprint; no output: it may be lost
 
 
@@ -93,7 +98,7 @@ def estimate(plan: Plan, tflops: float = TFLOPS, step_ms: float = STEP_MS) -> li
         runs = sum(len(cell.seeds) for cell in cells)
         flop = gpu = 0.0
         for cell in cells if clips else []:
-            forward, both = map(sum, zip(*(operations(cell, m) for m in cell.spec.modalities), strict=True))
+            forward, both = map(sum, zip(*(operations(cell, part) for part in parts(cell)), strict=True))
             seeds, schedule = len(cell.seeds), cell.spec.training
             scored = clips["val"] + schedule.track_test * clips["test"]
             batches = -(-clips["train"] // schedule.batch_size) + -(-scored // schedule.batch_size)
@@ -112,7 +117,7 @@ def line(plan: Plan) -> str:
     runs = len(plan.runs)
     epochs = " or ".join(str(count) for count in dict.fromkeys(t.epochs for t in plan.params.trainings().values()))
     text = f"{plan.file}: {runs} runs of {epochs} epochs"
-    if any(key(cell, m) not in _remembered() for cell in plan.cells for m in cell.spec.modalities):
+    if any(key(cell, part) not in _remembered() for cell in plan.cells for part in parts(cell)):
         if runs > MANY:
             return f"{text}; python -m pipeline_src estimate --params={plan.file} says what they take"
         command = [sys.executable, "-m", "pipeline_src", "estimate", f"--params={plan.file}"]
@@ -174,12 +179,25 @@ def _clips(data: Data) -> tuple[dict[str, int], bool]:
     return {"train": sizes["train"] - ("val" not in sizes) * val, "val": val, "test": sizes["test"]}, False
 
 
-def operations(cell: Cell, modality: str) -> tuple[float, float]:
-    """Floating-point operations per clip of one encoder: of a forward pass, and of forward and backward."""
-    name, known = key(cell, modality), _remembered()
+def parts(cell: Cell) -> list[str]:
+    """What of a cell's model is counted: the encoder of each modality, and FUSION if it works inside the encoders.
+
+    Any other fusion is a few layers on the features.
+    """
+    modalities = list(cell.spec.modalities)
+    inside = len(modalities) > 1 and fusion_facts(cell.spec.fusion).taps
+    return [*modalities, FUSION] if inside else modalities
+
+
+def operations(cell: Cell, part: str) -> tuple[float, float]:
+    """Floating-point operations per clip of a part: of a forward pass, and of forward and backward."""
+    name, known = key(cell, part), _remembered()
     if name not in known:
-        layout, shape = _input(cell, modality)
-        known[name] = counted(cell.spec.encoders[modality], layout, shape)
+        if part == FUSION:
+            known[name] = counted_fusion(cell)
+        else:
+            layout, shape = _input(cell, part)
+            known[name] = counted(cell.spec.encoders[part], layout, shape)
         with suppress(UserError):  # where nothing can be written they are counted again
             files.write_json(COUNTS, known)
     forward, both = known[name]
@@ -194,10 +212,13 @@ def _input(cell: Cell, modality: str) -> tuple[str, tuple[int, ...]]:
     return extractor.layout, cut_shape(modality, extractor.layout, shape, segments) if segments else shape
 
 
-def key(cell: Cell, modality: str) -> str:
-    """The name under which the operations of a cell's encoder of a modality are remembered."""
-    encoder = cell.spec.encoders[modality]
-    return _key(encoder.kind, json.dumps(encoder.values("train")), *_input(cell, modality))
+def key(cell: Cell, part: str) -> str:
+    """The name under which the operations of a part of a cell's model are remembered."""
+    if part == FUSION:
+        fusion, of = cell.spec.fusion, [key(cell, m) for m in cell.spec.modalities]
+        return fingerprint(code=code_digest([fusions.module(fusion)]), fusion=fusion, encoders=of)
+    encoder = cell.spec.encoders[part]
+    return _key(encoder.kind, json.dumps(encoder.values("train")), *_input(cell, part))
 
 
 @cache
@@ -220,13 +241,44 @@ def counted(encoder: EncoderParams, layout: str, shape: tuple[int, ...]) -> tupl
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    if "weights" in type(encoder).model_fields:  # a file of weights need not be read to count
-        encoder = encoder.model_copy(update={"weights": None})
-    clips = 2  # normalisation over a batch needs more than one
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        module = encoders[encoder.kind](encoder, layout, shape).build()
-        kind = torch.long if layout == "tokens" else torch.float32
-        features = module(torch.zeros((clips, *shape), dtype=kind))
+        module = encoders[encoder.kind](_without_weights(encoder), layout, shape).build()
+        features = module(_inputs(layout, shape))
         forward = counter.get_total_flops()
-        features.sum().backward()
-        return forward / clips, counter.get_total_flops() / clips
+        if not encoder.freeze:
+            features.sum().backward()
+        return forward / CLIPS, counter.get_total_flops() / CLIPS
+
+
+def counted_fusion(cell: Cell) -> tuple[float, float]:
+    """The same of a fusion, without the encoders: what the whole model takes beyond them."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from pipeline_src.models.multimodal import build
+
+    spec, shapes = cell.spec, {m: _input(cell, m) for m in cell.spec.modalities}
+    about = {m: {"layout": layout, "shape": shape} for m, (layout, shape) in shapes.items()}
+    network = {m: _without_weights(encoder) for m, encoder in spec.encoders.items()}
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model = build(network, spec.fusion, about, len(cell.data.dataset.classes), 0, spec.fusion_params)
+        output = model({m: _inputs(layout, shape) for m, (layout, shape) in shapes.items()})
+        forward = counter.get_total_flops()
+        losses = [output.logits, *model.fusion.unimodal(output.features).values()]
+        sum(z.sum() for z in losses).backward()
+        both = counter.get_total_flops()
+    alone = [counted(spec.encoders[m], *shape) for m, shape in shapes.items()]
+    return max(0.0, forward / CLIPS - sum(a for a, _ in alone)), max(0.0, both / CLIPS - sum(b for _, b in alone))
+
+
+def _without_weights(encoder: EncoderParams) -> EncoderParams:
+    """Random weights: a file need not be read to count."""
+    has = "weights" in type(encoder).model_fields
+    return encoder.model_copy(update={"weights": None}) if has else encoder
+
+
+def _inputs(layout: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """An input of CLIPS clips."""
+    import torch
+
+    return torch.zeros((CLIPS, *shape), dtype=torch.long if layout == "tokens" else torch.float32)

@@ -1,4 +1,6 @@
-"""What a method is, from its own file: equation, source and deviations, parameters, and the hooks that it uses."""
+"""What a method, a fusion or an encoder is, from its own file: equation, source and deviations, parameters, the hooks
+that a method uses, and what a fusion asks of encoders and methods.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +9,37 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from pipeline_src.methods.base import FAMILIES, Method, Quantity, methods
+from pipeline_src.core.errors import UserError, brief
+from pipeline_src.core.registry import closest
+from pipeline_src.methods.base import FAMILIES, Method, Quantity, Setting, methods
+from pipeline_src.models.base import FusionFacts, encoders, fusion_facts, fusions
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+    from pipeline_src.core.params import Section
+
 WIDTH = 100
+EPOCHS = 1000  # long enough for every method
 
 
 def explain(name: str) -> str:
-    """The method's own words. Raises UserError, with the closest name, if there is none of that name."""
+    """The plug-in's own words. Raises UserError, with the closest name, if there is none of that name."""
+    if name in methods:
+        return _method(name)
+    if name in fusions:
+        return _fusion(name)
+    if name in encoders:
+        return _encoder(name)
+    known = closest(name, [*methods, *fusions, *encoders])
+    raise UserError(f"expected a registered method, fusion or encoder, but got {brief(name)}{known}")
+
+
+def _method(name: str) -> str:
     method = methods[name]
     lines = [f"{name}: {idea(method)}", f"Family: {method.family} ({FAMILIES[method.family]}).", ""]
     lines += [words(method), ""]
-    lines += ["Parameters, under methods in params.yaml:" if method.Params.model_fields else "No parameters."]
-    for key, field in method.Params.model_fields.items():
-        lines += ["", f"    {key}: {_type(field)}, default {_value(field.default)}{_range(field)}"]
-        lines += textwrap.wrap(field.description or "", WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    lines += _parameters(method.Params, "methods")
     lines += ["", "Logs, by epoch:" if method.quantities else "It logs nothing but the loss."]
     for quantity in method.quantities:
         lines += _logged(quantity)
@@ -31,6 +47,67 @@ def explain(name: str) -> str:
     lines += ["", "Hooks in which it differs from joint training:" if used else "Plain joint training (baseline)."]
     lines += [f"    {hook:<16}  {_first(getattr(Method, hook))}" for hook in used]
     return "\n".join([*lines, "", f"File: {inspect.getsourcefile(method)}"])
+
+
+def _fusion(name: str) -> str:
+    """Its words, what it asks of encoders, and the methods that refuse it with their defaults and two modalities."""
+    fusion, facts = fusions[name], fusion_facts(name)
+    unimodal = {
+        "terms": "terms of the joint logits (exact)",
+        "classifiers": "those of a classifier on each modality's features",
+        "removal": "the prediction with the other modalities' features set to zero",
+    }
+    lines = [f"{name}: {_first(sys.modules[fusion.__module__])}", "", words(fusion), ""]
+    lines += [f"Unimodal logits: {unimodal[facts.unimodal_by()]}.", f"Encoders: {_asks(facts)}."]
+    refused: dict[str, list[str]] = {}
+    for method in methods:
+        plugin = methods[method]
+        if why := plugin.refuses(plugin.Params(), Setting(("a", "b"), name, EPOCHS)):
+            refused.setdefault(why, []).append(method)
+    lines += ["", "Methods that refuse it:" if refused else "Every method takes it."]
+    for why, names in refused.items():
+        lines += textwrap.wrap(f"{', '.join(names)}: {why}", WIDTH, initial_indent="    ", subsequent_indent=" " * 8)
+    return "\n".join([*lines, "", f"File: {inspect.getsourcefile(fusion)}"])
+
+
+def _asks(facts: type[FusionFacts]) -> str:
+    """What a fusion does with encoders, in words."""
+    if not facts.taps:
+        return "any; it sees their features alone"
+    does = " and ".join(word for word, done in (("reads", facts.reads), ("writes", facts.writes)) if done)
+    taps = f"the last {facts.taps} taps" if facts.taps > 1 else "the last tap"
+    of = "of steps, of one width" if facts.steps else "with taps"
+    least = f", {facts.least_taps} or more" if facts.least_taps > 1 else ""
+    return f"{of}{least}; it {does} the states at {taps}"
+
+
+def _encoder(kind: str) -> str:
+    encoder = encoders[kind]
+    lines = [f"{kind}: {_first(encoder)}", "", words(encoder), "", f"Reads: {', '.join(encoder.layouts)}.", ""]
+    lines += _parameters(encoder.Params, "model.encoders")
+    return "\n".join([*lines, "", f"File: {inspect.getsourcefile(encoder)}"])
+
+
+def _parameters(params: type[Section], where: str) -> list[str]:
+    """Each parameter with type, default, range and description."""
+    lines = [f"Parameters, under {where} in params.yaml:" if params.model_fields else "No parameters."]
+    for key, field in params.model_fields.items():
+        default = "required" if field.is_required() else f"default {_value(field.default)}"
+        lines += ["", f"    {key}: {_type(field)}, {default}{_range(field)}"]
+        lines += textwrap.wrap(field.description or "", WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return lines
+
+
+def models() -> str:
+    """Every fusion and every encoder in a line."""
+    width = max(map(len, [*fusions, *encoders]))
+    parts = []
+    for what, said in (
+        ("fusions", {name: _first(sys.modules[fusions[name].__module__]) for name in fusions}),
+        ("encoders", {kind: _first(encoders[kind]) for kind in encoders}),
+    ):
+        parts.append("\n".join([f"{what}:", *(f"  {name:<{width}}  {line}" for name, line in said.items())]))
+    return "\n\n".join(parts)
 
 
 def overview() -> str:
@@ -49,9 +126,9 @@ def by_family() -> dict[str, list[str]]:
     return {family: names for family, names in groups.items() if names}
 
 
-def words(method: type[Method]) -> str:
-    """What the method's file says on top: equations, source, deviations."""
-    return inspect.getdoc(sys.modules[method.__module__]) or ""
+def words(plugin: type) -> str:
+    """What the plug-in's file says on top: equations, source, deviations."""
+    return inspect.getdoc(sys.modules[plugin.__module__]) or ""
 
 
 def idea(method: type[Method]) -> str:

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from pipeline_src import cli
 from pipeline_src.core import files
@@ -44,6 +46,35 @@ def test_operations_of_a_small_network_by_hand():
     forward, _ = estimate.counted(encoder, "frames", (1, 1, 28, 28))
     layers = 25 * 4 * 28 * 28, 9 * 4 * 4 * 14 * 14, 9 * 4 * 8 * 7 * 7, 9 * 8 * 8 * 7 * 7, 8 * 6
     assert forward == 2 * sum(layers)
+
+
+def test_a_frozen_encoder_has_no_backward_pass():
+    forward, both = estimate.counted(
+        encoders["convnet"].Params(width=4, features=6, freeze=True), "frames", (1, 1, 28, 28)
+    )
+    assert forward == both > 0
+
+
+def test_a_fusion_inside_the_encoders_is_counted_with_them(plan, forgetful):
+    def operations(fusion, **others):
+        plan()
+        values = yaml.safe_load(Path("params.yaml").read_text())
+        values["study"]["fusions"] = [fusion]
+        values["model"]["encoders"] |= others
+        Path("params.yaml").write_text(yaml.safe_dump(values))
+        cells = Plan("params.yaml").cells
+        cell = next(cell for cell in cells if len(cell.spec.modalities) == 2)
+        return estimate.parts(cell), [estimate.operations(cell, part) for part in estimate.parts(cell)]
+
+    names, _ = operations("concat")
+    assert names == ["audio", "visual"]
+    names, (audio, visual, (forward, both)) = operations("mmtm")
+    assert names == ["audio", "visual", ""]
+    assert 0 < forward < (audio[0] + visual[0]) / 10 and forward < both
+    small = {"kind": "transformer", "width": 8, "layers": 0, "heads": 2, "feedforward": 8, "patch": [8, 8]}
+    _, (audio, visual, (forward, both)) = operations("mult", audio=small, visual=small)
+    assert forward > audio[0] + visual[0], "all but a linear map of each step"
+    assert both > 2 * forward
 
 
 def test_a_study_takes_what_its_runs_take(plan):

@@ -5,7 +5,8 @@ import pytest
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.methods.base import FAMILIES, methods
-from pipeline_src.study.explain import explain, hooks, idea, overview
+from pipeline_src.models.base import encoders, fusion_facts, fusions
+from pipeline_src.study.explain import explain, hooks, idea, models, overview
 
 
 @pytest.mark.parametrize("name", list(methods))
@@ -62,3 +63,31 @@ def test_an_unknown_name_gets_the_closest():
 def test_it_costs_no_torch():
     code = "import sys; from pipeline_src.cli import main; main(['explain', 'pmr']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("name", list(fusions))
+def test_every_fusion_is_explained_with_what_it_asks(name):
+    said, facts = " ".join(explain(name).split()), fusion_facts(name)
+    assert said.startswith(f"{name}: ") and " = " in said, "an equation"
+    assert ("the last" in said.split("Encoders: ")[1].split("Methods")[0]) is bool(facts.taps)
+    assert "ogm" not in said.split("Methods that refuse it:")[-1].split("File:")[0].split(": expected")[0]
+
+
+def test_a_fusion_names_the_methods_that_refuse_it():
+    said = explain("mmtm")
+    assert "amco, reconboost: expected a fusion that is a sum over modalities, but got 'mmtm'" in said
+    assert "it writes the states at the last 3 taps" in said and "of steps, of one width, 2 or more" in explain("mbt")
+
+
+@pytest.mark.parametrize("kind", list(encoders))
+def test_every_encoder_is_explained_with_its_parameters(kind):
+    said = explain(kind)
+    assert f"Reads: {', '.join(encoders[kind].layouts)}." in said
+    for key, field in encoders[kind].Params.model_fields.items():
+        assert f"    {key}: " in said
+        assert field.description in (None, "") or field.description.split()[0] in said
+
+
+def test_all_models_in_a_line_each():
+    names = {line.split()[0] for line in models().splitlines() if line.startswith("  ")}
+    assert names == {*fusions, *encoders}

@@ -68,7 +68,7 @@ class TransformerParams(EncoderParams):
 
 @encoders.register("transformer")
 class Transformer(Encoder):
-    """Sequences (B, T, D) or tokens (B, T) -> features (B, width)."""
+    """Sequences (B, T, D), tokens (B, T), or frames and spectrograms in patches -> features (B, width)."""
 
     Params = TransformerParams
     params: TransformerParams

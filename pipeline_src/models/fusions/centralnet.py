@@ -1,5 +1,4 @@
-"""CentralNet: a central stream beside the encoders reads their hidden states (Vielzeuf et al., ECCV Workshops 2018,
-arXiv:1808.07275).
+"""CentralNet: a central stream reads the encoders' hidden states (Vielzeuf et al., ECCVW 2018, arXiv:1808.07275).
 
     s_i     = a_i c_i + sum_m a_{i,m} pad(mean of h_{i,m} over places)     c_1 = 0; h_{i,m}: state of m at tap i
     c_{i+1} = ReLU(A_i s_i + b_i)                                          as wide as the next tap, then as the last
