@@ -76,6 +76,7 @@ class Study:
                 task="classification",
                 classes=[str(i) for i in range(10)],
                 shared="All draws have ten digits." if vary else "",
+                cut="",
                 params=SimpleNamespace(max_quarantine=0.5),
             ),
             extractors=dict.fromkeys(modalities),

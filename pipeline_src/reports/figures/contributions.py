@@ -19,7 +19,7 @@ def contributions(results: Results) -> Iterator[Drawing]:
     look = modality_looks(results.modalities)
     apart = 0.6 / len(results.modalities)  # rows of modalities within that of a method
     with styled():
-        figure, panels = method_rows(rows, each=max(0.27, 0.13 * len(results.modalities)))
+        figure, panels = method_rows(rows, max(0.3, 0.15 * len(results.modalities)), 4.6 if len(rows) == 1 else 3.15)
         for axis, cells_of in panels:
             for i, cell in enumerate(cells_of):
                 for j, m in enumerate(results.modalities):

@@ -33,7 +33,7 @@ def cost(results: Results) -> Iterator[Drawing]:
                 drawn = legend[cell[1]] = look[cell[1]]
                 x = row[f"{what}_mean"]
                 seeds = one.factor * results.scores(cell, one.score)
-                axis.scatter([x] * len(seeds), seeds, s=6, color=drawn.color, alpha=0.45, linewidths=0)
+                axis.scatter([x] * len(seeds), seeds, s=9, color=drawn.color, alpha=0.5, linewidths=0)
                 mean, low, high = (one.factor * row[f"{one.score}_{name}"] for name in ("mean", "ci_low", "ci_high"))
                 if not math.isnan(low):
                     axis.plot([x] * 2, [low, high], color=drawn.color, linewidth=1)

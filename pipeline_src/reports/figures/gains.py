@@ -26,21 +26,21 @@ def gains(results: Results) -> Iterator[Drawing]:
     reach = 1.08 * max(factor * widest, *(abs(value) for values in each.values() for value in values))
     look = looks(results.methods, BASELINE)
     with styled():
-        figure, panels = method_rows(rows)
+        figure, panels = method_rows(rows, each=0.36, wide=5.2 if len(rows) == 1 else 3.15)
         for axis, cells in panels:
             axis.axvline(0, color=INK, linewidth=0.9)
             for i, cell in enumerate(cells):
                 row = results.table.loc[cell]
                 low, high, mean = (factor * row[f"{gain}_{name}"] for name in ("ci_low", "ci_high", "mean"))
                 color = look[cell[1]].color
-                draw_seeds(axis, each[cell], i, look[cell[1]])
+                draw_seeds(axis, each[cell], i + 0.3, look[cell[1]], across=0.1)
                 axis.plot([low, high], [i, i], color=color, linewidth=2, solid_capstyle="butt")
                 filled = color if significant(row, gain, results.confidence) else PAPER
                 axis.plot([mean], [i], marker="o", markersize=6.5, color=color, markerfacecolor=filled)
             axis.set(xlabel=f"{results.primary.points} above {BASELINE}", xlim=(-reach, reach))
     tested = shown[f"{gain}_p"].notna().any()
-    caption = f"Difference in test {label} from {BASELINE} with the same fusion, paired by seed. Small"
-    caption += " points: seeds."
+    caption = f"Difference in test {label} from {BASELINE} with the same fusion, paired by seed. Small points:"
+    caption += " seeds."
     if not results.primary.metric.higher:
         caption += f" Lower {label} is better: a gain is left of 0."
     if tested:

@@ -44,7 +44,7 @@ def learning(results: Results) -> Iterator[Drawing]:
             and (curve := results.differences(cell, (fusion, BASELINE), one.by_epoch())) is not None
         }
         with styled():
-            figure, axes = panels(1 + bool(compared) + len(results.modalities), columns=2)
+            figure, axes = panels(1 + bool(compared) + len(results.modalities), columns=2, size=(4.6, 2.6))
             whole, *others = axes
             gain = others.pop(0) if compared else None
             last = 1

@@ -138,7 +138,7 @@ def draw_seeds(axes: Axes, values: Sequence[float], at: float, look: Look, acros
     """Values of seeds as small points about the height `at` of a row; the first seed is the uppermost."""
     count = len(values)
     heights = [at + across * ((i + 0.5) / count - 0.5) * 2 for i in range(count)]
-    axes.scatter(values, heights, s=6, color=look.color, alpha=0.5, linewidths=0, zorder=1.5)
+    axes.scatter(values, heights, s=10, color=look.color, alpha=0.6, linewidths=0, zorder=1.5)
 
 
 def banded(seeds: int, confidence: float) -> str:
@@ -185,13 +185,13 @@ def _plain_log(axes: Axes) -> None:
 
 
 def method_rows(
-    rows: dict[str, list[tuple[str, str]]], each: float = 0.27
+    rows: dict[str, list[tuple[str, str]]], each: float = 0.27, wide: float = 3.15
 ) -> tuple[Figure, list[tuple[Axes, list[tuple[str, str]]]]]:
     """A figure with a panel per fusion and a row per method, of {fusion: [(fusion, method)]}: axes with their cells.
-    A row is `each` inches high.
+    A row is `each` inches high, a panel `wide` inches wide.
     """
     most = max(map(len, rows.values()))
-    figure, axes = panels(len(rows), size=(3.15, 0.75 + each * most))
+    figure, axes = panels(len(rows), size=(wide, 0.75 + each * most))
     for axis, (fusion, cells) in zip(axes, rows.items(), strict=True):
         axis.set_yticks(range(len(cells)), [method for _, method in cells])
         axis.set(title=fusion, ylim=(most - 0.4, -0.6))
