@@ -17,7 +17,15 @@ from pipeline_src.study.plan import Plan
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
 # Of the embedded dataset, beside no published table
-OURS = {"all-methods", "equal-tuning", "informativeness", "new-data", "when-balancing-helps"}
+OURS = {
+    "all-methods",
+    "equal-tuning",
+    "informativeness",
+    "new-data",
+    "robustness",
+    "robustness-trained",
+    "when-balancing-helps",
+}
 TABLES = [file for file in FILES if file.stem not in OURS]
 with (ROOT / "pipeline_src/reports/published.csv").open() as opened:
     FIGURES = list(csv.DictReader(opened))

@@ -1,0 +1,81 @@
+"""On disk: an observed run has the weights, predictions, rows and costs of one that is not, and says what it cost."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline_src.evaluation import run as evaluation
+from pipeline_src.evaluation.params import Evaluation
+from pipeline_src.observers.base import SECONDS, observers
+from pipeline_src.training import run
+from pipeline_src.training.loader import Loader
+from tests.observers.test_observers import CPU, declared
+from tests.synthetic import SPLITS, SyntheticCache
+from tests.training.test_run import Killed, make_run, rows, same, tensors, train
+
+TIMES = {"seconds", "fixed_seconds", "started", "ended", "peak_memory_mb", SECONDS.name, "files", "checksum"}
+
+
+def observed(folder, **training):
+    """A run of a synthetic cell with every observer, each after every second epoch."""
+    one = make_run(folder, **training)
+    every = {name: observers[name].Params(every=2) for name in observers}
+    one.cell.spec = replace(one.cell.spec, observers=every)
+    return one
+
+
+def bare(one) -> list[dict]:
+    """The rows without what observers add, and without times."""
+    left = declared() | {"seconds"}
+    return [{k: v for k, v in row.items() if k.partition("/")[0] not in left} for row in rows(one)]
+
+
+def predictions(one, cache) -> dict[str, np.ndarray]:
+    """The columns of numbers that evaluating a run writes."""
+    cell = one.cell
+    cell.evaluation = Evaluation(batch_size=8, probe_c=1.0, probe_iterations=1000)
+    one.evaluation = one.folder / "evaluation"
+    one.metrics = one.evaluation / "metrics.json"
+    loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=False) for s in SPLITS}
+    evaluation._evaluate(one, cache, loaders, CPU)
+    table = pq.read_table(one.evaluation / "predictions.parquet")
+    return {name: np.asarray(table[name].to_pylist()) for name in table.column_names}
+
+
+def test_an_observed_run_has_the_files_of_one_that_is_not(tmp_path):
+    cache = SyntheticCache(2)
+    plain, watched = make_run(tmp_path / "plain"), observed(tmp_path / "watched")
+    train(plain, cache), train(watched, cache)
+    assert same(tensors(plain), tensors(watched))
+    assert bare(watched) == bare(plain) and bare(plain)[0].keys() == rows(plain)[0].keys() - {"seconds"}
+    ours, theirs = (json.loads(one.record.read_text()) for one in (plain, watched))
+    assert theirs.pop(SECONDS.name) == sum(row.get(SECONDS.name, 0.0) for row in rows(watched)) > 0
+    assert theirs["parameters"].pop("observers").keys() == set(observers)
+    assert {k: v for k, v in ours.items() if k not in TIMES} == {k: v for k, v in theirs.items() if k not in TIMES}
+    assert [SECONDS.name in row for row in rows(watched)] == [False, True, True]
+    first, second = predictions(plain, cache), predictions(watched, cache)
+    assert first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_killed_run_observes_the_rest_as_if_nothing_had_been(tmp_path, monkeypatch, after):
+    whole, cut = observed(tmp_path / "whole"), observed(tmp_path / "cut")
+    train(whole)
+    epoch = run.Trainer.epoch
+
+    def dies(self, number, pulse):
+        if number == after:
+            raise Killed
+        return epoch(self, number, pulse)
+
+    monkeypatch.setattr(run.Trainer, "epoch", dies)
+    with pytest.raises(Killed):
+        train(cut)
+    monkeypatch.setattr(run.Trainer, "epoch", epoch)
+    train(cut)
+    times = {"seconds", SECONDS.name}
+    without = [[{k: v for k, v in row.items() if k not in times} for row in rows(one)] for one in (whole, cut)]
+    assert without[0] == without[1] and same(tensors(whole), tensors(cut))
