@@ -4,6 +4,8 @@ what was found here, and what was found here by the papers' rule.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from pipeline_src.reports.papers import Item, Paper, Place, cells, items, own
@@ -11,7 +13,9 @@ from pipeline_src.reports.published import values
 from pipeline_src.reports.scores import primary_of, read
 from pipeline_src.reports.tables import Entry, Table, entry
 from pipeline_src.reports.wording import NONE
-from pipeline_src.study.params import Settings
+
+if TYPE_CHECKING:
+    from pipeline_src.study.params import Settings
 
 BEST = "here, best test epoch"
 WHICH = ("published", "here", BEST)

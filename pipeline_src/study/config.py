@@ -41,7 +41,7 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
     if params is not None:
         named = {block.recipe for block in blocks["datasets"].values() if block is not None}
         blocks["recipes"] |= {name: recipe(name).modalities for name in sorted(named & set(shipped_recipes()))}
-        model = Network.model_construct(encoders=blocks.pop("encoders"), fusion=params.model.fusion)
+        model = Network.model_construct(**{**dict(params.model), "encoders": blocks.pop("encoders")})
         evaluation = params.evaluation.model_copy(update={"corruptions": blocks.pop("corruptions")})
         every = {**dict(params), **blocks, "model": model, "evaluation": evaluation}
         settings = Settings.model_construct(**every)
