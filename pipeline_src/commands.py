@@ -256,6 +256,28 @@ def schema(options: argparse.Namespace) -> None:
     print(schema_text(options.name), end="")
 
 
+def pack(options: argparse.Namespace) -> None:
+    """Pack a finished study into one archive to deposit: params, records, metrics, predictions, tables and report."""
+    from pipeline_src.study.crate import About, pack
+    from pipeline_src.study.plan import Plan
+
+    plan = Plan(options.params)
+    archive = Path(options.output or f"{plan.results.name}.crate.zip")
+    print(pack(plan, archive, About(options.title, tuple(options.author), options.licence, options.weights)))
+
+
+def unpack(options: argparse.Namespace) -> None:
+    """Unpack an archive of `pack`, check every file, show its table, and compare it with a study of yours."""
+    from pipeline_src.study import supplement
+    from pipeline_src.study.plan import Plan
+
+    plan = Plan(options.own) if options.own else None
+    folder = supplement.unpack(Path(options.archive), Path(options.folder) if options.folder else None)
+    print(supplement.summary(folder))
+    if plan is not None:
+        print(f"\n{supplement.comparison(folder, plan)}")
+
+
 def prune(options: argparse.Namespace) -> None:
     """List, and with --yes remove, caches and runs that no params file (here, in experiments/, or given) names."""
     from pipeline_src.study import prune as stale

@@ -46,7 +46,7 @@ def checks(plan: Plan) -> Iterator[Check]:
         yield from _data(data)
     for run in plan.runs:
         yield from RunFiles(run).checks()
-    yield from _results(plan)
+    yield from results(plan)
 
 
 def _sealed(file: Path, fix: str, due: bool) -> Check:
@@ -77,7 +77,7 @@ def _data(data: Data) -> Iterator[Check]:
     yield _sealed(data.cache / QUARANTINE_FILE, fix(data.cache / QUARANTINE_FILE), made)
 
 
-def _results(plan: Plan) -> Iterator[Check]:
+def results(plan: Plan) -> Iterator[Check]:
     """The index of a study that is done, and the files whose hashes it names."""
     if not plan.index.exists():
         return
