@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from pipeline_src.training.spec import RunSpec
 
-TURNS = 20  # steps of each
+TURNS = 40  # steps of each
 
 
 def fusions(plan: Plan) -> None:
     """Print what a step costs with every fusion that suits the plan's first cell with most modalities.
 
-    step     time of a step over that of a step with concat taken in the same turn, the median of 20 turns, and how far
+    step     time of a step over that of a step with concat taken in the same turn, the median of 40 turns, and how far
              the quarters are apart; concat is measured against itself
     memory   the most that a step's tensors take at once, beyond what was there before it, over concat's; see `methods`
     weights  parameters of the fusion, in thousands; in brackets those of the encoders

@@ -15,14 +15,16 @@ OWN = {"tokens": {"words": 50}, "spectrogram": {"patch": [6, 5]}, "sequence": {}
 HEADS, WIDTH = 2, 8
 
 
-def network(modalities: int, layers: int = 3, **how) -> tuple[MultimodalModel, dict[str, torch.Tensor], SyntheticCache]:
+def network(
+    modalities: int, layers: int = 3, fusion: str = "mbt", **how
+) -> tuple[MultimodalModel, dict[str, torch.Tensor], SyntheticCache]:
     """A model of transformers without dropout, every weight drawn, and a batch of 6 samples."""
     cache = SyntheticCache(modalities, layouts=LAYOUTS)
     small = {"kind": "transformer", "width": WIDTH, "layers": layers, "heads": HEADS, "feedforward": 12, "dropout": 0.0}
     params = {
         m: encoders["transformer"].Params(**small | OWN[info["layout"]] | how) for m, info in cache.modalities.items()
     }
-    model = build(params, "mbt", cache.modalities, 3, seed=0)
+    model = build(params, fusion, cache.modalities, 3, seed=0)
     torch.manual_seed(1)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.5)

@@ -8,6 +8,7 @@ from pipeline_src.models.base import fusions
 from pipeline_src.models.stages import State
 from pipeline_src.models.steps import sine
 from tests.models import attention
+from tests.models.test_mbt import network
 
 WIDTH, CLASSES = 10, 3
 LENGTHS = {"a": 4, "b": 7, "c": 3}
@@ -90,6 +91,25 @@ def test_the_prediction_and_its_unimodal_logits(modalities):
         torch.testing.assert_close(fusion(features).double(), expected(every), **close)
         for m, z in fusion.unimodal(features).items():
             torch.testing.assert_close(z.double(), expected([m]), **close)
+
+
+def test_a_removed_modality_is_not_encoded_and_its_features_are_zero():
+    """The whole model, against its encoders' stages, the exchange and the prediction one by one."""
+    model, inputs, _ = network(3, layers=0, fusion="mult", pool="last", positions="none")
+    assert model.taps == dict.fromkeys(model.modalities, ("read",))
+    with torch.no_grad():
+        for kept in (["m0", "m1", "m2"], ["m1", "m2"], ["m0"], []):
+            read = {m: model.encoders[m].read(inputs[m]) for m in kept}
+            exposed = {m: model.encoders[m].expose(state) for m, state in read.items()}
+            written = model.fusion.exchange(0, exposed) if kept else {}
+            features = {m: torch.zeros(6, 16) for m in model.modalities}
+            for m, state in written.items():
+                last = [int((~hidden).nonzero().max()) for hidden in state.padding]
+                features[m] = state.x[torch.arange(6), :, last]
+            torch.testing.assert_close(model.predict(inputs, kept), model.fusion(features))
+        other = inputs | {"m0": inputs["m0"].flip(0)}
+        assert torch.equal(model.predict(other, ["m1", "m2"]), model.predict(inputs, ["m1", "m2"]))
+        assert not torch.allclose(model.encode(other)["m1"], model.encode(inputs)["m1"])
 
 
 def test_one_modality_is_a_linear_classifier():
