@@ -48,7 +48,25 @@ def cards() -> str:
     for family, names in by_family().items():
         parts.append(f"## {family.capitalize()}: {FAMILIES[family]}\n")
         parts += [card(name) for name in names]
-    return "\n".join(parts)
+    return "\n".join([*parts, matrix()])
+
+
+def matrix() -> str:
+    """The table of methods and fusions, two modalities and default parameters."""
+    rows = []
+    for names in by_family().values():
+        for name in names:
+            plugin = methods[name]
+            served = [
+                plugin.refuses(plugin.Params(), Setting(("m0", "m1"), fusion, EPOCHS)) is None for fusion in fusions
+            ]
+            rows.append(f"| `{name}` | {' | '.join('yes' if taken else '' for taken in served)} |")
+    head = ["## Methods and fusions", "", "Two modalities, default parameters; all else is refused before any run.", ""]
+    columns = [
+        f"| method | {' | '.join(f'`{fusion}`' for fusion in fusions)} |",
+        "|---" * (len(list(fusions)) + 1) + "|",
+    ]
+    return "\n".join([*head, *columns, *rows, ""])
 
 
 def card(name: str) -> str:

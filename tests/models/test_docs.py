@@ -38,5 +38,12 @@ def test_every_fusion_is_listed_with_its_facts():
         assert taps == (str(facts.taps) if facts.taps else "-"), name
 
 
+def test_every_fusion_has_a_picture():
+    drawn = PAGE[PAGE.index("## Pictures") : PAGE.index("## Add an")]
+    captions = [part.strip().splitlines()[-1] for part in drawn.split("```text")[:-1]]
+    assert {name for line in captions for name in re.findall(r"`(\w+)`", line)} == set(fusions)
+    assert len(captions) == drawn.count("```") // 2
+
+
 def test_every_fact_is_named():
     assert {f"`{fact}`" for fact in FusionFacts.__annotations__} <= set(re.findall(r"`\w+`", PAGE))
