@@ -322,4 +322,4 @@ def _figure(every: Sequence[Setting], methods: Sequence[str], columns: list[str]
     caption = (
         "A point is the mean over the seeds of a setting: filled if significant, hollow if not. The bar is their mean."
     )
-    return Drawing("gains-by-setting", "Gains by setting", caption, figure, look, keys="point")
+    return Drawing("gains-by-setting", f"Gain over {BASELINE}, by setting", caption, figure, look, keys="point")

@@ -2,6 +2,7 @@ import io
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -55,11 +56,13 @@ def test_series_skips_what_is_not_there_or_not_finite():
 
 
 def test_history_has_accuracies_and_a_panel_for_each_quantity():
-    figure = history(rows(), "toy/concat/ogm seed 0", OGM, ACCURACY)
+    limited = replace(OGM["coefficient"], limits=(0.0, 1.0))
+    figure = history(rows(), "toy/concat/ogm seed 0", {**OGM, "coefficient": limited}, ACCURACY)
     first, *others = figure.axes
     assert [axes.get_title(loc="left") for axes in others] == ["Ratio", "Coefficient", "Modulated tensors"]
     assert first.lines[0].get_ydata().tolist() == pytest.approx([20, 30, 40, 50])
     assert first.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
+    assert first.get_ylim()[1] < 60, "the scale of the data"
     assert len(first.lines) == 3, "test accuracy must not guide choices"
     ratio, coefficient, _ = others
     (reference,) = [line for line in ratio.lines if len(line.get_xdata()) == 2]

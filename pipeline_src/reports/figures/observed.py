@@ -7,7 +7,18 @@ from functools import partial
 
 from pipeline_src.reports.declared import explained, heading
 from pipeline_src.reports.figures.base import Drawing, figures
-from pipeline_src.reports.figures.style import SOFT, Look, draw_quantity, looks, panels, styled, whole_epochs
+from pipeline_src.reports.figures.style import (
+    SOFT,
+    Look,
+    banded,
+    draw_band,
+    draw_quantity,
+    looks,
+    panels,
+    same_scale,
+    styled,
+    whole_epochs,
+)
 from pipeline_src.reports.results import Results
 from pipeline_src.reports.scores import BASELINE
 from pipeline_src.reports.wording import plural
@@ -37,18 +48,22 @@ def observed(results: Results) -> Iterator[Drawing]:
                             continue
                         by = look.get(cell[1], ALONE)
                         draw_quantity(axis, quantity, x, y, by)
+                        draw_band(axis, results.seeded(cell, f"{name}/{of}" if of else name), results.confidence, by)
                         legend |= {cell[1]: by} if cell in cells else {}
                         drawn_alone |= cell not in cells
                         last = max(last, *x)
                     axis.set_title(heading(name) + f", {m or 'fused model'}")
                     whole_epochs(axis, last)
+                for name in declared:  # the modalities have one scale, and the fused model its own
+                    same_scale([[axis for axis, (of, m) in zip(axes, wanted, strict=True) if of == name and m]])
             if drawn_alone:
                 legend["trained on the modality alone"] = ALONE
             seen = explained((observer, declared[name]) for name, _ in wanted)
             yield Drawing(
                 f"observed-{results.name}-{observer}-{fusion}",
                 f"Observed: {observer}, fusion {fusion}",
-                f"After the epochs that the observer looked at, mean over {plural(len(results.seeds), 'seed')}. {seen}",
+                f"After the epochs that the observer looked at, mean over {plural(len(results.seeds), 'seed')}."
+                f"{banded(len(results.seeds), results.confidence)} {seen}",
                 figure,
                 legend,
             )

@@ -63,7 +63,7 @@ def history(rows: list[dict[str, Any]], title: str, declared: dict[str, Quantity
             )
         first.set(title=f"{capital(primary.metric.label)} on val")
         if primary.factor == 100:
-            first.set(ylabel="percent", ylim=(0, 102))
+            first.set(ylabel="percent")
         for axis, (name, of) in zip(others, wanted.items(), strict=True):
             for m in of:
                 x, y = series(rows, f"{name}/{m}" if m else name)

@@ -152,7 +152,7 @@ def banded(seeds: int, confidence: float) -> str:
 
 def same_scale(groups: Iterable[Sequence[Axes]]) -> None:
     """Give the axes of each group one vertical scale, that of all their data."""
-    for group in groups:
+    for group in filter(None, groups):
         limits = [axes.get_ylim() for axes in group]
         for axes in group:
             axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
