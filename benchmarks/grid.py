@@ -81,7 +81,7 @@ def results(metrics: pd.DataFrame, seeds: list[int], confidence: float, samples:
         histories={},
         outcomes={},
         quantities={},
-        published=published(name, name, recipe, methods),
+        published=published(name, name, recipe, methods, ""),
     )
 
 

@@ -13,6 +13,7 @@ from pipeline_src.evaluation import FUSED
 from pipeline_src.reports.ensemble import ENSEMBLE
 from pipeline_src.reports.results import Results
 from pipeline_src.reports.scores import BASELINE, significant
+from pipeline_src.reports.sweeps import Sweep, of_grid
 from pipeline_src.reports.tables import Entry, Table
 from pipeline_src.reports.wording import MINUS, plural, points, value
 
@@ -29,6 +30,7 @@ class GridResults:
     name: str
     axes: dict[str, list[str]]  # axis -> levels, in the order of params.yaml
     cells: dict[Levels, Results]
+    sweep: Sweep | None = None  # that its datasets are, if they differ in one number
 
     @property
     def first(self) -> Results:
@@ -55,15 +57,16 @@ class GridResults:
 
     @cached_property
     def offers(self) -> set[str]:
-        """What a figure of a grid can need: `gains`, a difference of a method from BASELINE on any of its datasets, and
-        `headroom`, one of the ensemble.
+        """What a figure of a grid can need: `gains`, a difference of a method from BASELINE on any of its datasets,
+        `headroom`, one of the ensemble, and `sweep`, datasets that differ in one number.
         """
         wanted = {"gains": self.methods, "headroom": [ENSEMBLE]}
-        return {
+        compared = {
             name
             for name, methods in wanted.items()
             if any(not np.isnan(self.gains(method, fusion)).all() for method in methods for fusion in self.fusions)
         }
+        return compared | ({"sweep"} if self.sweep is not None else set())
 
     def gains(self, method: str, fusion: str) -> np.ndarray:
         """The mean gain over BASELINE with the same fusion on every dataset, a fraction of 1, in the shape of the axes
@@ -134,6 +137,11 @@ def grids(plan: Plan, every: list[Results]) -> list[GridResults]:
     """The grids of the study, in the order of params.yaml; `every` has the Results of its datasets."""
     by_name = {results.name: results for results in every}
     return [
-        GridResults(grid.name, grid.axes, {levels: by_name[name] for levels, name in grid.datasets.items()})
+        GridResults(
+            grid.name,
+            grid.axes,
+            {levels: by_name[name] for levels, name in grid.datasets.items()},
+            of_grid(plan, grid.name, grid.datasets) if len(grid.axes) == 1 else None,
+        )
         for grid in plan.params.studied_grids.values()
     ]

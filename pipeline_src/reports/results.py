@@ -22,11 +22,12 @@ from pipeline_src.corruptions.base import CorruptionParams
 from pipeline_src.evaluation import CORRUPTED, FUSED
 from pipeline_src.features import CACHE_FILE
 from pipeline_src.methods.base import Quantity
-from pipeline_src.reports import convergence, declared
+from pipeline_src.reports import convergence, declared, sweeps
 from pipeline_src.reports.ensemble import ENSEMBLE, Ensemble
 from pipeline_src.reports.published import Published, published
 from pipeline_src.reports.scores import BASELINE, CELL
 from pipeline_src.reports.statistics import FEWEST, over_clips
+from pipeline_src.reports.sweeps import Sweep
 from pipeline_src.study.runs import RunFiles
 from pipeline_src.tasks.base import Task, tasks
 
@@ -99,6 +100,7 @@ class Results:
     corrupted: pd.DataFrame = field(default_factory=pd.DataFrame)  # long form, of corrupted test samples
     operations: dict[tuple[str, str], float] = field(default_factory=dict)  # of an epoch; empty if nobody asks
     ran: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # the seeds whose histories a cell has
+    sweeps: list[Sweep] = field(default_factory=list)  # over a parameter of a method that the study has several times
 
     @cached_property
     def offers(self) -> set[str]:
@@ -113,6 +115,7 @@ class Results:
         coordinates   features of test samples in a plane
         neighbours    the same by t-SNE
         published     published accuracies to draw
+        sweeps        a method with several values of one parameter
         cache         the feature cache
         """
         values = self.table.filter(regex="_mean$").dropna(axis="columns", how="all")
@@ -127,6 +130,7 @@ class Results:
             "coordinates": any(outcome.coordinates for outcome in self.outcomes.values()),
             "neighbours": any(outcome.neighbours for outcome in self.outcomes.values()),
             "published": self.published.drawable,
+            "sweeps": bool(self.sweeps),
             "cache": (self.cache / CACHE_FILE).exists(),
         }
         names = {name for name, there in present.items() if there}
@@ -253,6 +257,7 @@ def collect(
                     plan.params.training_of(data.name).optimizer,
                 ),
                 ran=ran,
+                sweeps=sweeps.of_methods(whole),
             )
         )
     return every
