@@ -77,7 +77,7 @@ class Study:
                 classes=[str(i) for i in range(10)],
                 shared="All draws have ten digits." if vary else "",
                 cut="",
-                params=SimpleNamespace(max_quarantine=0.5),
+                params=SimpleNamespace(max_quarantine=0.5, model_dump=dict),
             ),
             extractors=dict.fromkeys(modalities),
             raw=Path(f"data/raw/av_digits-{number}"),

@@ -73,5 +73,5 @@ def test_a_grid_that_has_just_begun_has_a_report(study):
             run.metrics.unlink()
     aggregate(study)
     said = text()
-    assert "Figures left out for lack of data: heatmaps (needs gains)" in said
+    assert "Figures left out for lack of data: grid_sweeps (needs sweep), heatmaps (needs gains)" in said
     assert "Gains by dataset" in said

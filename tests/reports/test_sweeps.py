@@ -9,7 +9,8 @@ from benchmarks.grid import results
 from pipeline_src.methods.ogm import OGMGEParams
 from pipeline_src.methods.opm import OPMOGMParams
 from pipeline_src.methods.pmr import PMRParams
-from pipeline_src.reports.figures.sweeps import grid_sweeps, sweeps
+from pipeline_src.reports.figures.grid_sweeps import grid_sweeps
+from pipeline_src.reports.figures.sweeps import sweeps
 from pipeline_src.reports.scores import COLUMNS
 from pipeline_src.reports.sweeps import Sweep, flat, of_grid, of_methods
 from pipeline_src.study.plan import Plan

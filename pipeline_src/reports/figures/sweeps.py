@@ -1,4 +1,4 @@
-"""Scores over the values of one parameter: of a method that the study has several times, or of a grid of one axis."""
+"""Scores over the values of one parameter of a method that the study has several times."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pipeline_src.reports.ensemble import ENSEMBLE
 from pipeline_src.reports.figures.base import Drawing, figures
 from pipeline_src.reports.figures.style import SOFT, Look, looks, panels, same_scale, styled
-from pipeline_src.reports.grids import GridResults
 from pipeline_src.reports.results import Curve, Results
 from pipeline_src.reports.scores import BASELINE
 from pipeline_src.reports.statistics import FEWEST
@@ -29,71 +27,47 @@ def sweeps(results: Results) -> Iterator[Drawing]:
     metric = results.primary.metric
     for number, sweep in enumerate(results.sweeps):
         look = {sweep.of: looks(results.methods, BASELINE)[sweep.points[0][1]], BASELINE: LEVEL}
-        drawn = [f for f in results.fusions if any(len(_scores(results, f, name)) for _, name in sweep.points)]
+        drawn = [f for f in results.fusions if any(len(scores(results, f, name)) for _, name in sweep.points)]
         if not drawn:
             continue
         with styled():
             figure, axes = panels(len(drawn))
             for axis, fusion in zip(axes, drawn, strict=True):
-                own = {value: _scores(results, fusion, name) for value, name in sweep.points}
-                _draw(axis, results, own, look[sweep.of])
-                _draw(axis, results, dict.fromkeys(own, _scores(results, fusion, BASELINE)), LEVEL)
+                own = {value: scores(results, fusion, name) for value, name in sweep.points}
+                draw_over(axis, results, own, look[sweep.of])
+                draw_over(axis, results, dict.fromkeys(own, scores(results, fusion, BASELINE)), LEVEL)
                 axis.set(title=fusion, xlabel=f"{sweep.of}.{sweep.parameter}", ylabel=f"test {results.primary.axis}")
-                _scale(axis, sweep.values)
+                scale(axis, sweep.values)
             same_scale([axes])
         yield Drawing(
             f"sweeps-{results.name}-{sweep.of}-{sweep.parameter}-{number}",
             f"{sweep.of} over {sweep.parameter}",
             f"{capital(metric.label)} on test over {sweep.parameter} of {sweep.of}, all other parameters equal:"
-            f" {_said(results)} The dotted line is {BASELINE}, which has no such parameter. The tables have the"
+            f" {said(results)} The dotted line is {BASELINE}, which has no such parameter. The tables have the"
             " differences with their correction.",
             figure,
             look,
         )
 
 
-@figures.register("grid_sweeps", place="grid", order=5, needs=("sweep",))
-def grid_sweeps(grid: GridResults) -> Iterator[Drawing]:
-    """A panel per fusion, a line per method, the baseline and the models of one modality included."""
-    sweep, results = grid.sweep, grid.first
-    assert sweep is not None
-    cells = {value: grid.cells[levels] for value, levels in sweep.points}
-    look = looks([m for m in results.methods if m != ENSEMBLE], BASELINE)
-    short = sweep.parameter.removeprefix("data.")
-    with styled():
-        figure, axes = panels(len(grid.fusions))
-        for axis, fusion in zip(axes, grid.fusions, strict=True):
-            for method, how in look.items():
-                _draw(axis, results, {value: _scores(of, fusion, method) for value, of in cells.items()}, how)
-            axis.set(title=fusion, xlabel=short, ylabel=f"test {results.primary.axis}")
-            _scale(axis, sweep.values)
-        same_scale([axes])
-    yield Drawing(
-        f"sweeps-{grid.name}",
-        f"Over {short}: {grid.name}",
-        f"{capital(results.primary.metric.label)} on test over {short}, all else equal: {_said(results)}",
-        figure,
-        look,
-    )
-
-
-def _scores(results: Results, fusion: str, method: str) -> pd.Series:
+def scores(results: Results, fusion: str, method: str) -> pd.Series:
+    """The primary metric on test by seed."""
     return results.scores((fusion, method), results.primary.metric.name)
 
 
-def _draw(axis: Axes, results: Results, each: dict[float, pd.Series], look: Look) -> None:
+def draw_over(axis: Axes, results: Results, each: dict[float, pd.Series], look: Look) -> None:
     """A line of means over the values that have scores, {value: score by seed}, and its band."""
-    there = {value: results.primary.factor * scores for value, scores in each.items() if len(scores)}
+    there = {value: results.primary.factor * seeds for value, seeds in each.items() if len(seeds)}
     if not there:
         return
-    means = [scores.mean() for scores in there.values()]
+    means = [seeds.mean() for seeds in there.values()]
     axis.plot(list(there), means, color=look.color, linestyle=look.dashes, marker=look.marker)
-    bounds = [Curve([0], scores.to_numpy()[:, None]).band(results.confidence) for scores in there.values()]
+    bounds = [Curve([0], seeds.to_numpy()[:, None]).band(results.confidence) for seeds in there.values()]
     low, high = ([float(bound[i][0]) for bound in bounds] for i in (0, 1))
     axis.fill_between(list(there), low, high, color=look.color, alpha=0.13, linewidth=0)
 
 
-def _scale(axis: Axes, values: list[float]) -> None:
+def scale(axis: Axes, values: list[float]) -> None:
     """Ticks at the values; a logarithmic axis where they lie far apart."""
     from matplotlib.ticker import NullLocator
 
@@ -103,7 +77,8 @@ def _scale(axis: Axes, values: list[float]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _said(results: Results) -> str:
+def said(results: Results) -> str:
+    """What line and band are, for a caption."""
     seeds = len(results.seeds)
     band = (
         f" Band: {level(results.confidence)} Student t interval of the mean, not corrected for the number of points."
