@@ -47,6 +47,8 @@ class UMT(Method):
 
     @classmethod
     def refuses(cls, params: UMTParams, setting: Setting) -> str | None:
+        if len(setting.modalities) > 2 and fusion_facts(setting.fusion).widens:
+            return f"expected features as long as the teachers', but got {setting.fusion!r}, which makes them longer"
         return setting.lacks(modalities=2)
 
     @classmethod

@@ -135,6 +135,7 @@ class FusionFacts:
     steps: ClassVar[bool] = False  # it needs states of steps (B, C, T), with as many channels in each encoder
     reads: ClassVar[bool] = False  # it predicts from the hidden states at the taps
     writes: ClassVar[bool] = False  # it exchanges the hidden states at the taps
+    widens: ClassVar[bool] = False  # with more than two modalities, features are longer than the encoders'
     unimodal_loss: ClassVar[bool] = False  # it is trained by the loss of its unimodal logits as well
     least: ClassVar[int] = 1  # modalities that it needs, or more
     most: ClassVar[int | None] = None  # modalities that it takes; None: any number

@@ -65,3 +65,10 @@ def test_what_it_requires_and_refuses():
     }
     assert UMT.refuses(UMT.Params(), setting(modalities=1)) == "expected two modalities or more, but got 1"
     assert UMT.extension(UMT.Params(), setting("mmtm_last")) and not UMT.extension(UMT.Params(), setting("film"))
+
+
+def test_features_that_are_longer_than_the_teachers_are_refused():
+    params = UMT.Params()
+    assert UMT.refuses(params, setting("mult", 2)) is None and UMT.refuses(params, setting("mbt", 3)) is None
+    why = UMT.refuses(params, setting("mult", 3))
+    assert why == "expected features as long as the teachers', but got 'mult', which makes them longer"

@@ -84,7 +84,7 @@ class Cross(nn.Module):
         return dropout(math.sqrt(width) * x + self.positions[:length], EMBEDDED_DROPOUT, self.training)
 
 
-@fusions.register("mult", taps=1, writes=True, steps=True)
+@fusions.register("mult", taps=1, writes=True, steps=True, widens=True)
 class MulT(Fusion):
     def __init__(self, dims: dict[str, int], classes: int, widths: dict[str, tuple[int, ...]] | None = None):
         super().__init__(dims, classes, widths)
