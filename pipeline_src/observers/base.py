@@ -42,7 +42,8 @@ SECONDS = Quantity(
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over a split, in evaluation mode and without augmentation, as float32.
+    """One pass over a split, in evaluation mode and without augmentation, as float32. Where samples have segments, each
+    is a row.
 
     features  {m: (N, D_m)}, on the CPU
     logits    (N, C), the method's prediction
@@ -71,11 +72,15 @@ class Observed(Protocol):
         ...
 
     def label(self, split: str) -> Tensor:
-        """The targets (N, ...) of a split."""
+        """The targets (N, ...) of a split; a row per segment where samples have segments."""
+        ...
+
+    def samples(self, split: str) -> int:
+        """How many samples a split has."""
         ...
 
     def batches(self, split: str, rows: Tensor | None = None) -> Iterator[Batch]:
-        """Batches of the rows (default: all) of a split as the model reads them, without augmentation."""
+        """Batches of the samples `rows` (default: all) of a split as the model reads them, without augmentation."""
         ...
 
     def autocast(self) -> AbstractContextManager[Any]:

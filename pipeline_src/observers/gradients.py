@@ -62,12 +62,12 @@ class Gradients(Observer):
         return setting.lacks(modalities=2)
 
     def observe(self, run: Observed) -> dict[str, float]:
-        count = len(run.label("train"))
+        count = run.samples("train")
         rows = torch.randperm(count, generator=run.generator("gradients"))[: self.params.samples].sort().values
         joint: dict[str, list[Tensor]] = {}
         own: dict[str, list[Tensor]] = {}
         for batch in run.batches("train", rows):
-            weight = len(batch.label) / len(rows)
+            weight = len(batch.label) * count / (len(run.label("train")) * len(rows))  # a sample may have several rows
             with run.autocast():
                 features = run.model.encode(batch.inputs)
                 logits = run.method.logits(run.model, features)

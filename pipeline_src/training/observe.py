@@ -83,6 +83,9 @@ class Between:
     def label(self, split: str) -> Tensor:
         return self._loader(split).label
 
+    def samples(self, split: str) -> int:
+        return len(self._loader(split))
+
     def _loader(self, split: str) -> Loader:
         if split not in self.splits:
             raise KeyError(f"expected one of {', '.join(self.splits)}, but got {split!r}")

@@ -13,11 +13,13 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.methods.relearning import assign, purity
 from pipeline_src.observers.base import SECONDS, Observer, ObserverParams, observers
+from pipeline_src.tasks.base import tasks
 from pipeline_src.training import observe
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from pipeline_src.training.observe import Between, Observers
 from tests.synthetic import SPLITS, SyntheticCache, setting, spec, stand_ins
+from tests.tasks import tasked
 
 CPU = torch.device("cpu")
 EVERY = {name: observers[name].Params() for name in observers}
@@ -237,3 +239,21 @@ def test_an_observer_without_a_value_leaves_the_run_alone(caplog):
 def test_an_observer_cannot_read_test_unless_params_track_it():
     with pytest.raises(KeyError, match="expected one of train, val, but got 'test'"):
         Between(make(track_test=False), 0).seen("test")
+
+
+@pytest.mark.parametrize("task", [name for name in tasks if name != "classification"])
+def test_runs_of_every_task_are_observed(task):
+    trainer = tasked.trainer(task, track_test=True)
+    every = {name: one for name, one in EVERY.items() if observers[name].refuses(one, tasked.setting(task)) is None}
+    assert {"scores", "gradients", "probe"} <= every.keys()
+    trainer.spec = replace(trainer.spec, observers=every)
+    row = Observers(trainer).observe(trainer.schedule.epochs - 1)
+    assert {f"{name}/m0" for name in ("score_on_val", "ratio_on_train", "gradient_angle", "probe_on_val")} <= row.keys()
+    loss = row["loss_on_train"]
+    trainer.model.eval()
+    seen = Between(trainer, 0).seen("train")
+    assert loss == pytest.approx(float(trainer.task.loss(seen.logits, seen.label)))
+    if task == "segments":  # each is a row
+        assert len(seen.label) == 2 * SPLITS["train"] and len(seen.features["m0"]) == 2 * SPLITS["train"]
+        assert 0 < row["purity_on_test/m0"] <= 1
+        assert ("accuracy_on_train" in row) is False

@@ -43,7 +43,7 @@ def robustness(results: Results) -> Iterator[Drawing]:
                             bounds = Curve([], values).band(results.confidence)
                             axis.fill_between(one.rates, *bounds, color=by.color, alpha=0.13, linewidth=0)
                     unit = ", percent" if metric.unit == "%" else ""
-                    axis.set(title=f"corrupted: {label(one.modality)}", xlabel=f"rate of {name}")
+                    axis.set(title=f"corrupted: {label(one.modality)}", xlabel=f"{name}, rate")
                     axis.set_ylabel(f"test {metric.label}{unit}")
                 same_scale([axes])
             seeds = len(results.seeds)
