@@ -136,7 +136,8 @@ def from_the_start(name: str, block: dict) -> dict:
         for key, of in block.items()
         if isinstance(of, dict)
     }
-    return {key: value for key, value in block.items() if key != LAST} | inner | early
+    kept = {key: value for key, value in block.items() if key != LAST and value is not None}  # null: the default
+    return kept | inner | early
 
 
 def given(params) -> dict:
