@@ -17,6 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     every = [
         "loader",
+        "cold",
         "methods",
         "fusions",
         "cards",
@@ -35,7 +36,7 @@ def main() -> int:
     ]
     parser.add_argument("what", choices=every)
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--clips", type=int, default=2400, help="of scale, generated; default: %(default)s")
+    parser.add_argument("--clips", type=int, help="of scale and cold, generated; default: 2400, and 4000")
     parser.add_argument("--runs", type=int, default=5000, help="of plan, about; default: %(default)s")
     parser.add_argument("--name", help="of result: which file of docs/results is written from this clone's study")
     options = parser.parse_args()
@@ -52,7 +53,11 @@ def _run(options: argparse.Namespace) -> None:
     if options.what == "scale":
         from benchmarks import scale
 
-        return scale.measure(options.clips)
+        return scale.measure(options.clips or 2400)
+    if options.what == "cold":
+        from benchmarks import cold
+
+        return cold.cold(options.clips or 4000)
     if options.what == "extract":
         from benchmarks import extraction
 

@@ -1,7 +1,7 @@
 """Reads the feature cache without copying it: shards are mapped into memory.
 
-Batches of large rows are not read from the map: a page that is not in memory is fetched when it is touched, one after
-the other, which a disk serves at a small part of its rate. They are asked for all at once and then read.
+Large rows are not taken from the map: a page that is not in memory is fetched when it is touched, with what happens to
+lie around it, one after the other. They are read from the file, whole rows and nothing else, by as many threads as ask.
 """
 
 import errno
@@ -106,14 +106,11 @@ class Cache:
         return out
 
     def _read(self, modality: str, rows: np.ndarray, out: np.ndarray) -> None:
-        """Ask for all rows at once, then read one after the other."""
+        """Read each row whole, from the file."""
         size, batch_of = out[:1].nbytes, np.searchsorted(self._starts, rows, side="right") - 1
         parts = [self._parts[batch] for batch in batch_of]
         number = (rows - self._starts[batch_of]).tolist()
         offsets = [part.offset(modality) + size * n for part, n in zip(parts, number, strict=True)]
-        if hasattr(os, "posix_fadvise"):  # not on macOS
-            for part, offset in zip(parts, offsets, strict=True):
-                os.posix_fadvise(part.file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
         for part, offset, row in zip(parts, offsets, out.reshape(len(rows), -1).view(np.uint8), strict=True):
             _fill(row, part.file, offset)
 

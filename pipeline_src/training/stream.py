@@ -19,16 +19,17 @@ from torch import Tensor
 from pipeline_src.features.read import Cache
 from pipeline_src.training import device as devices
 
-READERS = 4  # threads: a disk wants several requests at a time
-AHEAD = READERS + 2  # batches that are read, being read or being copied
+READERS = 8  # threads: a disk gives its rate to several requests at a time
+AHEAD = 4  # batches that are read, being read or being copied
+PIECE = 2 << 20  # bytes of a batch that a thread reads at a time, or one row
 
 
 class Buffers:
-    """Pinned memory for a batch of up to `rows` samples, and the event that ends its last copy."""
+    """Memory for a batch of up to `rows` samples, {m: (rows, ...)}, and what ends its last copy."""
 
-    def __init__(self, cache: Cache, modalities: Sequence[str], rows: int, event: Any):
+    def __init__(self, cache: Cache, modalities: Sequence[str], rows: int, event: Any = None):
         self.rows, self.event = rows, event
-        self.tensors = {m: _empty(cache, m, rows, pin_memory=True) for m in modalities}
+        self.tensors = {m: _empty(cache, m, rows, pin_memory=event is not None) for m in modalities}
 
 
 class Reader:
@@ -44,11 +45,25 @@ class Reader:
         """Inputs {m: (B, ...)} on the device of each part, rows (B,) of the cache, in their order."""
         if not len(parts):
             return
+        most, left = max(map(len, parts)), iter(parts)
         with ThreadPoolExecutor(READERS, "reads") as pool:
+            asked: deque[tuple[int, Buffers, list[Future]]] = deque()
             try:
-                yield from self._pinned(parts, pool) if self.backend else self._plain(parts, pool)
+                for rows in islice(left, AHEAD):
+                    asked.append(self._asked(pool, rows, self._buffers(most)))
+                while asked:
+                    count, buffers, pieces = asked[0]
+                    for piece in pieces:
+                        piece.result()
+                    inputs = self._sent(buffers, count)
+                    asked.popleft()
+                    self._keep(buffers)
+                    asked.extend(self._asked(pool, rows, self._buffers(most)) for rows in islice(left, 1))
+                    yield inputs
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                for _, buffers, pieces in asked:
+                    wait([piece for piece in pieces if not piece.cancel()])
+                    self._keep(buffers)
 
     def whole(self, rows: np.ndarray, room: int) -> dict[str, Tensor]:
         """All rows (N,) as tensors (N, ...) on the device, by way of at most `room` bytes of the host's memory."""
@@ -63,54 +78,42 @@ class Reader:
         self._free.clear()
         return found
 
-    def _plain(self, parts: Sequence[np.ndarray], pool: ThreadPoolExecutor) -> Iterator[dict[str, Tensor]]:
-        """In memory of their own, as what reads them may keep them."""
-
-        def read(rows: np.ndarray) -> dict[str, Tensor]:
-            return {m: torch.from_numpy(self.cache.gather(m, rows)) for m in self.modalities}
-
-        left = iter(parts)
-        asked = deque(pool.submit(read, rows) for rows in islice(left, AHEAD))
-        while asked:
-            inputs = asked.popleft().result()
-            asked.extend(pool.submit(read, rows) for rows in islice(left, 1))
-            yield {m: x.to(self.device) for m, x in inputs.items()}
-
-    def _pinned(self, parts: Sequence[np.ndarray], pool: ThreadPoolExecutor) -> Iterator[dict[str, Tensor]]:
-        def read(rows: np.ndarray, into: Buffers) -> tuple[Buffers, int]:
-            into.event.synchronize()  # its last copy
-            for m, buffer in into.tensors.items():
-                self.cache.gather(m, rows, buffer.numpy()[: len(rows)])
-            return into, len(rows)
-
-        left = iter(parts)
-        buffers = [self._buffers(max(map(len, parts))) for _ in range(min(AHEAD, len(parts)))]
-        asked: deque[Future] = deque(
-            pool.submit(read, *pair) for pair in zip(islice(left, AHEAD), buffers, strict=True)
-        )
-        try:
-            while asked:
-                filled, count = asked.popleft().result()
-                inputs = self._copied(filled, count)
-                asked.extend(pool.submit(read, rows, filled) for rows in islice(left, 1))
-                yield inputs
-        finally:
-            wait([pending for pending in asked if not pending.cancel()])
-            self._free.extend(buffers)
-
     def _buffers(self, rows: int) -> Buffers:
-        """A free one that is large enough; a smaller one is given up."""
-        if self._free and (last := self._free.pop()).rows >= rows:
+        """On a GPU a free one that is large enough, and a smaller one is given up; else a new one, as what is read may
+        be kept.
+        """
+        if not self.backend:
+            return Buffers(self.cache, self.modalities, rows)
+        if self._free and (last := self._free.pop(0)).rows >= rows:
             return last
         return Buffers(self.cache, self.modalities, rows, self.backend.Event())
 
-    def _copied(self, filled: Buffers, count: int) -> dict[str, Tensor]:
-        """Its first `count` rows on the device, there before what the current stream does next."""
+    def _keep(self, buffers: Buffers) -> None:
+        if self.backend:
+            self._free.append(buffers)
+
+    def _asked(self, pool: ThreadPoolExecutor, rows: np.ndarray, buffers: Buffers) -> tuple[int, Buffers, list[Future]]:
+        """Have the rows read into the buffers, a piece by each thread that is free."""
+        step = max(1, PIECE // self.cache.row_bytes(list(self.modalities)))
+
+        def read(first: int) -> None:
+            if buffers.event is not None:
+                buffers.event.synchronize()  # its last copy
+            piece = rows[first : first + step]
+            for m, x in buffers.tensors.items():
+                self.cache.gather(m, piece, x.numpy()[first : first + len(piece)])
+
+        return len(rows), buffers, [pool.submit(read, first) for first in range(0, len(rows), step)]
+
+    def _sent(self, buffers: Buffers, count: int) -> dict[str, Tensor]:
+        """The first `count` rows on the device, there before what the current stream does next."""
+        if not self.backend:
+            return {m: x[:count].to(self.device) for m, x in buffers.tensors.items()}
         with self.backend.stream(self.side):
-            inputs = {m: x[:count].to(self.device, non_blocking=True) for m, x in filled.tensors.items()}
-            filled.event.record(self.side)
+            inputs = {m: x[:count].to(self.device, non_blocking=True) for m, x in buffers.tensors.items()}
+            buffers.event.record(self.side)
         current = self.backend.current_stream(self.device)
-        current.wait_event(filled.event)
+        current.wait_event(buffers.event)
         for x in inputs.values():
             x.record_stream(current)
         return inputs

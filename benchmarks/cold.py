@@ -1,0 +1,136 @@
+"""Reading a cache that is not in memory: by page faults of the map, as training reads it, and at the disk's own rate.
+
+A tenth of the clips is read, in random order: of a cache that is larger than memory, what the system reads besides a
+row is gone before it is wanted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import mmap
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from pipeline_src.core.errors import UserError
+from pipeline_src.features.read import Cache
+
+CLIP = {"visual": ("frames", (3, 3, 224, 224), "uint8")}  # 452 kB: CREMA-D's three frames
+BATCH, ROUNDS, BLOCK, THREADS, PART = 64, 5, 4 << 20, 4, 10
+
+
+def cold(clips: int) -> None:
+    """Print clips per second of each way, in turn, medians; then what is left of the smaller rate of disk and compute
+    where a step takes half, as much as and twice the time that the disk takes for a batch.
+    """
+    from benchmarks.clips import forget, write
+
+    if not hasattr(os, "posix_fadvise"):
+        raise UserError("bench cold: expected a system that can drop a file from memory (Linux); run it on one")
+    with tempfile.TemporaryDirectory(dir=".") as name, contextlib.chdir(name):
+        Path("data").mkdir()  # where is remembered that the cache has been verified: that reads all of it
+        folder = Path("cache")
+        write(folder, {"train": clips}, CLIP)
+        size, count = int(np.prod(CLIP["visual"][1])), len(_rows(clips))
+        print(f"{count} of {clips} clips of {size / 1e3:.0f} kB, batches of {BATCH}, medians of {ROUNDS} turns")
+
+        def run(way: Callable[[Cache], float]) -> tuple[float, float]:
+            """Seconds, and the bytes that came from the disk for each that was wanted."""
+            gc.collect()  # a map that is still there keeps its pages
+            cache = Cache(folder)
+            assert len(cache.clips) == clips
+            forget(folder)
+            before = _from_disk()
+            seconds = way(cache)
+            return seconds, (_from_disk() - before) / (count * size)
+
+        ways = {"page faults of the map": faults, "as training reads": streamed, "disk, large blocks in order": whole}
+        turns: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        for _ in range(ROUNDS):
+            for name, way in ways.items():
+                turns[name].append(run(way))
+        seconds = {name: statistics.median(s for s, _ in of) for name, of in turns.items()}
+        slow, _, disk = seconds.values()
+        print(f"{'':30}{'clips/s':>9}{'MB/s':>8}{'ratio':>8}{'of the disk':>13}{'bytes read':>12}")
+        for name, s in seconds.items():
+            read, rate = statistics.median(part for _, part in turns[name]), count / s
+            print(f"{name:30}{rate:9.0f}{rate * size / 1e6:8.0f}{slow / s:8.2f}{disk / s:13.2f}{read:12.1f}")
+        for pace in (0.5, 1.0, 2.0):
+            step = pace * disk / len(_parts(clips))
+            taken = statistics.median(run(lambda at, step=step: streamed(at, step))[0] for _ in range(ROUNDS))
+            part = max(disk, step * len(_parts(clips))) / taken
+            print(f"steps of {pace:g} times the disk's time for a batch: {part:.2f} of the smaller rate of the two")
+
+
+def faults(cache: Cache) -> float:
+    """Rows taken from the map, as until version 0.1."""
+    parts = cache._parts
+    starts = np.cumsum([0, *(len(part.columns["id"]) for part in parts)])[:-1]
+    started = time.perf_counter()
+    for rows in _parts(len(cache.clips)):
+        out = np.empty((len(rows), *CLIP["visual"][1]), np.uint8)
+        batch = np.searchsorted(starts, rows, side="right") - 1
+        for i, (b, row) in enumerate(zip(batch, rows - starts[batch], strict=True)):
+            out[i] = parts[b].columns["visual"][row]
+    return time.perf_counter() - started
+
+
+def streamed(cache: Cache, step: float = 0.0) -> float:
+    """As training reads, with steps that take so many seconds of another processor."""
+    import torch
+
+    from pipeline_src.training.stream import Reader
+
+    parts = _parts(len(cache.clips))
+    started = time.perf_counter()
+    for _ in Reader(cache, list(CLIP), torch.device("cpu")).batches(parts):
+        if step:
+            time.sleep(step)
+    return time.perf_counter() - started
+
+
+def whole(cache: Cache) -> float:
+    """As many bytes in large blocks, in order, by several threads, past the page cache where the file system can."""
+    (file,) = cache.folder.glob("*.arrow")
+    flags = os.O_RDONLY | getattr(os, "O_DIRECT", 0)
+    descriptor = -1
+    with contextlib.suppress(OSError):
+        descriptor = os.open(file, flags)
+    if descriptor < 0:
+        descriptor = os.open(file, os.O_RDONLY)
+    count = -(-file.stat().st_size // PART // BLOCK)
+
+    def read(first: int) -> None:
+        with mmap.mmap(-1, BLOCK) as block:
+            for i in range(first, count, THREADS):
+                os.preadv(descriptor, [block], i * BLOCK)
+
+    started = time.perf_counter()
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(read, range(THREADS)))
+    finally:
+        os.close(descriptor)
+    return time.perf_counter() - started
+
+
+def _rows(clips: int) -> np.ndarray:
+    return np.random.default_rng(1).permutation(clips)[: -(-clips // PART)]
+
+
+def _parts(clips: int) -> list[np.ndarray]:
+    rows = _rows(clips)
+    return np.array_split(rows, -(-len(rows) // BATCH))
+
+
+def _from_disk() -> int:
+    """Bytes that the disk has given this process."""
+    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))

@@ -1,0 +1,35 @@
+"""The benchmark of cold reads measures what it says, on a cache of a few clips."""
+
+import os
+
+import numpy as np
+import pytest
+
+from benchmarks import clips, cold
+from pipeline_src.features.read import Cache
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="cannot drop a file from memory here")
+def test_every_way_reads_all_clips_and_is_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cold, "ROUNDS", 1)
+    cold.cold(200)
+    said = capsys.readouterr().out
+    assert said.startswith("20 of 200 clips of 452 kB") and not list(tmp_path.iterdir())
+    for name in ("page faults of the map", "as training reads", "disk, large blocks in order"):
+        line = next(line for line in said.splitlines() if line.startswith(name))
+        rate, _, _, of_disk, _ = (float(x) for x in line.removeprefix(name).split())
+        assert rate > 0 and of_disk > 0
+    assert said.count("of the smaller rate of the two") == 3
+
+
+def test_the_made_up_cache_is_one_that_the_program_reads(tmp_path):
+    shapes = {"a": ("spectrogram", (5, 7), "float16"), "v": ("frames", (2, 3, 4, 4), "uint8")}
+    made = clips.write(tmp_path / "cache", {"train": 9, "val": 4}, shapes)
+    read = Cache(tmp_path / "cache")
+    assert read.clips.split.tolist() == ["train"] * 9 + ["val"] * 4 and len(read.classes) == 6
+    for m, (_, shape, dtype) in shapes.items():
+        rows = np.array([12, 0, 3])
+        values = read.gather(m, rows)
+        assert values.shape == (3, *shape) and values.dtype == dtype and np.array_equal(values, made.gather(m, rows))
+    clips.forget(tmp_path / "cache")
