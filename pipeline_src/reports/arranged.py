@@ -28,7 +28,7 @@ def arranged(params: Settings, table: pd.DataFrame) -> list[Table]:
     rows = {(row["dataset"], row["fusion"], row["method"]): row for _, row in table.iterrows()}
     for name in params.reproduces:
         paper, item = items()[name]
-        if not item.rows:
+        if not item.rows or item.panels:
             continue
         shown = []
         for row in item.rows:
@@ -50,6 +50,17 @@ def arranged(params: Settings, table: pd.DataFrame) -> list[Table]:
                     shown.append([Entry(row), Entry(which), *entries])
         made.append(Table(f"{paper.title}, {item.title}", _caption(item), ["row", "value", *item.columns], shown, 2))
     return made
+
+
+def panels(params: Settings) -> list[str]:
+    """A sentence for every figure of a paper that the study declares to reproduce: which of the report's draws what."""
+    said = []
+    for name in params.reproduces:
+        paper, item = items()[name]
+        drawn = "; ".join(f"{what}: {figure or 'not drawn'}" for what, figure in item.panels.items())
+        if drawn:
+            said.append(f"{paper.title}, {item.title}. {drawn}.")
+    return said
 
 
 def printed(paper: Paper, item: Item, place: Place) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
 from pipeline_src.features import QUARANTINE_FILE, fix, read_info
-from pipeline_src.reports import convergence, declared, headroom, provenance, robustness, tuning, wording
+from pipeline_src.reports import arranged, convergence, declared, headroom, provenance, robustness, tuning, wording
 from pipeline_src.reports.answer import answers, comparisons
 from pipeline_src.reports.figures import base, drawing
 from pipeline_src.reports.grids import GridResults, gains_table
@@ -179,6 +179,7 @@ def render(
             data=data,
             grids=grids,
             laid_out=laid_out,
+            panels=arranged.panels(plan.params),
             ends=_ends(ended),
             stages=provenance.stages_table(provenance.benchmarks(provenance.addresses(plan))),
             costs=provenance.cost_table(plan.rows, records),

@@ -9,7 +9,7 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.datasets.base import datasets
 from pipeline_src.methods.base import methods
 from pipeline_src.reports import scores
-from pipeline_src.reports.arranged import arranged, printed
+from pipeline_src.reports.arranged import arranged, panels, printed
 from pipeline_src.reports.papers import Place, cells, items, own, papers
 from pipeline_src.reports.published import values
 from pipeline_src.reports.statistics import summary
@@ -48,6 +48,15 @@ def test_a_study_is_laid_out_as_the_papers_table():
     assert ("Sum", "here, best test epoch") not in shown
     assert list(dict.fromkeys(row[0].value for row in table.rows)) == list(papers()["pmr-2023"].items["table-1"].rows)
     assert arranged(params.model_copy(update={"reproduces": []}), pd.DataFrame()) == []
+
+
+def test_a_figure_is_said_to_be_drawn_by_those_of_the_report():
+    params = config.load(ROOT / "experiments/pmr-2023-cremad-figures.yaml")
+    assert arranged(params, accuracies(params)) == [], "a figure has no published values"
+    first, second = panels(params)
+    assert first.startswith("PMR: Fan et al., CVPR 2023 (arXiv:2211.07089), Figure 2. 2a: scores of the fused model")
+    assert "by epoch: observed" in second
+    assert panels(config.load(ROOT / "experiments/pmr-2023-cremad.yaml")) == []
 
 
 def test_a_place_with_an_optimizer_is_that_of_the_schedule():
