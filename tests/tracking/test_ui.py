@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from pipeline_src.tracking import ui
 from tests.browser import chromium, keep
 from tests.tracking.study import command, environment, finish, planned, results, row, until
+from tests.workflow.small import ROOT
 
 SLOW = 120_000  # ms, on a machine that does much else
 
@@ -94,6 +97,26 @@ def test_the_grid_can_be_read(study):
         page.locator(".js-plotly-plot .barlayer .trace").first.wait_for()
         page.locator(".js-plotly-plot .scatterlayer .trace .point").first.wait_for(state="attached")
         keep(page, "mlflow-charts")
+
+
+def test_the_reports_links_lead_to_their_runs(study):
+    """`report.js.j2` makes the addresses that are opened here; a tag's value is the folder that a row links to."""
+    run = study.runs[-1]
+    with chromium() as browser, shown() as addresses:
+        experiment = parse_qs(urlsplit(addresses["report"]).query)["mlflow"][0]
+        assert addresses["table"].startswith(f"{experiment}/runs?")
+        folders = {run.folder.as_posix(): "1 matching run", run.cell.folder.as_posix(): "2 matching runs"}
+        links = "".join(f'<a href="#" data-folder="{folder}">{folder}</a>' for folder in folders)
+        script = (ROOT / "pipeline_src/reports/report.js.j2").read_text()
+        Path("page.html").write_text(f"<body>{links}<script>{script}</script>")
+        for i, said in enumerate(folders.values()):
+            page = browser.new_page(viewport={"width": 1500, "height": 950})
+            page.set_default_timeout(SLOW)
+            page.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+            page.goto(f"{Path('page.html').absolute().as_uri()}?mlflow={quote(experiment, safe='')}")
+            page.locator("a.mlflow").nth(i).click()
+            page.get_by_text(said, exact=True).wait_for()
+            page.close()
 
 
 def test_a_taken_port_is_said_and_without_a_wish_the_next_is_used(monkeypatch):
