@@ -119,7 +119,7 @@ def aggregate(plan: Plan) -> None:
     about = {
         "params": str(plan.file),
         "complete": not missing,
-        "confidence": confidence,
+        "confidence_level": confidence,
         "runs": index,
         "files": written,
     }

@@ -131,7 +131,7 @@ def settings(folder: Path) -> Iterator[Setting]:
     if not indexes or not (folder / "tables/accuracy.csv").exists():
         raise UserError(f"{folder}: expected tables/accuracy.csv and an index, but got none; {fix}")
     index = files.read_sealed(indexes[0], fix)
-    if "confidence" not in index:
+    if "confidence_level" not in index:
         raise UserError(f"{indexes[0]}: expected the confidence of the tables, but got none; {fix}")
     for name, tuned in TABLES.items():
         if not (file := folder / "tables" / name).exists():
@@ -143,7 +143,7 @@ def settings(folder: Path) -> Iterator[Setting]:
         for (dataset, recipe, fusion), rows in fused.groupby(CELL[:3], sort=False):
             seeds = int(str(rows.seeds.iloc[0]).rpartition(" ")[2])
             common = (f"{folder.name}{tuned}", folder, str(dataset), str(recipe), str(fusion))
-            yield Setting(*common, rows.set_index("method"), seeds, index["confidence"], bool(index["complete"]))
+            yield Setting(*common, rows.set_index("method"), seeds, index["confidence_level"], bool(index["complete"]))
 
 
 def ranking(every: Sequence[Setting]) -> Ranking:

@@ -41,7 +41,7 @@ def write(name, accuracies, dataset="digits", fusion="concat", complete=True, tu
     files.write_text(folder / "tables/accuracy.csv", formats.csv(table(accuracies)))
     if tuned:
         files.write_text(folder / "tables/tuned.csv", formats.csv(table(tuned)))
-    files.write_sealed(folder / "tables/index-0123456789.json", {"complete": complete, "confidence": 0.95})
+    files.write_sealed(folder / "tables/index-0123456789.json", {"complete": complete, "confidence_level": 0.95})
     return folder
 
 
