@@ -20,6 +20,7 @@ from pipeline_src.core.registry import closest
 from pipeline_src.datasets import quarantine
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, no_folder
 from pipeline_src.features import unseen_in_val
+from pipeline_src.media import cells
 from pipeline_src.media.base import Extractor, MediaError
 from pipeline_src.tasks.base import Label, Task, tasks
 
@@ -78,9 +79,16 @@ def look(data: Data, clips: list[Clip], threads: int, hashed: bool) -> tuple[lis
     not if the plan has just hashed it.
     """
     hashes = files.remembered(data.seen) if hashed else {}
+    tables: dict[str, str] = {}  # hashes of tables that hold arrays
 
     def checksum(name: str) -> str:
-        return files.digest(data.raw / name, hashes.get(name)) if hashed else ""
+        cell = cells.at(data.raw / name)
+        if cell is None:
+            return files.digest(data.raw / name, hashes.get(name)) if hashed else ""
+        table = cell.table.relative_to(data.raw).as_posix()
+        if hashed and table not in tables:
+            tables[table] = files.digest(cell.table, hashes.get(table))
+        return tables[table] if hashed else ""
 
     looks = []
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:

@@ -2,7 +2,8 @@
 
 Columns: `id`, `label`, those that `modalities` names, and if you have them `split` (train, val, test) and `group`
 (speaker, patient, video: what must not be on two sides of a split). Other columns are ignored. Paths are relative to
-the folder. The recipe says how a file is read: media, a picture, an array (.npy), a text.
+the folder. The recipe says how a file is read: media, a picture, an array (.npy), a text. A column of a Parquet file
+may hold the arrays themselves, as lists of numbers or of lists of numbers, which the extractor `array` reads.
 
 `task` says what a label is: one class (`classification`), any number of classes, separated by `;` (`multilabel`), or a
 number (`regression`).
@@ -30,6 +31,7 @@ from pipeline_src.core.params import SEED, printable
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets import lists, manifest
 from pipeline_src.datasets.base import Clip, Dataset, FolderParams, datasets
+from pipeline_src.media import cells
 from pipeline_src.tasks.base import Label, tasks
 
 log = logging.getLogger(__name__)
@@ -165,7 +167,9 @@ class Table(Dataset):
         paths = set(self.params.modalities.values())
         needed = [*KEYS, *sorted(paths)]
         parquet = self._file.suffix == ".parquet"
-        lines = [*(_parquet(self._file, needed, self.task) if parquet else _csv(self._file, needed))]
+        lines = [
+            *(_parquet(self._file, Path(self.params.file), needed, self.task) if parquet else _csv(self._file, needed))
+        ]
         if not lines:
             raise UserError(
                 f"{self._file}: expected rows with {', '.join([*KEYS, *sorted(paths)])}, but got none; {FIX}"
@@ -269,21 +273,30 @@ def _csv(file: Path, needed: list[str]) -> Iterator[Line]:
         raise UserError(f"{file}:{table.line_num}: expected a table, but got an error: {error}; {FIX}") from None
 
 
-def _parquet(file: Path, needed: list[str], task: str) -> Iterator[Line]:
-    """The rows of a Parquet file; whole numbers count as text, labels of a task may be numbers or lists."""
+def _parquet(file: Path, shown: Path, needed: list[str], task: str) -> Iterator[Line]:
+    """The rows of a Parquet file; whole numbers count as text, labels of a task may be numbers or lists. An array has
+    the name of its cell in `shown`, the file's path in the folder.
+    """
     import pyarrow
     import pyarrow.parquet
 
     if not file.is_file():
         raise UserError(f"{file}: expected a table, but got no file; {FIX}")
     try:
-        names = pyarrow.parquet.read_schema(file).names
-        keep = [*_columns(str(file), names, needed)]
-        rows = pyarrow.parquet.read_table(file, columns=keep).to_pylist()
+        schema = pyarrow.parquet.read_schema(file)
+        keep = [*_columns(str(file), schema.names, needed)]
+        arrays = [name for name in keep if name not in (*KEYS, *OPTIONAL) and cells.is_array(schema.field(name).type)]
+        rows = pyarrow.parquet.read_table(file, columns=[name for name in keep if name not in arrays]).to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         what = " ".join(str(error).split())[:200]
         raise UserError(f"{file}: expected a Parquet table, but got an error: {what}; {FIX}") from None
+    for name in arrays:
+        if PurePosixPath(name).name != name or "\\" in name:
+            raise UserError(
+                f"{file}: expected a column of arrays whose name has no / or \\, but got {brief(name)}; {FIX}"
+            )
     for i, row in enumerate(rows, start=1):
+        row |= {name: cells.Cell(shown, name, i - 1).name.as_posix() for name in arrays}
         yield Line(f"{file}: row {i}", {name: _cell(row[name], f"{file}: row {i}", name, task) for name in keep})
 
 

@@ -1,4 +1,4 @@
-"""Precomputed features, a .npy file per clip: the input of CMU-MOSI and CMU-MOSEI."""
+"""Precomputed features, a .npy file per clip, as of CMU-MOSI and CMU-MOSEI, or a cell of a column of arrays."""
 
 from pathlib import Path
 from tokenize import TokenError
@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline_src.media import cells
 from pipeline_src.media.base import Extractor, ExtractorParams, MediaError, extractors
 
 
@@ -56,6 +57,9 @@ class Array(Extractor):
         return np.pad(values, ((0, room) if p.pad == "end" else (room, 0), (0, 0)))
 
     def _load(self, file: Path) -> np.ndarray:
+        cell = cells.at(file)
+        if cell is not None:
+            return self._checked(cells.read(cell))
         if not file.is_file():
             raise MediaError("missing file")
         if file.stat().st_size == 0:
@@ -64,6 +68,9 @@ class Array(Extractor):
             values = np.load(file, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
             raise MediaError(f"cannot be opened: {error}") from error
+        return self._checked(values)
+
+    def _checked(self, values: object) -> np.ndarray:
         expected = f"expected numbers (steps, {self.params.features})"
         if not isinstance(values, np.ndarray):  # an archive of several
             raise MediaError(f"{expected}, but got an archive of arrays")

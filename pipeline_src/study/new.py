@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pipeline_src.core.errors import UserError, brief, plain
 from pipeline_src.datasets import table
+from pipeline_src.media import cells
+from pipeline_src.media.base import MediaError
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders
 from pipeline_src.study import config, starts
@@ -109,11 +111,16 @@ def _plugin(kind: str, name: str, folder: str | None) -> list[str]:
 def _first_row(file: Path) -> dict[str, str]:
     """The first row of a table, by column; a study of the table reads it strictly."""
     import pandas as pd
-    import pyarrow
+    import pyarrow.parquet
 
     try:
         if file.suffix == ".parquet":
-            rows = pd.read_parquet(file).head(1)
+            schema = pyarrow.parquet.read_schema(file)
+            arrays = [
+                name for name in schema.names if name not in table.TAKEN and cells.is_array(schema.field(name).type)
+            ]
+            rows = pd.read_parquet(file, columns=[name for name in schema.names if name not in arrays]).head(1)
+            rows = rows.assign(**{name: cells.Cell(Path(file.name), name, 0).name.as_posix() for name in arrays})
         else:
             rows = pd.read_csv(file, sep=None, engine="python", nrows=1, dtype=str, keep_default_na=False)
     except (pyarrow.ArrowException, OSError, ValueError, csv.Error) as error:  # pandas' own are ValueErrors
@@ -125,7 +132,9 @@ def _first_row(file: Path) -> dict[str, str]:
 
 
 def _reads(file: Path) -> tuple[str, str] | None:
-    """Recipe and encoder of a file, by its suffix, or None if it is no path of a file."""
+    """Recipe and encoder of a file, by its suffix, or of an array; None if it is neither."""
+    if cells.at(file) is not None:
+        file = file.with_suffix(".npy")
     for suffixes, (recipe, encoder) in FILES.items():
         if file.suffix.lower() in suffixes:
             if recipe is SOUND:
@@ -139,7 +148,6 @@ def _reads(file: Path) -> tuple[str, str] | None:
 
 def _frames(file: Path) -> int:
     """Steps of 10 ms in a sound, at most 4 s."""
-    from pipeline_src.media.base import MediaError
     from pipeline_src.media.decode import duration
 
     try:
@@ -152,9 +160,10 @@ def _shape(file: Path) -> tuple[int, int]:
     """Steps and features of an array."""
     import numpy as np
 
+    cell = cells.at(file.with_suffix(""))
     try:
-        shape = np.load(file, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError):
+        shape = (np.load(file, mmap_mode="r", allow_pickle=False) if cell is None else cells.read(cell)).shape
+    except (OSError, ValueError, EOFError, MediaError):
         shape = ()
     if len(shape) != 2 or 0 in shape:
         raise UserError(

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -13,6 +15,8 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import manifest
 from pipeline_src.features.build import extract, pack
 from pipeline_src.features.read import Cache
+from pipeline_src.media import cells
+from pipeline_src.media.base import MediaError
 from pipeline_src.study.plan import Plan
 from tests.attacks.judge import STUDY, put
 from tests.media import clips
@@ -120,6 +124,61 @@ def test_csv_and_parquet_with_any_separator_say_the_same(study):
     first = made(study(rows()))
     for more in ({"sep": ";"}, {"sep": "\t", "file": "table.tsv"}, {"file": "table.parquet"}):
         pd.testing.assert_frame_equal(made(study(rows(), **more)), first)
+
+
+def arrays(table: pd.DataFrame, pose: list) -> pd.DataFrame:
+    """The table with arrays in the column pose, in place of paths."""
+    return table.assign(pose=pd.Series([None if value is None else np.asarray(value).tolist() for value in pose]))
+
+
+def test_a_column_may_hold_the_arrays_themselves(study):
+    data = study(rows(), file="table.parquet")
+    expected = made(data)
+    pose = [np.load(f"media/npy/s{i:02}.npy") for i in range(COUNT)]
+    data = study(arrays(rows(), pose), file="table.parquet")
+    table = made(data)
+    assert table.posing[7] == "table.parquet/pose/7" and table.split.tolist() == expected.split.tolist()
+    extract(data, 0)
+    pack(data)
+    cache = Cache(data.cache)
+    order = [int(name[1:]) for name in cache.clips.id]
+    found = cache.gather("posing", np.arange(COUNT)).reshape(COUNT, 2, 3)
+    np.testing.assert_allclose(found, np.asarray(pose)[order], rtol=1e-6)
+    assert cli.main(["check", "mine"]) == 0
+
+
+def test_a_list_of_numbers_is_one_step_and_what_is_no_array_goes_to_quarantine(study):
+    pose = [[float(i), 1.0, 2.0] for i in range(COUNT)]
+    pose[3], pose[4], pose[5] = None, [1.0, 2.0], [1.0, float("nan"), 2.0]
+    data = study(arrays(rows(), pose), file="table.parquet", max_quarantine=0.2)
+    table = made(data)
+    bad = pd.read_parquet(data.manifest / "quarantine.parquet").set_index("id").reason
+    assert bad["s03"] == "missing value" and "expected numbers (steps, 3), but got float64 (1, 2)" in bad["s04"]
+    assert len(table) == COUNT - 2
+    extract(data, 0)
+    late = pd.read_parquet(data.shards[0].with_suffix(".quarantine.parquet"))
+    assert late.id.tolist() == ["s05"] and "not finite" in late.reason[0]
+    pack(data)
+    cache = Cache(data.cache)
+    row = cache.clips.id.tolist().index("s09")
+    np.testing.assert_array_equal(cache.gather("posing", np.arange(row, row + 1))[0], [[9, 1, 2], [0, 0, 0]])
+
+
+def test_tensors_of_a_fixed_shape_are_arrays_too(tmp_path):
+    values = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    column = pa.FixedShapeTensorArray.from_numpy_ndarray(values)
+    pq.write_table(pa.table({"pose": column}), tmp_path / "t.parquet")
+    assert cells.is_array(pq.read_schema(tmp_path / "t.parquet").field("pose").type)
+    np.testing.assert_array_equal(cells.read(cells.at(tmp_path / "t.parquet/pose/1")), values[1])
+    with pytest.raises(MediaError, match="missing value"):
+        cells.read(cells.Cell(tmp_path / "t.parquet", "pose", 2))
+
+
+def test_a_column_of_arrays_has_a_name_that_can_be_a_file(study):
+    table = arrays(rows(), [[1.0, 2.0, 3.0]] * COUNT).rename(columns={"pose": "a/pose"})
+    data = study(table, file="table.parquet", modalities={**MODALITIES, "posing": "a/pose"})
+    with pytest.raises(UserError, match=r"expected a column of arrays whose name has no / or \\, but got 'a/pose'"):
+        made(data)
 
 
 def test_the_splits_of_the_table_are_kept(study):

@@ -56,6 +56,21 @@ def test_a_dataset_is_a_study_of_what_the_table_lists(media, capsys, file):
     refused(capsys, "mine.yaml: expected no such file", "dataset", "mine", "--folder", "media")
 
 
+def test_a_column_of_arrays_becomes_a_modality(media, capsys):
+    folder, table = media
+    table["pulse"] = [[0.5, 1.5, 2.5, 3.5]] * 12
+    table.drop(columns=["Voice", "words"]).to_parquet(folder / "samples.parquet")
+    assert cli.main(["new", "dataset", "mine", "--folder", "media"]) == 0
+    data = Plan("mine.yaml").named("mine")[0]
+    assert {m: extractor.name for m, extractor in data.extractors.items()} == {
+        "photo": "image",
+        "pose": "array",
+        "pulse": "array",
+    }
+    assert data.extractors["pulse"].shape == (1, 4)
+    assert cli.main(["check", "mine", "--params", "mine.yaml"]) == 0
+
+
 def test_a_study_extends_the_shipped_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["new", "study", "weak"]) == 0
