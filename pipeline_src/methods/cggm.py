@@ -75,7 +75,6 @@ class CGGM(Classifiers):
 
     family = "gradients"
     Params = CGGMParams
-    family = "gradients"
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's own classifier."),
         Quantity("batch_accuracy", "", "Accuracy of a modality's own classifier on the batch.", limits=(0.0, 1.0)),

@@ -86,7 +86,6 @@ class InfoReg(Method):
 
     family = "gradients"
     Params = InfoRegParams
-    family = "gradients"
     quantities = (
         Quantity("unimodal_loss", "nats", "Cross-entropy of each modality's unimodal logits, with its weight."),
         Quantity("score", "", "Mean confidence of the truth of a modality's unimodal logits.", limits=(0.0, 1.0)),

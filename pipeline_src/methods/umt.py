@@ -41,7 +41,6 @@ class UMT(Method):
 
     family = "teachers"
     Params = UMTParams
-    family = "teachers"
     params: UMTParams
     quantities = (Quantity("distillation", "", "Mean squared distance of features to the teacher's, with its weight."),)
 
