@@ -2,7 +2,8 @@
 
 `python -m benchmarks result` reads docs/results/default.csv and default-avx2.csv, which have the test accuracies of all
 runs, linear probes and ensembles, and prints the section. With `--name default` (or default-avx2) it first writes that
-file from the results of this clone.
+file from the results of this clone. more-seeds.csv and more-seeds-avx2.csv have the accuracies of
+experiments/more-seeds.yaml: of the methods whose verdicts differ between the processors, with more seeds.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from pipeline_src.study import config
 from pipeline_src.study.naming import study_name
 from pipeline_src.study.outputs import NO_FUSION, STUDY
 
-STUDIED = Path("params.yaml")
+STUDIED, MORE_SEEDS = Path("params.yaml"), Path("experiments/more-seeds.yaml")
 FOLDER = Path("docs/results")
 OURS, AVX2 = "default", "default-avx2"  # files of FOLDER
+MORE = ("more-seeds", "more-seeds-avx2")
 GAIN = ACCURACY.gain
 SAMPLES = 510  # test samples
 METRICS = ("accuracy", "accuracy_probe")
@@ -42,7 +44,8 @@ METRICS = ("accuracy", "accuracy_probe")
 def result(name: str | None) -> None:
     """Print the section; first write the accuracies of this clone's study to the file called `name`."""
     if name is not None:
-        rows = pd.read_parquet(Path(STUDY.format(study=study_name(STUDIED))) / "metrics.parquet")
+        studied = MORE_SEEDS if name in MORE else STUDIED
+        rows = pd.read_parquet(Path(STUDY.format(study=study_name(studied))) / "metrics.parquet")
         rows = rows[(rows.split == "test") & rows.metric.isin(METRICS)]
         FOLDER.mkdir(parents=True, exist_ok=True)
         rows.to_csv(FOLDER / f"{name}.csv", index=False, lineterminator="\n")
@@ -137,6 +140,28 @@ def _sentences(ours: Measured, other: Measured) -> str:
             f" (AVX2: {percent(less_other.mean, True)} {interval(less_other, True)}).",
             f"- Its encoders less those trained alone, by linear probes, in points: {ours.gaps()}"
             f" (AVX2: {other.gaps()}).",
-            f"- {agreed} {sensitivity(ours.table[ours.table.method != ENSEMBLE], GAIN, ours.confidence)}",
+            f"- {agreed} {_more(corrections(ours.table, [GAIN]), ours.confidence)}"
+            f" {sensitivity(ours.table[ours.table.method != ENSEMBLE], GAIN, ours.confidence)}",
         ]
     )
+
+
+def _more(comparisons: int, confidence: float) -> str:
+    """What the methods whose verdicts differ lose or gain with more seeds, corrected for as many comparisons."""
+    parts, verdicts = [], []
+    both = [pd.read_csv(FOLDER / f"{name}.csv") for name in MORE]
+    seeds = sorted(both[0].seed.unique())
+    fused = [
+        rows[(rows.modality == FUSED) & (rows.metric == "accuracy")].pivot(index="method", columns="seed")
+        for rows in both
+    ]
+    for method in (name for name in both[0].method.unique() if name != BASELINE):
+        tests = [paired(list(of.value.loc[method]), list(of.value.loc[BASELINE]), 1 / SAMPLES) for of in fused]
+        ours, other = (corrected([test], confidence, comparisons=comparisons)[0] for test in tests)
+        parts.append(
+            f"{method} {percent(ours.mean, True)} {interval(ours, True)} (AVX2: {percent(other.mean, True)}"
+            f" {interval(other, True)})"
+        )
+        verdicts += [test.low > 0 or test.high < 0 for test in (ours, other)]
+    what = "all significant" if all(verdicts) else "not all significant"
+    return f"With {plural(len(seeds), 'seed')} and the same correction, these are {what}: {words(parts)}."

@@ -126,14 +126,17 @@ def hedges(df: int) -> float:
     return math.exp(math.lgamma(df / 2) - math.lgamma((df - 1) / 2)) / math.sqrt(df / 2) if df > 1 else math.nan
 
 
-def corrected(family: Sequence[Difference], confidence: float, largest: float = 1.0) -> list[Difference]:
+def corrected(
+    family: Sequence[Difference], confidence: float, largest: float = 1.0, comparisons: int | None = None
+) -> list[Difference]:
     """The differences of one family with what the number of comparisons makes of them, in the same order. No difference
-    is larger than `largest`, 1 for fractions; intervals are cut there.
+    is larger than `largest`, 1 for fractions; intervals are cut there. `comparisons`: of the whole family, where these
+    are some of it.
 
     Those without a p are no members: they do not count and stay as they are. Bonferroni's inequality holds whatever
     the dependence between the tests and whatever their variances.
     """
-    count = sum(not math.isnan(one.p) for one in family)
+    count = comparisons or sum(not math.isnan(one.p) for one in family)
     return [one if math.isnan(one.p) else _corrected(one, count, 1 - confidence, largest) for one in family]
 
 
