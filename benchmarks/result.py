@@ -132,7 +132,7 @@ def _sentences(ours: Measured, other: Measured) -> str:
         if not changed
         else "The verdict is not the same on both for "
         + words([f"{method} ({ours.verdict(method)}; AVX2: {other.verdict(method)})" for method in changed])
-        + "."
+        + f". {_more(ours)}"
     )
     return "\n".join(
         [
@@ -140,14 +140,16 @@ def _sentences(ours: Measured, other: Measured) -> str:
             f" (AVX2: {percent(less_other.mean, True)} {interval(less_other, True)}).",
             f"- Its encoders less those trained alone, by linear probes, in points: {ours.gaps()}"
             f" (AVX2: {other.gaps()}).",
-            f"- {agreed} {_more(corrections(ours.table, [GAIN]), ours.confidence)}"
-            f" {sensitivity(ours.table[ours.table.method != ENSEMBLE], GAIN, ours.confidence)}",
+            f"- {agreed} {sensitivity(ours.table[ours.table.method != ENSEMBLE], GAIN, ours.confidence)}",
         ]
     )
 
 
-def _more(comparisons: int, confidence: float) -> str:
-    """What the methods whose verdicts differ lose or gain with more seeds, corrected for as many comparisons."""
+def _more(measured: Measured) -> str:
+    """What the methods whose verdicts differ lose or gain with more seeds, corrected for as many comparisons as in the
+    study measured.
+    """
+    comparisons, confidence = int(measured.table[f"{GAIN}_family"].max()), measured.confidence
     parts, verdicts = [], []
     both = [pd.read_csv(FOLDER / f"{name}.csv") for name in MORE]
     seeds = sorted(both[0].seed.unique())
@@ -162,6 +164,6 @@ def _more(comparisons: int, confidence: float) -> str:
             f"{method} {percent(ours.mean, True)} {interval(ours, True)} (AVX2: {percent(other.mean, True)}"
             f" {interval(other, True)})"
         )
-        verdicts += [test.low > 0 or test.high < 0 for test in (ours, other)]
+        verdicts += [test.ci_low > 0 or test.ci_high < 0 for test in (ours, other)]
     what = "all significant" if all(verdicts) else "not all significant"
     return f"With {plural(len(seeds), 'seed')} and the same correction, these are {what}: {words(parts)}."

@@ -21,6 +21,7 @@ OURS = {
     "all-methods",
     "equal-tuning",
     "informativeness",
+    "more-seeds",
     "new-data",
     "robustness",
     "robustness-trained",

@@ -30,6 +30,8 @@ def write(folder: Path, name: str, **means: float) -> None:
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(result, "STUDIED", ROOT / "params.yaml")
     monkeypatch.setattr(result, "FOLDER", tmp_path)
+    for name in result.MORE:
+        write(tmp_path, name)
     return tmp_path
 
 
@@ -49,6 +51,18 @@ def test_a_verdict_that_changes_with_the_processor_is_said(folder):
     write(folder, "default")
     write(folder, "default-avx2", better=0.7)
     assert "not the same on both for better (a gain; AVX2: a loss)." in result.section()
+
+
+def test_more_seeds_are_corrected_for_the_comparisons_of_the_study(folder):
+    write(folder, "default")
+    write(folder, "default-avx2", better=0.7)
+    text = result.section()
+    assert "With 4 seeds and the same correction, these are not all significant: audio-only +5." in text
+    assert "better +10." in text, "the mean of the same seeds"
+    narrow = text[text.index("better +10.") :].split("]")[0]
+    write(folder, result.MORE[0], better=0.85)
+    assert "better +5." in result.section()
+    assert narrow.split("[")[1] == text[text.index("**+10.") :].split("[")[1].split("]")[0], "two comparisons in both"
 
 
 def test_the_readme_has_the_section(monkeypatch):
