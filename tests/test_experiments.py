@@ -37,6 +37,7 @@ WITHOUT_FIGURES = {
     "inforeg-2025-ks-greedy",
     "ogm-ge-2022-ks",
     "opm-2024-ks",
+    "opm-2024-ks-missing",
     "relearning-2024-ks",
     "relearning-2024-mosi",
 }
