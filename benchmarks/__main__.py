@@ -5,6 +5,7 @@ docs/measuring.md describes each benchmark.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline_src.core import progress
@@ -18,6 +19,8 @@ def main() -> int:
     every = [
         "loader",
         "cold",
+        "gpu",
+        "gpu_cell",
         "methods",
         "fusions",
         "cards",
@@ -36,7 +39,11 @@ def main() -> int:
     ]
     parser.add_argument("what", choices=every)
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--clips", type=int, help="of scale and cold, generated; default: 2400, and 4000")
+    parser.add_argument("--clips", type=int, help="of scale, cold and gpu, generated; default: 2400, 4000, 2048")
+    parser.add_argument("--tiny", action="store_true", help="gpu: a tiny size, to see that it runs")
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="of gpu; default: %(default)s"
+    )
     parser.add_argument("--runs", type=int, default=5000, help="of plan, about; default: %(default)s")
     parser.add_argument("--name", help="of result: which file of docs/results is written from this clone's study")
     options = parser.parse_args()
@@ -54,6 +61,12 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import scale
 
         return scale.measure(options.clips or 2400)
+    if options.what in ("gpu", "gpu_cell"):
+        from benchmarks import gpu
+
+        size = gpu.TINY if options.tiny else gpu.Size()
+        size = replace(size, clips=options.clips or size.clips)
+        return gpu.cell() if options.what == "gpu_cell" else gpu.measure(size, options.device)
     if options.what == "cold":
         from benchmarks import cold
 

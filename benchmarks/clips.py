@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,14 @@ Modality = tuple[str, tuple[int, ...], str]  # layout, shape, type
 BATCH_BYTES = 16 << 20  # of a record batch, as in features/build.py
 
 
-def write(folder: Path, splits: dict[str, int], modalities: dict[str, Modality], classes: int = 6) -> Cache:
-    """Clips of random numbers, of classes in turn."""
+def write(
+    folder: Path,
+    splits: dict[str, int],
+    modalities: dict[str, Modality],
+    classes: int = 6,
+    made: Callable[[str, np.ndarray], np.ndarray] | None = None,
+) -> Cache:
+    """Clips of classes in turn, of random numbers, or with the values that `made` gives for a modality and rows."""
     rng, count = np.random.default_rng(0), sum(splits.values())
     split = np.repeat(list(splits), list(splits.values()))
     plain = [("id", pa.string()), ("label", pa.int32()), ("split", pa.string()), ("group", pa.string())]
@@ -37,7 +44,8 @@ def write(folder: Path, splits: dict[str, int], modalities: dict[str, Modality],
                 pa.array([f"group{i}" for i in rows]),
             ]
             for m, (_, shape, dtype) in modalities.items():
-                batch.append(_column(_values(rng, (len(rows), *shape), np.dtype(dtype)), columns[m]))
+                values = _values(rng, (len(rows), *shape), np.dtype(dtype)) if made is None else made(m, rows)
+                batch.append(_column(values, columns[m]))
             writer.write_batch(pa.record_batch(batch, schema=schema))
     checksums.seal(shard)
     about = {

@@ -85,14 +85,15 @@ def use_precision(device: torch.device, precision: str) -> None:
     in `precision`.
     """
     wanted = {"bf16": "a GPU that computes in bf16", "tf32": "a CUDA GPU that computes in TF32"}
-    if not _computes_in(device, precision):
+    if not computes_in(device, precision):
         raise UserError(f"training.precision: expected {wanted[precision]}, but got {describe(device)}; set fp32")
     if device.type == "cuda":
         for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
             part.fp32_precision = "tf32" if precision == "tf32" else "ieee"
 
 
-def _computes_in(device: torch.device, precision: str) -> bool:
+def computes_in(device: torch.device, precision: str) -> bool:
+    """Whether the device has a precision."""
     if precision == "tf32":
         return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return precision != "bf16" or device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
