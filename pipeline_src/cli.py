@@ -114,6 +114,8 @@ def parser() -> argparse.ArgumentParser:
     overview = command("overview", commands.overview)
     overview.add_argument("folder", nargs="*", help="folders of studies; default: all in results/studies")
     overview.add_argument("--out", default="results/overview.html", metavar="FILE", help="default: %(default)s")
+    table = command("table", commands.table)
+    table.add_argument("name", nargs="?", help="pmr-2023/table-1, for instance; without one, all tables and figures")
     plan = command("plan", commands.plan)
     plan.add_argument("--explain", action="store_true", help="every value of the study and where it is from, instead")
     status = command("status", commands.status)

@@ -175,6 +175,13 @@ def overview(options: argparse.Namespace) -> None:
     write([Path(folder) for folder in options.folder], Path(options.out))
 
 
+def table(options: argparse.Namespace) -> None:
+    """Print a table of a paper, published values and ours, and the commands that make what is missing of it."""
+    from pipeline_src.reports import together
+
+    print(together.shown(options.name) if options.name else together.listed())
+
+
 def plan(options: argparse.Namespace) -> None:
     """Check the params file and list the address of every output, with + before those that exist."""
     from pipeline_src.core.stages import STAGES

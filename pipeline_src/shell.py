@@ -13,6 +13,7 @@ EXAMPLES = {  # by command, in the order in which a study needs them
     "status": ("status --params mine.yaml", "what is done, running, failed and left"),
     "ui": ("ui --params mine.yaml", "browse the runs in MLflow"),
     "overview": ("overview", "one page across studies: methods x datasets, mean ranks"),
+    "table": ("table pmr-2023/table-1", "a table of a paper: published values and yours, and what is missing of it"),
     "pack": ("pack --params mine.yaml --licence CC-BY-4.0", "one archive of it, to deposit and cite"),
     "unpack": ("unpack mine.crate.zip --with other.yaml", "check such an archive; compare it with a study"),
     "explain": ("explain ogm_ge", "equation, source and parameters of a method"),

@@ -4,6 +4,7 @@ what was found here, and what was found here by the papers' rule.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -17,39 +18,51 @@ from pipeline_src.reports.wording import NONE
 if TYPE_CHECKING:
     from pipeline_src.study.params import Settings
 
-BEST = "here, best test epoch"
-WHICH = ("published", "here", BEST)
+Found = tuple[pd.Series, int]  # a row of the accuracy table, and the number of the study's seeds
+Find = Callable[[Place], Found | None]
 
 
 def arranged(params: Settings, table: pd.DataFrame) -> list[Table]:
     """A table for every table of a paper that the study declares to reproduce; `table` is the accuracy table."""
-    seeds, made = len(params.study.seeds), []
-    of = cells(params) if params.reproduces else {}
+    declared = [items()[name] for name in params.reproduces]
+    find = finder(params, table) if declared else None
+    return [laid_out(paper, item, find) for paper, item in declared if find and item.rows and not item.panels]
+
+
+def laid_out(paper: Paper, item: Item, find: Find) -> Table:
+    """The table of a paper: what is published, and what is found."""
+    rows = []
+    for row in item.rows:
+        places = [item.place(row, column) for column in item.columns]
+        ours = [_ours(find(place)) for place in places]
+        rows.append([Entry(row), Entry("published"), *(Entry(printed(paper, item, place)) for place in places)])
+        rows.append([Entry(row), Entry("here"), *(score for score, _ in ours)])
+        if any(best.value != NONE for _, best in ours):
+            rows.append([Entry(row), Entry("here, best test epoch"), *(best for _, best in ours)])
+    return Table(f"{paper.title}, {item.title}", _caption(item), ["row", "value", *item.columns], rows, 2)
+
+
+def finder(params: Settings, table: pd.DataFrame) -> Find:
+    """Finds the cells of a study by their places; `table` is its accuracy table."""
+    of, seeds = cells(params), len(params.study.seeds)
     rows = {(row["dataset"], row["fusion"], row["method"]): row for _, row in table.iterrows()}
-    for name in params.reproduces:
-        paper, item = items()[name]
-        if not item.rows or item.panels:
-            continue
-        shown = []
-        for row in item.rows:
-            places = [item.place(row, column) for column in item.columns]
-            for which in WHICH:
-                entries = []
-                for place in places:
-                    cell = own(place, of)
-                    found = rows.get((cell.dataset, cell.fusion, cell.method)) if cell else None
-                    if which == "published":
-                        entries.append(Entry(printed(paper, item, place)))
-                    elif found is None:
-                        entries.append(Entry(NONE))
-                    else:
-                        one = primary_of(found)
-                        score = one.best if which == BEST else one.score
-                        entries.append(entry(read(found, score), seeds, unit=one.metric.unit))
-                if which != BEST or any(each.value != NONE for each in entries):
-                    shown.append([Entry(row), Entry(which), *entries])
-        made.append(Table(f"{paper.title}, {item.title}", _caption(item), ["row", "value", *item.columns], shown, 2))
-    return made
+
+    def find(place: Place) -> Found | None:
+        cell = own(place, of)
+        row = rows.get((cell.dataset, cell.fusion, cell.method)) if cell else None
+        return None if row is None else (row, seeds)
+
+    return find
+
+
+def _ours(found: Found | None) -> tuple[Entry, Entry]:
+    """The score at a place, and that by the papers' rule."""
+    if found is None:
+        return Entry(NONE), Entry(NONE)
+    row, seeds = found
+    primary = primary_of(row)
+    score, best = (entry(read(row, what), seeds, unit=primary.metric.unit) for what in (primary.score, primary.best))
+    return score, best
 
 
 def panels(params: Settings) -> list[str]:

@@ -1,10 +1,12 @@
 """Published values and ours in the rows and columns of a paper, and the lists of both."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from pipeline_src import cli
 from pipeline_src.core.errors import UserError
 from pipeline_src.datasets.base import datasets
 from pipeline_src.methods.base import methods
@@ -15,6 +17,8 @@ from pipeline_src.reports.published import values
 from pipeline_src.reports.statistics import summary
 from pipeline_src.reports.wording import NONE
 from pipeline_src.study import config
+from pipeline_src.study.naming import study_name
+from pipeline_src.study.outputs import STUDY
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,3 +134,30 @@ def test_a_method_under_a_name_of_its_own_is_in_a_table_that_the_experiment_decl
         params = config.load(file)
         declared = {place.method for name in params.reproduces for place in items()[name][1].places()}
         assert not params.reproduces or set(params.study.methods) - {*methods} <= declared, file
+
+
+def test_a_table_is_printed_from_the_studies_that_are_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = Path(os.path.relpath(ROOT / "experiments/pmr-2023-cremad-fusions.yaml"))
+    params = config.load(file)
+    folder = tmp_path / STUDY.format(study=study_name(file)) / "tables"
+    folder.mkdir(parents=True)
+    accuracies(params, gated_pmr=(0.6, 0.62)).to_csv(folder / "accuracy.csv", index=False)
+    assert cli.main(["table", "pmr-2023/table-1"]) == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("| Gated with PMR") and " here  " in line]
+    assert [cell.strip().partition(" ")[0] for cell in line.split("|")[3:6]] == ["60.0", NONE, NONE]
+    assert "pmr-2023-ave-fusions.yaml" in out.split("Not there yet:")[1]
+    assert "pmr-2023-cremad-fusions" not in out.split("Not there yet:")[1]
+
+
+def test_all_tables_are_listed_and_another_name_is_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["table"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(items())
+    assert any("pmr-2023-ave-prototypes, pmr-2023-cremad-prototypes" in line for line in lines)
+    assert cli.main(["table", "pmr-2023/tabel-5"]) == 2
+    assert "did you mean 'pmr-2023/table-5'" in capsys.readouterr().err
+    assert cli.main(["table", "pmr-2023/figure-4"]) == 0
+    assert "by epoch: observed" in capsys.readouterr().out
