@@ -39,14 +39,11 @@ class Gradients(Observer):
     Params = GradientsParams
     params: GradientsParams
     quantities = (
+        Quantity("gradient_norm", "", "The norm of the joint loss's mean gradient with respect to the encoder."),
         Quantity(
-            "gradient_norm", "", "The norm of the joint loss's mean gradient with respect to the encoder.", scale="log"
-        ),
-        Quantity(
-            "unimodal_gradient_norm",
+            "unimodal_gradient",
             "",
             "The norm of the mean gradient of the modality's own loss with respect to its encoder.",
-            scale="log",
         ),
         Quantity(
             "gradient_angle",
@@ -81,7 +78,7 @@ class Gradients(Observer):
         found: dict[str, float] = {}
         for m in joint:
             g, u = (_norm(parts) for parts in (joint[m], own[m]))
-            found |= {f"gradient_norm/{m}": g, f"unimodal_gradient_norm/{m}": u}
+            found |= {f"gradient_norm/{m}": g, f"unimodal_gradient/{m}": u}
             if g > 0 and u > 0:
                 product = sum(float((a.double() * b.double()).sum()) for a, b in zip(joint[m], own[m], strict=True))
                 found[f"gradient_angle/{m}"] = math.degrees(math.acos(min(max(product / (g * u), -1.0), 1.0)))

@@ -39,9 +39,7 @@ class Scores(Observer):
             scale="log",
             reference=1.0,
         ),
-        Quantity(
-            "loss_on_train", "", "The task's loss of the fused model on train after the epoch.", of="model", scale="log"
-        ),
+        Quantity("loss_on_train", "", "The task's loss of the fused model on train, after the epoch.", of="model"),
         Quantity(
             "accuracy_on_train",
             "",

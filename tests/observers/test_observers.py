@@ -123,7 +123,7 @@ def test_gradients(seen):
         )
         angle = math.degrees(math.acos(float(g @ u / (g.norm() * u.norm()))))
         assert row[f"gradient_norm/{m}"] == pytest.approx(float(g.norm()), rel=1e-4)
-        assert row[f"unimodal_gradient_norm/{m}"] == pytest.approx(float(u.norm()), rel=1e-4)
+        assert row[f"unimodal_gradient/{m}"] == pytest.approx(float(u.norm()), rel=1e-4)
         assert row[f"gradient_angle/{m}"] == pytest.approx(angle, abs=0.01)
         assert 0 < angle < 180
 
