@@ -245,7 +245,9 @@ def explain(options: argparse.Namespace) -> None:
     """Print what a method, fusion or encoder is: equations, source, deviations, parameters; without a name, all."""
     from pipeline_src.study import explain as plugins
 
-    print(plugins.explain(options.name) if options.name else f"{plugins.overview()}\n\n{plugins.models()}")
+    print(
+        plugins.explain(options.name, options.params) if options.name else f"{plugins.overview()}\n\n{plugins.models()}"
+    )
 
 
 def complete(options: argparse.Namespace) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 import inspect
 import sys
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline_src.core.errors import UserError, brief
 from pipeline_src.core.registry import closest
 from pipeline_src.methods.base import FAMILIES, Method, Quantity, Setting, methods
 from pipeline_src.models.base import FusionFacts, encoders, fusion_facts, fusions
+from pipeline_src.study.config import load
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -23,15 +25,22 @@ WIDTH = 100
 EPOCHS = 1000  # long enough for every method
 
 
-def explain(name: str) -> str:
-    """The plug-in's own words. Raises UserError, with the closest name, if there is none of that name."""
+def explain(name: str, file: str | Path = "") -> str:
+    """The plug-in's own words, also of a method under a name of its own in the params file `file`, if there is one.
+
+    Raises UserError, with the closest name, if there is none of that name.
+    """
     if name in methods:
         return _method(name)
     if name in fusions:
         return _fusion(name)
     if name in encoders:
         return _encoder(name)
-    known = closest(name, [*methods, *fusions, *encoders])
+    own = load(file) if file and Path(file).is_file() else None
+    if own is not None and name in own.kinds:
+        given = ", ".join(f"{key}: {getattr(own.methods[name], key)}" for key in own.methods[name].model_fields_set)
+        return f"{name}: {own.kinds[name]} with {given or 'its defaults'} ({file}).\n\n{_method(own.kinds[name])}"
+    known = closest(name, [*methods, *fusions, *encoders, *(own.kinds if own is not None else [])])
     raise UserError(f"expected a registered method, fusion or encoder, but got {brief(name)}{known}")
 
 

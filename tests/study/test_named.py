@@ -6,6 +6,7 @@ import jsonschema
 import pytest
 import yaml
 
+from pipeline_src import cli
 from pipeline_src.core.errors import UserError
 from pipeline_src.study.plan import Plan
 from pipeline_src.study.schema import SCHEMAS
@@ -133,6 +134,15 @@ def test_a_space_of_tuning_can_have_the_name(plan):
     assert {cell.spec.params.share for cell in trials} == {0.01}
     with pytest.raises(UserError, match=r"tuning\.spaces\.pmr_10: expected all, unimodal or a registered method"):
         plan(STUDY + tuning.replace("pmr_01", "pmr_10"))
+
+
+def test_explain_knows_the_name_by_the_params_file(plan, tmp_path, monkeypatch, capsys):
+    plan(STUDY)
+    assert cli.main(["explain", "pmr_01", "--params=p.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("pmr_01: pmr with share: 0.01 (p.yaml).\n\npmr: Speeds the slower modality up")
+    assert cli.main(["explain", "pmr_02", "--params=p.yaml"]) == 2
+    assert "expected a registered method, fusion or encoder, but got 'pmr_02'; did you mean" in capsys.readouterr().err
 
 
 def test_the_schema_knows_named_methods():

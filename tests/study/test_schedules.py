@@ -86,6 +86,21 @@ def test_the_estimate_counts_the_epochs_of_each_and_one_cache(plan):
     assert [cost.bytes for cost in costs] == [one.bytes, 0]
 
 
+def test_trials_of_equal_tuning_are_drawn_for_each_schedule(plan):
+    made = plan(STUDY + "tuning: {trials: 2, seeds: [7], spaces: {all: {training.lr: [0.1, 0.3]}}}\n")
+    trials = [cell for cell in made.cells if cell.role == "trial" and cell.fusion == "sum"]
+    found = [(c.data.name, c.spec.training.lr, c.spec.training.optimizer, c.spec.training.epochs) for c in trials]
+    assert found == [
+        *((f"av_digits-{name}", lr, name, epochs) for name, epochs in (("sgd", 12), ("adam", 3)) for lr in (0.1, 0.3))
+    ]
+
+
+def test_rule_of_initial_weights_and_offset_reach_every_run(plan):
+    text = STUDY.replace("training:\n", "  fusion: {offset: 0.0}\n  init: relearning\ntraining:\n")
+    cells = plan(text).cells
+    assert {(cell.spec.init, cell.spec.fusion_params.offset) for cell in cells} == {("relearning", 0.0)}
+
+
 MISTAKES = {
     "a key": (
         "optimizer: adam",
