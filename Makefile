@@ -5,7 +5,11 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 BIN := .venv/bin
 TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 
-.PHONY: help run ui test test-avx2 pretrained lint clean
+# PyTorch without CUDA, at the pinned versions; uv knows where its wheels are.
+TORCH_CPU ?= --torch-backend cpu $(shell sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' envs/requirements.txt)
+GPU_PINS := torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+
+
+.PHONY: help run cpu ui test test-avx2 pretrained lint clean
 
 help: ## this list; `make` alone shows it, too
 	@grep -hE '^[a-z][a-z0-9 -]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+).*## /\1\t/' | \
@@ -49,6 +53,15 @@ lint: .venv/ready ## formatting, types, the workflow's rules
 
 cluster-up cluster-down cluster-status: cluster-%: ## cluster-down, cluster-status: a Slurm of two nodes on this host, to try --profile slurm with
 	slurm/toy/cluster $*
+
+cpu: ## set-up without the packages of GPUs, a third of the size; needs uv (pip install uv)
+	@command -v uv >/dev/null || { echo "error: expected uv, but got none; pip install uv" >&2; exit 2; }
+	uv venv --quiet --clear --python $(PYTHON) .venv
+	awk '/^[a-z]/ { gpu = /^($(GPU_PINS))==/ } !gpu' envs/requirements.txt >.venv/cpu.txt
+	VIRTUAL_ENV=.venv uv pip install --quiet --require-hashes --no-deps -r .venv/cpu.txt
+	VIRTUAL_ENV=.venv uv pip install --quiet --no-deps $(TORCH_CPU)
+	VIRTUAL_ENV=.venv uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch .venv/ready
 
 clean: ## forget the environment; data/ and results/ stay (see `prune`)
 	rm -rf .venv

@@ -104,3 +104,16 @@ def test_a_job_that_trains_keeps_freed_memory_unless_the_user_says_otherwise(own
     done = subprocess.run(["bash", "-c", f"{setting} env"], env={**os.environ, **given}, capture_output=True, text=True)
     assert f"MALLOC_MMAP_THRESHOLD_={value}" in done.stdout.splitlines()
     assert "MALLOC_TRIM_THRESHOLD_=${{MALLOC_TRIM_THRESHOLD_-" in text
+
+
+def test_the_environment_without_a_gpu_has_all_pins_but_those_of_gpus():
+    said = subprocess.run(["make", "-n", "cpu"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    filtered = next(line for line in said.splitlines() if line.startswith("awk ")).partition(" >")[0]
+    pins = subprocess.run(filtered, shell=True, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    left = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", pins, re.MULTILINE))
+    gone = set(LOCK) - set(left)
+    assert {"torch", "torchvision", "triton"} <= gone
+    assert all(name.startswith(("torch", "triton", "nvidia-", "cuda-")) for name in gone)
+    assert not [name for name in left if re.search("nvidia|cuda|triton", name)]
+    assert len(re.findall("--hash=sha256:", pins)) > len(left)
+    assert f"--torch-backend cpu torch=={LOCK['torch']} torchvision=={LOCK['torchvision']}" in said
