@@ -40,8 +40,9 @@ def machine(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """This program, its commit, Python, and the libraries that compute."""
-    return {
+    """This program, its commit, Python, and the libraries that compute: those of encoders if a run has loaded them."""
+    loaded = {name: version(name) for name in ("timm", "transformers") if name in sys.modules}
+    return loaded | {
         "counterpoise": pipeline_src.__version__,
         "git": _output("git", "describe", "--always", "--dirty"),
         "python": platform.python_version(),

@@ -21,6 +21,7 @@ from pipeline_src.models.base import encoders, fusion_refuses
 from pipeline_src.study.estimate import counted
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
+from pipeline_src.training.machine import versions
 from tests.synthetic import SyntheticCache, encoder, spec
 
 EXTRA = ("timm", "transformers", "tokenizers")
@@ -198,6 +199,11 @@ def test_they_train_with_others_and_resume(saved, method):
     resumed.epoch(1)
     theirs = whole.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in resumed.state_dict().items())
+
+
+def test_a_record_names_the_versions_that_the_run_has_loaded(saved):
+    found = versions()
+    assert found["timm"].startswith("1.0") and found["transformers"].startswith("5.")
 
 
 def test_operations_are_counted_without_the_weights(saved):
