@@ -28,6 +28,7 @@ SHAPES = {
     "balancebenchmark-2025-mosei": {"audio": (500, 74), "visual": (500, 35), "text": (50, 300)},
     "balancebenchmark-2025-food101": {"image": (1, 3, 224, 224), "text": (40,)},
     "multibench-2021-mosi": {"audio": (50, 74), "visual": (50, 35), "text": (50, 300)},
+    "avel-2018-ave": {"audio": (10, 128), "visual": (10, 25_088)},
     "tcmax-2026-ucf101": {"rgb": (3, 3, 224, 224), "flow": (10, 2, 224, 224)},
 }
 

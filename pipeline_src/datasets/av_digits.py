@@ -16,12 +16,12 @@ The same parameters give the same content, and the same bytes with the same vers
 
 import csv
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -30,6 +30,8 @@ from pipeline_src.core.errors import UserError, listed
 from pipeline_src.core.params import Varies
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, datasets
+from pipeline_src.datasets.written import write_clip
+from pipeline_src.tasks.base import Label
 
 log = logging.getLogger(__name__)
 
@@ -104,10 +106,21 @@ class AVDigitsParams(DatasetParams):
 
 @datasets.register("av_digits")
 class AVDigits(Dataset):
-    Params = AVDigitsParams
+    Params: ClassVar[type[DatasetParams]] = AVDigitsParams
     params: AVDigitsParams
     modalities = ("audio", "visual")
-    classes = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    classes: ClassVar[tuple[str, ...]] = (
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+    )
     shared = (
         "All draws have the same 14 writers, so the training sets of two seeds share images of digits, and intervals"
         " are narrower than for writers never seen."
@@ -120,22 +133,33 @@ class AVDigits(Dataset):
         # deterministic. Spawned, as a fork would copy the engine's state and this process's threads.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             words = pool.submit(spoken, plans, self.params.seed).result()
-        longest = max(map(len, words)) / SAMPLE_RATE
-        if longest > self.params.seconds:
-            raise UserError(
-                f"{self.name}.seconds: the longest spoken digit takes {longest:.2f} s, but got {self.params.seconds}"
-            )
+        longest, room = max(map(len, words)) / SAMPLE_RATE, self.params.seconds / max(1, self.segments)
+        if longest > room:
+            raise UserError(f"{self.name}.seconds: the longest spoken digit takes {longest:.2f} s, but got {room:g}")
         (folder / "media").mkdir(parents=True)
         files = [folder / plan.file for plan in plans]
         with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-            written = pool.map(_make, files, plans, words, [self.params] * len(plans), chunksize=10)
+            written = pool.map(self.maker, files, plans, words, [self.params] * len(plans), chunksize=10)
             for count, _ in enumerate(written, start=1):
                 if count % 200 == 0 or count == len(plans):
                     log.info(f"fetch {self.name}  {count} of {len(plans)} clips")
         with (folder / lists.CLIPS).open("w", encoding="utf-8", newline="") as handle:
             table = csv.writer(handle, lineterminator="\n")
             table.writerow(COLUMNS)
-            table.writerows([getattr(plan, column) for column in COLUMNS] for plan in plans)
+            table.writerows([plan.id, self.labelled(plan), *(getattr(plan, c) for c in COLUMNS[2:])] for plan in plans)
+
+    @property
+    def maker(self) -> Callable[..., None]:
+        """What makes a clip's file; a function that another process can import."""
+        return _make
+
+    def labelled(self, plan: "Plan") -> str:
+        """A clip's label in clips.csv."""
+        return plan.label
+
+    def label(self, row: lists.Row, text: str) -> Label:
+        """A clip's label from clips.csv."""
+        return lists.label(row, text, self.classes, FIX)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -150,7 +174,7 @@ class AVDigits(Dataset):
             if split not in ("train", "test"):
                 raise UserError(f"{row.place}: expected train or test, but got {split!r}; {FIX}")
             files = dict.fromkeys(self.modalities, Path(file))
-            yield Clip(clip, lists.label(row, label, self.classes, FIX), split, group, files)
+            yield Clip(clip, self.label(row, label), split, group, files)
 
 
 # --- what each clip shows and says -----------------------------------------------------------------------------------
@@ -290,8 +314,14 @@ def mixed(word: np.ndarray, samples: int, snr_db: float, rng: np.random.Generato
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def drawn(digit: np.ndarray, others: np.ndarray, params: AVDigitsParams, rng: np.random.Generator) -> np.ndarray:
-    """Moving digit as grey uint8 (frames, pixels, pixels).
+def drawn(
+    digit: np.ndarray,
+    others: np.ndarray,
+    params: AVDigitsParams,
+    rng: np.random.Generator,
+    seen: np.ndarray | None = None,
+) -> np.ndarray:
+    """Moving digit as grey uint8 (frames, pixels, pixels), in the frames where it is `seen` (frames,); None: in all.
 
     `digit` is (8, 8) in [0, 1]; `others` (n, 8, 8) are digits of other classes by the same writer, for the distractors.
     """
@@ -307,6 +337,7 @@ def drawn(digit: np.ndarray, others: np.ndarray, params: AVDigitsParams, rng: np
         piece = np.rot90(piece, keep)
         piece[:, 4:] = 0
         ink = np.maximum(ink, _moving(np.rot90(piece, -keep), scale, frames, side, rng))
+    ink = ink if seen is None else ink * seen[:, None, None]
     picture = ground + params.texture * _smooth(side, rng) + contrast * ink
 
     reach = np.arange(side) + 0.5
@@ -349,7 +380,7 @@ def _make(file: Path, plan: Plan, word: np.ndarray, params: AVDigitsParams) -> N
     others = images[(writer == writer[plan.row]) & (labels != labels[plan.row])]
     frames = drawn(images[plan.row], others, params, rng)
     wave = mixed(word, round(params.seconds * SAMPLE_RATE), rng.uniform(*params.snr_db), rng)
-    write_clip(file, frames, params.fps, wave)
+    write_clip(file, frames, params.fps, wave, SAMPLE_RATE)
 
 
 _cache: list = []
@@ -363,32 +394,3 @@ def _digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         table = load_digits()
         _cache.append((table.images / 16, table.target, writers()))
     return _cache[0]
-
-
-def write_clip(file: Path, frames: np.ndarray, fps: int, wave: np.ndarray) -> None:
-    """Write grey frames uint8 (T, H, W) and sound float32 (n,) at SAMPLE_RATE as H.264 and AAC.
-
-    Raises UserError if this FFmpeg has no x264.
-    """
-    import av
-
-    if "libx264" not in av.codecs_available:
-        raise UserError("expected PyAV with libx264, but got PyAV without it; install PyAV's wheel (pip install av)")
-    with av.open(str(file), "w", format="mp4") as container:
-        height, width = frames.shape[1:]
-        # crf 18 keeps the noise; one thread and no CPU-dependent shortcuts keep the bytes the same on every machine.
-        options = {"preset": "veryfast", "crf": "18", "x264-params": "cpu-independent=1"}
-        video = container.add_stream(
-            "libx264", rate=fps, width=width, height=height, pix_fmt="yuv420p", options=options
-        )
-        video.codec_context.thread_count = 1
-        sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", bit_rate=64_000)
-        for index, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="gray")
-            frame.pts = index
-            container.mux(video.encode(frame))
-        container.mux(video.encode(None))
-        block = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
-        block.sample_rate, block.pts = SAMPLE_RATE, 0
-        container.mux(sound.encode(block))
-        container.mux(sound.encode(None))

@@ -17,13 +17,13 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import lists
-from pipeline_src.datasets.base import Clip, FolderParams, Published, datasets, github
+from pipeline_src.datasets.base import Clip, DatasetParams, FolderParams, Published, datasets, github
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class AVEParams(FolderParams):
 
 @datasets.register("ave")
 class AVE(Published):
-    Params = AVEParams
+    Params: ClassVar[type[DatasetParams]] = AVEParams
     params: AVEParams
     modalities = ("audio", "visual")
     title = "AVE"
@@ -99,12 +99,15 @@ lists/                     fetched
             sides.setdefault(video, set()).add(split)
             clip = video if times[video] == 1 else f"{video}.{times[video]}"
             file = present.get(video, Path(f"AVE/{video}.mp4"))
-            span = _span(row) if self.spans else None
             files = dict.fromkeys(self.modalities, file)
-            yield Clip(clip, lists.label(row, label, classes, FIX), split, video, files, span)
+            yield self.placed(Clip(clip, lists.label(row, label, classes, FIX), split, video, files), row)
         shared = sum(len(splits) > 1 for splits in sides.values())
         if shared:
             log.info(f"AVE  {shared} videos occur in more than one split, as published")
+
+    def placed(self, clip: Clip, row: lists.Row) -> Clip:
+        """The clip with what the seconds of its event make of it."""
+        return clip._replace(span=_span(row)) if self.spans else clip
 
 
 def _span(row: lists.Row) -> tuple[float, float]:

@@ -30,6 +30,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline_src.reports.declared import Primary
 from pipeline_src.reports.scores import ACCURACY, BASELINE, primary_of, read
 from pipeline_src.reports.tables import Entry, Table, entry
 from pipeline_src.reports.wording import percent
@@ -64,19 +65,23 @@ def values() -> pd.DataFrame:
     return pd.read_csv(Path(__file__).parent / "published.csv", keep_default_na=False, dtype={"percent": float})
 
 
-def published(name: str, kind: str, recipe: str, methods: list[str], optimizer: str) -> Published:
-    """What is published of the dataset `name` of the registered `kind` and of these methods and BASELINE; values of
-    another `optimizer` than the study's are only drawn.
+def published(
+    name: str, kind: str, recipe: str, methods: list[str], optimizer: str, one: Primary = ACCURACY
+) -> Published:
+    """What is published of the dataset `name` of the registered `kind` and of these methods and BASELINE, by its
+    primary metric; values of another `optimizer` than the study's are only drawn.
     """
-    accuracies = values()[(values().metric == "accuracy") & (values().modality == "")]
+    accuracies = values()[(values().metric == one.score) & (values().modality == "")]
+    label = one.metric.label
+    several = "accuracies" if one == ACCURACY else f"values of {label}"
     of_dataset = accuracies[accuracies.dataset == kind]
     same = of_dataset[(of_dataset.recipe == recipe) & of_dataset.optimizer.isin([optimizer, ""])]
     if of_dataset.empty:
-        line = f"No accuracy on {name} is published, so nothing is shown beside ours."
+        line = f"No {label} on {name} is published, so nothing is shown beside ours."
     else:
         count = "none" if same.empty else f"{len(same)}"
         line = (
-            f"{len(of_dataset)} accuracies on {name} are published, {count} of them by the recipe {recipe} and"
+            f"{len(of_dataset)} {several} on {name} are published, {count} of them by the recipe {recipe} and"
             f" {optimizer}. Values by another recipe or optimizer, or by a recipe that the source does not name, are"
             " not comparable; they are only drawn."
         )
@@ -86,8 +91,9 @@ def published(name: str, kind: str, recipe: str, methods: list[str], optimizer: 
 def side_by_side(name: str, recipe: str, same: pd.DataFrame, table: pd.DataFrame, seeds: int) -> Table | None:
     """Published values beside ours; `same` as in Published, `table`: the dataset's rows of the accuracy table."""
     rows = []
-    if table.empty or primary_of(table) != ACCURACY:
+    if table.empty or primary_of(table).metric.unit != "%":
         return None
+    one = primary_of(table)
     for row in table.to_dict("records"):
         matches = same[(same.method == row["method"]) & same["fusion"].isin([row["fusion"], ""])]
         for match in matches.to_dict("records"):
@@ -105,10 +111,10 @@ def side_by_side(name: str, recipe: str, same: pd.DataFrame, table: pd.DataFrame
                     Entry(", ".join(filter(None, (match["source"], match["table"])))),
                     Entry(match["provenance"] + (f": {said}" if (said := _said(match)) else "")),
                     Entry(f"{match['percent']:.1f}"),
-                    entry(read(row, ACCURACY.score), seeds),
-                    entry(read(row, ACCURACY.best), seeds),
+                    entry(read(row, one.score), seeds),
+                    entry(read(row, one.best), seeds),
                     Entry(percent(gain, True)),
-                    entry(read(row, ACCURACY.gain), seeds, sign=True),
+                    entry(read(row, one.gain), seeds, sign=True),
                 ]
             )
     if not rows:
@@ -116,8 +122,8 @@ def side_by_side(name: str, recipe: str, same: pd.DataFrame, table: pd.DataFrame
     columns = ["fusion", "method", "source", "provenance", "published", "ours", "ours at the best test epoch"]
     columns += [f"published gain over its {BASELINE}", "our gain"]
     caption = (
-        "Test accuracy in percent, for the same dataset, fusion and recipe. A published gain is shown only where the"
-        " same source gives its own joint training. A published value is a single number without a deviation."
+        f"Test {one.metric.label} in percent, for the same dataset, fusion and recipe. A published gain is shown only"
+        " where the same source gives its own joint training. A published value is a single number without a deviation."
     )
     return Table(f"Published values and ours: {name} (recipe {recipe})", caption, columns, rows, 4)
 

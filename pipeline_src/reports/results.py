@@ -255,6 +255,7 @@ def collect(
                     data.recipe,
                     list(rows.method),
                     plan.params.training_of(data.name).optimizer,
+                    declared.primary(data.dataset.task),
                 ),
                 ran=ran,
                 sweeps=sweeps.of_methods(whole),

@@ -29,6 +29,7 @@ from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.fingerprint import code_digest, fingerprint
 from pipeline_src.models.base import encoders, fusion_facts, fusions
+from pipeline_src.tasks.base import tasks
 from pipeline_src.tasks.segments import cut_shape
 
 if TYPE_CHECKING:
@@ -197,12 +198,11 @@ def operations(cell: Cell, part: str) -> tuple[float, float]:
             known[name] = counted_fusion(cell)
         else:
             layout, shape = _input(cell, part)
-            known[name] = counted(cell.spec.encoders[part], layout, shape)
+            known[name] = counted(cell.spec.encoders[part], layout, shape, max(1, cell.spec.segments))
         with suppress(UserError):  # where nothing can be written they are counted again
             files.write_json(COUNTS, known)
     forward, both = known[name]
-    rows = max(1, cell.spec.segments)
-    return rows * forward, rows * both
+    return forward, both
 
 
 def _input(cell: Cell, modality: str) -> tuple[str, tuple[int, ...]]:
@@ -218,12 +218,13 @@ def key(cell: Cell, part: str) -> str:
         fusion, of = cell.spec.fusion, [key(cell, m) for m in cell.spec.modalities]
         return fingerprint(code=code_digest([fusions.module(fusion)]), fusion=fusion, encoders=of)
     encoder = cell.spec.encoders[part]
-    return _key(encoder.kind, json.dumps(encoder.values("train")), *_input(cell, part))
+    return _key(encoder.kind, json.dumps(encoder.values("train")), *_input(cell, part), max(1, cell.spec.segments))
 
 
 @cache
-def _key(kind: str, params: str, layout: str, shape: tuple[int, ...]) -> str:
-    return fingerprint(code=code_digest([encoders.module(kind)]), params=params, layout=layout, shape=shape)
+def _key(kind: str, params: str, layout: str, shape: tuple[int, ...], rows: int) -> str:
+    code = code_digest([encoders.module(kind)])
+    return fingerprint(code=code, params=params, layout=layout, shape=shape, **({"rows": rows} if rows > 1 else {}))
 
 
 @cache
@@ -236,14 +237,16 @@ def _remembered() -> dict[str, list[float] | tuple[float, float]]:
         return {}
 
 
-def counted(encoder: EncoderParams, layout: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Floating-point operations per clip of a forward pass, and of forward and backward, without any data."""
+def counted(encoder: EncoderParams, layout: str, shape: tuple[int, ...], rows: int = 1) -> tuple[float, float]:
+    """Floating-point operations per clip, of so many rows, of a forward pass, and of forward and backward, without any
+    data.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         module = encoders[encoder.kind](_without_weights(encoder), layout, shape).build()
-        features = module(_inputs(layout, shape))
+        features = module(_inputs(layout, shape, rows))
         forward = counter.get_total_flops()
         if not encoder.freeze:
             features.sum().backward()
@@ -258,16 +261,18 @@ def counted_fusion(cell: Cell) -> tuple[float, float]:
     from pipeline_src.models.multimodal import build
 
     spec, shapes = cell.spec, {m: _input(cell, m) for m in cell.spec.modalities}
+    rows = max(1, spec.segments)
     about = {m: {"layout": layout, "shape": shape} for m, (layout, shape) in shapes.items()}
     network = {m: _without_weights(encoder) for m, encoder in spec.encoders.items()}
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model = build(network, spec.fusion, about, len(cell.data.dataset.classes), 0, spec.fusion_params)
-        output = model({m: _inputs(layout, shape) for m, (layout, shape) in shapes.items()})
+        outputs = tasks[spec.task](len(cell.data.dataset.classes)).outputs
+        model = build(network, spec.fusion, about, outputs, 0, spec.fusion_params)
+        output = model({m: _inputs(layout, shape, rows) for m, (layout, shape) in shapes.items()})
         forward = counter.get_total_flops()
         losses = [output.logits, *model.fusion.unimodal(output.features).values()]
         sum(z.sum() for z in losses).backward()
         both = counter.get_total_flops()
-    alone = [counted(spec.encoders[m], *shape) for m, shape in shapes.items()]
+    alone = [counted(spec.encoders[m], *shape, rows) for m, shape in shapes.items()]
     return max(0.0, forward / CLIPS - sum(a for a, _ in alone)), max(0.0, both / CLIPS - sum(b for _, b in alone))
 
 
@@ -277,8 +282,8 @@ def _without_weights(encoder: EncoderParams) -> EncoderParams:
     return encoder.model_copy(update={"weights": None}) if has else encoder
 
 
-def _inputs(layout: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """An input of CLIPS clips."""
+def _inputs(layout: str, shape: tuple[int, ...], rows: int) -> torch.Tensor:
+    """An input of CLIPS clips of so many rows."""
     import torch
 
-    return torch.zeros((CLIPS, *shape), dtype=torch.long if layout == "tokens" else torch.float32)
+    return torch.zeros((CLIPS * rows, *shape), dtype=torch.long if layout == "tokens" else torch.float32)

@@ -113,6 +113,34 @@ def ave(folder: Path) -> dict:
     return {"kind": "ave"}
 
 
+def ave_arrays(clips: int = 32) -> dict[str, np.ndarray]:
+    """The published features, small: the event of clip i is class i mod 28, from second 2 on; features hold i."""
+    labels, number = np.zeros((clips, 10, 29)), np.arange(clips, dtype=np.float32)
+    for i in range(clips):
+        labels[i, :2, 28], labels[i, 2:, i % 28] = 1, 1
+    order = {"train": [3, 0, 1, 2, *range(4, clips - 4)], "val": range(clips - 4, clips - 2)}
+    order["test"] = [clips - 1, clips - 2]
+    return {
+        "labels": labels,
+        "audio_feature": np.broadcast_to(number[:, None, None], (clips, 10, 128)).copy(),
+        "visual_feature": np.broadcast_to(number[:, None, None, None, None], (clips, 10, 7, 7, 512)).copy(),
+    } | {f"{split}_order": np.array(rows) for split, rows in order.items()}
+
+
+def ave_features(folder: Path, content: dict[str, np.ndarray] | None = None, suffix: str = "npy") -> dict:
+    """Arrays as .npy, or as the published HDF5 files."""
+    folder.mkdir(exist_ok=True)
+    for stem, values in (content or ave_arrays()).items():
+        if suffix == "npy":
+            np.save(folder / f"{stem}.npy", values)
+            continue
+        import h5py
+
+        with h5py.File(folder / f"{stem}.h5", "w") as file:
+            file["order" if "order" in stem else "avadataset"] = values
+    return {"kind": "ave_features"}
+
+
 def ucf101(folder: Path) -> dict:
     """AVI with MPEG-4 part 2 (Xvid's format); 101 classes, some groups of each, splits by group."""
     video, index = media(folder, "clip.avi", frames=clips.greys(6), fps=25), []
@@ -184,6 +212,8 @@ MADE = {
     "kinetics_sounds": kinetics_sounds,
     "vggsound": lambda folder: vggsound(folder, 0),
     "ave": ave,
+    "ave_segments": lambda folder: ave(folder) | {"kind": "ave_segments"},
+    "ave_features": ave_features,
     "ucf101": ucf101,
     "cg_mnist": cg_mnist,
     "cmu_mosi": lambda folder: sentiment(folder, "cmu_mosi", "mosi_data.pkl"),
@@ -205,6 +235,11 @@ FEATURES = {
     name: {"kind": "array", "length": 6, "features": size, "non_finite": "zero"}
     for name, size in (("visual", 5), ("audio", 4), ("text", 7))
 }
+SECONDS = {
+    name: {"kind": "array", "length": 10, "features": size, "non_finite": "refuse"}
+    for name, size in (("visual", 7 * 7 * 512), ("audio", 128))
+}
+BY_SECOND = {"audio": SOUND, "visual": FRAMES | {"count": 10}}  # cut into ten
 SMALL = {"kind": "resnet", "width": 4, "depth": [1, 1]}
 ENCODERS = {
     "array": {"kind": "transformer", "width": 8, "layers": 1, "heads": 2, "feedforward": 8},
@@ -218,7 +253,8 @@ def params(folder: Path, kind: str, **block) -> dict:
     from pipeline_src.datasets.base import datasets
 
     modalities = datasets[kind].modalities
-    recipe = {m: FEATURES[m] if kind.startswith("cmu_") else EXTRACTORS[m] for m in modalities}
+    own = {"ave_features": SECONDS, "ave_segments": BY_SECOND, "cmu_mosi": FEATURES, "cmu_mosei": FEATURES}
+    recipe = {m: own.get(kind, EXTRACTORS)[m] for m in modalities}
     values["study"] |= {"datasets": [kind], "fusions": ["concat"], "methods": ["joint"], "seeds": [0]}
     values["datasets"] = {kind: {**BLOCK, "folder": str(folder), **block}}
     values["recipes"] = {"small": recipe}

@@ -1,96 +1,110 @@
-"""AVE by event: what a clip is cut from, and what becomes of a video that a list has twice."""
+"""AVE with a label per second: from its videos, and from its published features."""
 
-import shutil
-from pathlib import Path
-
+import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from pipeline_src.core.errors import UserError
-from pipeline_src.datasets import manifest
-from pipeline_src.features import build
-from pipeline_src.features.read import tensors
-from pipeline_src.study.plan import Plan
+from pipeline_src.datasets import fetch, manifest
+from pipeline_src.features.build import extract, pack
+from pipeline_src.features.read import Cache
 from tests.datasets import published
-from tests.media import clips
 
-TWICE = "tr000abcdef"  # from 0 to 10 s, and from 3 to 5 s
+CLIPS = 32
+arrays = published.ave_arrays
+EDITS = {
+    "a label of two classes": (
+        "labels",
+        lambda a: a.__setitem__((0, 0, 1), 1),
+        r"labels\.\w+: expected one class for each second",
+    ),
+    "nine seconds": (
+        "audio_feature",
+        lambda a: a[:, :9],
+        r"audio_feature\.\w+: expected \(32, 10, 128\), but got \(32, 9, 128\)",
+    ),
+    "a clip that is not there": (
+        "val_order",
+        lambda a: a + CLIPS,
+        r"val_order\.\w+: expected numbers of clips below 32",
+    ),
+}
 
 
-@pytest.fixture
-def ave(tmp_path, monkeypatch):
-    """A function: changes of its block -> the small copy's folder and its entry in the plan."""
+def features(folder, content, suffix):
+    published.ave_features(folder, content, suffix)
+    return published.plan(folder.parent, folder, kind="ave_features", shards=2)
+
+
+@pytest.fixture(params=["npy", "h5"])
+def suffix(request):
+    if request.param == "h5":
+        pytest.importorskip("h5py", reason="pip install -r envs/hdf5.txt")
+    return request.param
+
+
+def made(data) -> pd.DataFrame:
+    if data.fetched:
+        fetch.fetch(data)
+    manifest.make(data)
+    return pd.read_parquet(data.manifest / "manifest.parquet").set_index("id")
+
+
+def test_published_features_and_labels_by_second_become_a_cache(tmp_path, monkeypatch, suffix):
     monkeypatch.chdir(tmp_path)
-    block = published.ave(tmp_path / "ave")
-
-    def of(**changes):
-        return tmp_path / "ave", published.plan(tmp_path, tmp_path / "ave", **block | changes)
-
-    return of
-
-
-def test_every_row_is_the_whole_video_by_default(ave):
-    _, data = ave()
-    listed = list(data.dataset.clips(data.raw))
-    assert {clip.span for clip in listed} == {None}
-    assert [clip.id for clip in listed if clip.group == TWICE] == [TWICE, f"{TWICE}.2"]
-
-
-def test_every_row_is_its_event(ave):
-    _, data = ave(span="event")
-    spans = pd.Series([clip.span for clip in data.dataset.clips(data.raw)])
-    assert spans.value_counts().to_dict() == {(0.0, 10.0): len(spans) - 1, (3.0, 5.0): 1}
+    data = features(tmp_path / "ave", arrays(), suffix)
+    table = made(data)
+    assert table.split.value_counts().to_dict() == {"train": 28, "val": 2, "test": 2}
+    assert list(table.label["ave-0003"]) == ["background"] * 2 + ["event-04"] * 8
+    for shard in range(2):
+        extract(data, shard)
+    pack(data)
+    cache = Cache(data.cache)
+    row = cache.clips.id.tolist().index("ave-0005")
+    assert cache.classes[-1] == "background" and cache.clips.label[row].tolist() == [28, 28, *[5] * 8]
+    assert cache.gather("visual", np.array([row])).shape == (1, 10, 25_088)
+    assert (cache.gather("audio", np.array([row])) == 5).all()
 
 
-def test_the_second_row_of_a_video_can_be_dropped(ave):
-    _, kept = ave(span="event")
-    _, data = ave(span="event", repeats="drop")
-    listed = list(data.dataset.clips(data.raw))
-    assert len(listed) == len(list(kept.dataset.clips(kept.raw))) - 1
-    assert [clip.span for clip in listed if clip.group == TWICE] == [(0.0, 10.0)]
-    assert data.dataset.sizes == {"train": 3_312, "val": 401, "test": 402}
+@pytest.mark.parametrize("name", EDITS)
+def test_features_that_are_not_as_published(tmp_path, monkeypatch, suffix, name):
+    monkeypatch.chdir(tmp_path)
+    stem, edit, message = EDITS[name]
+    content = arrays()
+    changed = edit(content[stem])
+    content[stem] = content[stem] if changed is None else changed
+    with pytest.raises(UserError, match=message):
+        fetch.fetch(features(tmp_path / "ave", content, suffix))
 
 
-def test_the_cache_holds_the_events(ave, tmp_path):
-    folder, data = ave(span="event")
-    video = clips.write(tmp_path / "long.mp4", clips.greys(12), fps=2, wave=clips.noise(6, 16_000), rate=16_000)
-    shutil.copy(video, folder / f"AVE/{TWICE}.mp4")
-    _, data = ave(span="event")
-    manifest.make(data)
-    listed = pd.read_parquet(data.manifest / "manifest.parquet").set_index("id")
-    assert (listed.start[f"{TWICE}.2"], listed.end[f"{TWICE}.2"]) == (3.0, 5.0)
-    build.extract(data, 0)
-    levels = {}
-    for part in tensors(data.shards[0].with_suffix(".arrow")):
-        for name, visual in zip(part["id"], part["visual"], strict=True):
-            levels[name] = ((visual.mean((1, 2, 3)) - 20) / 16).round().tolist()
-    assert levels[TWICE] == [3, 9]  # the centres of both halves of 0 to 6 s, two frames a second
-    assert levels[f"{TWICE}.2"] == [7, 9]  # of 3 to 5 s
+def test_what_is_no_array_or_missing_is_one_line(tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    data = features(tmp_path / "ave", arrays(), suffix)
+    file = tmp_path / f"ave/labels.{suffix}"
+    file.write_bytes(b"no")
+    with pytest.raises(UserError, match=r"labels\.\w+: expected an array, but got an error: .*; get the file again"):
+        fetch.fetch(data)
+    file.unlink()
+    with pytest.raises(UserError, match=r"labels\.h5: expected an HDF5 file, but got no file"):
+        fetch.fetch(data)
 
 
-def test_a_manifest_without_parts_has_no_columns_for_them(ave):
-    _, data = ave()
-    manifest.make(data)
-    assert not {"start", "end"} & set(pd.read_parquet(data.manifest / "manifest.parquet").columns)
+def test_without_h5py_the_error_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ave").mkdir()
+    (tmp_path / "ave/labels.h5").write_bytes(b"no")
+    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
+    data = published.plan(tmp_path, tmp_path / "ave", kind="ave_features")
+    with pytest.raises(UserError, match=r"^h5py: expected it to be installed, .*; pip install -r envs/hdf5\.txt"):
+        fetch.fetch(data)
 
 
-def test_an_event_that_does_not_end_after_it_starts_is_named_by_its_line(ave):
-    folder, data = ave(span="event")
-    file = folder / "lists/valSet.txt"
-    first, *rest = file.read_text().splitlines()
-    file.write_text("\n".join([first.replace("&0&10", "&5&5"), *rest]))
-    with pytest.raises(UserError, match=r"valSet\.txt:1: expected a start and a later end .*, but got '5' and '5'"):
-        list(data.dataset.clips(data.raw))
-
-
-def test_parts_of_files_need_an_extractor_that_reads_them(ave):
-    ave(span="event")
-    values = yaml.safe_load(Path("params.yaml").read_text())
-    values["recipes"]["small"]["visual"] = published.EXTRACTORS["flow"]
-    Path("params.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(UserError) as raised:
-        Plan("params.yaml")
-    (line,) = str(raised.value).split("\n")
-    expected = "expected an extractor that reads a part of a file (fbank, frames, log_psd, log_stft), but got 'flow'"
-    assert line.endswith(f"datasets.ave.recipe: {expected} for 'visual'")
+def test_the_seconds_of_the_lists_are_the_labels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "ave"
+    folder.mkdir()
+    block = published.ave(folder)
+    table = made(published.plan(tmp_path, folder, **block | {"kind": "ave_segments"}))
+    twice = table[table.index.str.endswith(".2")].label
+    assert [list(label) for label in twice] == [["background"] * 3 + ["Event 0, loud"] * 2 + ["background"] * 5]
+    assert {len(set(label)) for label in table.label} == {1, 2}

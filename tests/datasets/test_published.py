@@ -20,7 +20,7 @@ from pipeline_src.study.plan import Plan
 from tests.datasets import published
 from tests.media import clips
 
-CONVERTED = ("cg_mnist", "cmu_mosi", "cmu_mosei", "food101")
+CONVERTED = ("ave_features", "cg_mnist", "cmu_mosi", "cmu_mosei", "food101")
 FOLDERS = [kind for kind in published.MADE if kind not in CONVERTED]
 
 # clips by split, with the val that is cut from train where none is published; groups of the training clips
@@ -29,6 +29,8 @@ EXPECTED = {
     "kinetics_sounds": ({"train": 31 * 4, "test": 31}, 31 * 4),
     "vggsound": ({"train": 309 * 2, "test": 309}, 309 * 2),
     "ave": ({"train": 28 * 3 + 1, "val": 28, "test": 28}, 28 * 3),
+    "ave_segments": ({"train": 28 * 3 + 1, "val": 28, "test": 28}, 28 * 3),
+    "ave_features": ({"train": 28, "val": 2, "test": 2}, 28),
     "ucf101": ({"train": 101 * 4, "test": 101}, 101 * 4),
     "cg_mnist": ({"train": 60, "test": 30}, 60),
     "cmu_mosi": ({"train": 24, "val": 8, "test": 8}, 8),
@@ -87,7 +89,7 @@ def test_from_published_files_to_a_manifest(copy, kind):
     assert counts == splits
     learnt = table[table.split != "test"] if "val" not in splits else table[table.split == "train"]
     assert learnt.group.nunique() == groups
-    assert set(table.label) == set(data.dataset.classes)
+    assert set(table.label.explode()) == set(data.dataset.classes)
     assert len(set(table.id)) == len(table)
     if "val" not in splits:
         assert not set(table.group[table.split == "val"]) & set(table.group[table.split == "train"])

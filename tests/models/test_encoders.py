@@ -15,6 +15,7 @@ SMALL = {
     "convnet": {"width": 4, "features": 6},
     "transformer": {"width": 8, "layers": 2, "heads": 2, "feedforward": 16},
     "embedding": {"words": 30, "width": 8},
+    "recurrent": {"channels": 3, "segments": 5, "width": 4},
 }
 SHAPES = {"frames": (2, 3, 28, 28), "spectrogram": (17, 12), "sequence": (5, 3), "tokens": (5,)}
 
@@ -34,7 +35,8 @@ def clips(layout, count=4, seed=0):
 
 
 SAVED = [kind for kind in encoders if issubclass(encoders[kind].Params, FolderParams)]  # see test_pretrained
-EVERY = [(kind, layout) for kind in encoders if kind not in SAVED for layout in encoders[kind].layouts]
+BY_SEGMENT = ["recurrent"]  # reads the segments of samples, see test_avga
+EVERY = [(kind, of) for kind in encoders if kind not in (*SAVED, *BY_SEGMENT) for of in encoders[kind].layouts]
 
 
 def test_every_encoder_is_tested():
