@@ -34,7 +34,7 @@ def laid_out(paper: Paper, item: Item, find: Find) -> Table:
     rows = []
     for row in item.rows:
         places = [item.place(row, column) for column in item.columns]
-        ours = [_ours(find(place)) for place in places]
+        ours = [_ours(find(place), place.modality) for place in places]
         rows.append([Entry(row), Entry("published"), *(Entry(printed(paper, item, place)) for place in places)])
         rows.append([Entry(row), Entry("here"), *(score for score, _ in ours)])
         if any(best.value != NONE for _, best in ours):
@@ -55,14 +55,15 @@ def finder(params: Settings, table: pd.DataFrame) -> Find:
     return find
 
 
-def _ours(found: Found | None) -> tuple[Entry, Entry]:
-    """The score at a place, and that by the papers' rule."""
+def _ours(found: Found | None, modality: str) -> tuple[Entry, Entry]:
+    """The score at a place, and that by the papers' rule; of a modality, its probe, which has no such rule."""
     if found is None:
         return Entry(NONE), Entry(NONE)
     row, seeds = found
     primary = primary_of(row)
-    score, best = (entry(read(row, what), seeds, unit=primary.metric.unit) for what in (primary.score, primary.best))
-    return score, best
+    kinds = (f"{modality}/{primary.view('probe')}",) if modality else (primary.score, primary.best)
+    score, *best = (entry(read(row, what), seeds, unit=primary.metric.unit) for what in kinds)
+    return score, best[0] if best else Entry(NONE)
 
 
 def panels(params: Settings) -> list[str]:
@@ -86,7 +87,7 @@ def printed(paper: Paper, item: Item, place: Place) -> str:
         & (known.fusion == (place.printed or place.fusion))
         & (known.method == place.method)
         & (known.metric == item.metric)
-        & (known.modality == "")
+        & (known.modality == place.modality)
     ]
     if place.optimizer:
         rows = rows[rows.optimizer == place.optimizer]

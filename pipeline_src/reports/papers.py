@@ -34,6 +34,7 @@ class Place:
     method: str  # as the study names it
     optimizer: str = ""  # empty: any
     printed: str = ""  # the fusion of the published value, if ours is another
+    modality: str = ""  # whose score inside the model it is; empty: the fused model's
 
 
 class _Strict(BaseModel):
