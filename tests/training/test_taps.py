@@ -146,7 +146,7 @@ def views(run: Trainer, split: str = "val"):
             yield run.model.encode(run.transform(batch.inputs), kept)
 
     built = Assembly(run.model, run.method, tasks["classification"](3))
-    predict = functools.partial(evaluation._logits, built, evaluation._joined(encoded()), encoded)
+    predict = functools.partial(evaluation._logits, built, evaluation.joined(encoded()), encoded)
     with torch.no_grad():
         return evaluation._views(built, predict, loader.label)
 
