@@ -1,5 +1,5 @@
-"""Every method, fusion, encoder, task, optimizer and loader on a device that is not the CPU, as far as this can be
-shown without a GPU.
+"""Every method with each kind of fusion, and every fusion, task, layout, optimizer and loader, on a device that is not
+the CPU, as far as this can be shown without a GPU.
 
 `strict` says what counts as a mistake. Epochs are of two steps, each method's first fusion in bf16 by the casts of a
 GPU; a second run goes on from within the second epoch, from a streamed cache where the first had a resident one.
@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import pytest
 import torch
 
@@ -28,7 +27,9 @@ from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from pipeline_src.training.params import Training
 from tests.methods import test_contract_steps as steps
+from tests.methods.test_contract import CASES
 from tests.synthetic import KINDS, SyntheticCache, encoder, setting, spec, stand_ins
+from tests.tasks.tasked import SEGMENTS, cache_of
 from tests.training import strict
 from tests.training.test_run import PARAMS as PARAMS_OF_RUN
 from tests.training.test_run import make_run
@@ -42,6 +43,7 @@ def trainer(
     cache: SyntheticCache,
     resident: bool,
     task: str = "classification",
+    segments: int = 0,
     parts: dict[str, EncoderParams] | None = None,
     **what,
 ) -> Trainer:
@@ -49,9 +51,9 @@ def trainer(
     what = {"epochs": 2, "batch_size": 3, "precision": "bf16", **what}
     tiny = {m: encoder("resnet", width=4, depth=[1]) for m, i in cache.modalities.items() if len(i["shape"]) > 2}
     run = spec(cache, **what)
-    run = replace(run, encoders={**run.encoders, **tiny, **(parts or {})}, task=task)
+    run = replace(run, encoders={**run.encoders, **tiny, **(parts or {})}, task=task, segments=segments)
     target, device = tasks[task].target, strict.device()
-    loaders = {s: Loader(cache, s, list(cache.modalities), device, resident, target) for s in SPLITS}
+    loaders = {s: Loader(cache, s, list(cache.modalities), device, resident, target, segments) for s in SPLITS}
     runs = stand_ins(run, cache)
     made = Trainer(run, 0, cache, loaders, device, lambda name: runs(name).to(device))
     steps = made._steps
@@ -96,9 +98,12 @@ def works(method: str, fusion: str, task: str = "classification") -> bool:
     return fusion_refuses(fusion, network) is None and plugin.refuses(plugin.Params(), asked) is None
 
 
-@pytest.mark.parametrize(("method", "fusion"), [pair for pair in itertools.product(methods, fusions) if works(*pair)])
+PAIRS = [(method, fusion) for method, fusion, modalities in CASES if modalities == 2]
+
+
+@pytest.mark.parametrize(("method", "fusion"), PAIRS)
 def test_every_method_and_fusion(method, fusion):
-    first = next(name for name in fusions if works(method, name))
+    first = next(one for of, one in PAIRS if of == method)
     trains_and_goes_on(
         SyntheticCache(2, splits=SPLITS),
         method=method,
@@ -127,11 +132,10 @@ TASKS = [
 
 @pytest.mark.parametrize(("task", "method"), TASKS)
 def test_every_task(task, method):
-    cache, target = SyntheticCache(2, splits=SPLITS), tasks[task].target
-    rng, count = np.random.default_rng(0), sum(SPLITS.values())
-    label = rng.integers(0, 2, (count, *target.shape)).astype(target.dtype)
-    cache.clips["label"] = list(label) if target.shape else label
-    trains_and_goes_on(cache, method=method, task=task, params=PARAMS.get(method))
+    segments = SEGMENTS.get(task, 0)
+    trains_and_goes_on(
+        cache_of(task), method=method, task=task, segments=segments, params=PARAMS.get(method), batch_size=13
+    )
 
 
 OPTIMIZERS = get_args(Training.model_fields["optimizer"].annotation)
