@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline_src.corruptions.base import corruptions
 from pipeline_src.evaluation import run as evaluation
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.observers.base import SECONDS, observers
@@ -36,7 +37,8 @@ def bare(one) -> list[dict]:
 def predictions(one, cache) -> dict[str, np.ndarray]:
     """The columns of numbers that evaluating a run writes."""
     cell = one.cell
-    cell.evaluation = Evaluation(batch_size=8, probe_c=1.0, probe_iterations=1000)
+    spoiled = {"missing": corruptions["missing"].Params(rates=[0.5])}
+    cell.evaluation = Evaluation(batch_size=8, probe_c=1.0, probe_iterations=1000, tsne=5.0, corruptions=spoiled)
     one.evaluation = one.folder / "evaluation"
     one.metrics = one.evaluation / "metrics.json"
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=False) for s in SPLITS}
@@ -57,7 +59,16 @@ def test_an_observed_run_has_the_files_of_one_that_is_not(tmp_path):
     assert {k: v for k, v in ours.items() if k not in TIMES} == {k: v for k, v in theirs.items() if k not in TIMES}
     assert [SECONDS.name in row for row in rows(watched)] == [False, True, True]
     first, second = predictions(plain, cache), predictions(watched, cache)
-    assert first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+    assert first.keys() == second.keys() and {"m0/tsne", "m1/tsne"} <= first.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)  # NaN are equal
+    placed = np.isfinite(first["m0/tsne"]).all(1)
+    assert (placed == (first["split"] == "test")).all()
+    metrics = [json.loads((one.folder / "evaluation/metrics.json").read_text())["metrics"] for one in (plain, watched)]
+    assert [row for row in metrics[0] if row["split"] != "train"] == [
+        row for row in metrics[1] if row["split"] != "train"
+    ]
+    assert {row["modality"] for row in metrics[0] if row["split"] == "corrupted"} == {"m0", "m1", "fused"}
 
 
 @pytest.mark.parametrize("after", [1, 2])
