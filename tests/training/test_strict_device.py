@@ -16,11 +16,12 @@ from typing import get_args
 import pytest
 import torch
 
+from pipeline_src.corruptions.base import corruptions
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import EncoderParams, fusion_facts, fusion_refuses, fusions
 from pipeline_src.observers.base import observers
 from pipeline_src.tasks.base import tasks
-from pipeline_src.training import checkpoint
+from pipeline_src.training import checkpoint, transform
 from pipeline_src.training import run as train
 from pipeline_src.training.interrupt import Stop
 from pipeline_src.training.loader import Loader
@@ -44,6 +45,7 @@ def trainer(
     resident: bool,
     task: str = "classification",
     segments: int = 0,
+    corrupted: bool = False,
     parts: dict[str, EncoderParams] | None = None,
     **what,
 ) -> Trainer:
@@ -51,6 +53,10 @@ def trainer(
     what = {"epochs": 2, "batch_size": 3, "precision": "bf16", **what}
     tiny = {m: encoder("resnet", width=4, depth=[1]) for m, i in cache.modalities.items() if len(i["shape"]) > 2}
     run = spec(cache, **what)
+    if corrupted:
+        every = dict.fromkeys(corruptions, 0.5)
+        changes = run.augmentation["m0"].model_copy(update={"corruption": every})
+        run = replace(run, augmentation=dict.fromkeys(cache.modalities, changes))
     run = replace(run, encoders={**run.encoders, **tiny, **(parts or {})}, task=task, segments=segments)
     target, device = tasks[task].target, strict.device()
     loaders = {s: Loader(cache, s, list(cache.modalities), device, resident, target, segments) for s in SPLITS}
@@ -145,6 +151,11 @@ OPTIMIZERS = get_args(Training.model_fields["optimizer"].annotation)
 @pytest.mark.parametrize("layouts", [("spectrogram", "tokens"), ("frames", "sequence")])
 def test_every_layout_and_optimizer(layouts, optimizer):
     trains_and_goes_on(SyntheticCache(2, splits=SPLITS, layouts=layouts), optimizer=optimizer, lr=1e-3)
+
+
+def test_every_corruption_of_training_batches(monkeypatch):
+    monkeypatch.setattr(transform, "Generator", strict.Generator)
+    trains_and_goes_on(SyntheticCache(2, splits=SPLITS), corrupted=True)
 
 
 def test_the_numbers_are_those_of_the_cpu():
