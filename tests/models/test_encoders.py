@@ -7,7 +7,7 @@ from pipeline_src.media.array import Array, ArrayParams
 from pipeline_src.media.image import Image, ImageParams
 from pipeline_src.media.tokens import Tokens, TokensParams
 from pipeline_src.models.base import encoders
-from pipeline_src.models.folders import FolderParams
+from pipeline_src.models.folders import SavedParams
 from pipeline_src.models.steps import sine
 
 SMALL = {
@@ -34,7 +34,7 @@ def clips(layout, count=4, seed=0):
     return torch.randn(count, *SHAPES[layout], generator=generator)
 
 
-SAVED = [kind for kind in encoders if issubclass(encoders[kind].Params, FolderParams)]  # see test_pretrained
+SAVED = [kind for kind in encoders if issubclass(encoders[kind].Params, SavedParams)]  # see test_pretrained
 BY_SEGMENT = ["recurrent"]  # reads the segments of samples, see test_avga
 EVERY = [(kind, of) for kind in encoders if kind not in (*SAVED, *BY_SEGMENT) for of in encoders[kind].layouts]
 

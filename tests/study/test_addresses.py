@@ -42,6 +42,8 @@ MARKED = {
     "FolderParams": {"folder": None, "mirror": None},
     "ExtractorParams": {"kind": "manifest"},
     "ResNetParams": {"weights": None},  # its content counts
+    "SavedParams": {"folder": None},  # the same
+    "TokenizerParams": {"file": None},  # its sha256 counts
     "Training": {"augmentation": None, "device": None, "checkpoint_minutes": None, "resident_fraction": None},
 }
 
@@ -270,7 +272,9 @@ EXPECTED = {
     "pipeline_src.models": "train",
     "pipeline_src.models.encoders": None,
     "pipeline_src.models.encoders.resnet": "train",
+    "pipeline_src.models.folders": None,
     "pipeline_src.models.fusions": None,
+    "pipeline_src.models.pretrained": None,
     "pipeline_src.models.steps": None,
     "pipeline_src.models.fusions.base": "train",
     "pipeline_src.models.fusions.concat": "train",

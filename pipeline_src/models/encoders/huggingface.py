@@ -18,7 +18,7 @@ from pydantic import Field
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.models.base import Encoder, encoders
-from pipeline_src.models.folders import FolderParams, installed
+from pipeline_src.models.folders import SavedParams, installed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 INPUTS = {"tokens": "input_ids", "frames": "pixel_values", "spectrogram": "input_values"}
 
 
-class HuggingFaceParams(FolderParams):
+class HuggingFaceParams(SavedParams):
     kind: Literal["huggingface"] = "huggingface"
     pool: Literal["first", "mean", "pooler"] = Field(
         default="first", description="the features: the first step (class token), the mean, or the model's own pooling"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.models.base import Encoder, encoders
-from pipeline_src.models.folders import CONFIG, FolderParams, installed
+from pipeline_src.models.folders import CONFIG, SavedParams, installed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline_src.media.base import Extractor
 
 
-class TimmParams(FolderParams):
+class TimmParams(SavedParams):
     kind: Literal["timm"] = "timm"
 
     def weights_file(self) -> Path:
