@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d
 from pipeline_src.models.base import encoders
 from pipeline_src.models.encoders.resnet import ResNet, ResNetParams
 from pipeline_src.models.picked import Picked1x1, picked1x1
-from tests.models.test_encoders import EVERY, SAVED, encoder
+from tests.models.test_encoders import BY_SEGMENT, EVERY, SAVED, encoder
 
 ROOT = Path(__file__).parents[2]
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"}
@@ -77,7 +77,7 @@ def test_bottlenecks_of_few_channels_have_no_stride_within_onednn(width):
 
 
 def test_wide_networks_keep_the_plain_layer():
-    assert set(encoders) == {"convnet", "embedding", "resnet", "transformer", *SAVED}, (
+    assert set(encoders) == {"convnet", "embedding", "resnet", "transformer", *BY_SEGMENT, *SAVED}, (
         "does a new encoder have such layers?"
     )
     model = ResNet(ResNetParams(width=16, depth=[1, 1, 1]), "frames", (1, 3, 32, 32)).build()

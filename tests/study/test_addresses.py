@@ -42,6 +42,7 @@ MARKED = {
     "FolderParams": {"folder": None, "mirror": None},
     "ExtractorParams": {"kind": "manifest"},
     "ResNetParams": {"weights": None},  # its content counts
+    "Model": {"init": "train"},
     "SavedParams": {"folder": None},  # the same
     "TokenizerParams": {"file": None},  # its sha256 counts
     "Training": {"augmentation": None, "device": None, "checkpoint_minutes": None, "resident_fraction": None},
