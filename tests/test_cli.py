@@ -81,7 +81,7 @@ def test_bash_completes_commands_options_and_names(capsys):
 
 def test_a_published_dataset_has_values_without_a_params_file():
     needed = {name for name in datasets if issubclass(datasets[name].Params, FolderParams) and datasets[name].homepage}
-    assert len(needed) == 9 and needed <= set(shipped.files())
+    assert len(needed) == 11 and needed <= set(shipped.files())
 
 
 def test_fetch_without_a_network_says_at_once_what_to_put_where(capsys, monkeypatch):

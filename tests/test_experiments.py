@@ -19,6 +19,8 @@ FILES = sorted((ROOT / "experiments").glob("*.yaml"))
 # Of the embedded dataset, beside no published table
 OURS = {
     "av-digits-segments",
+    "ave-localisation",
+    "sentiment-regression",
     "all-methods",
     "equal-tuning",
     "informativeness",

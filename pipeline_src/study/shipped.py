@@ -13,11 +13,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def files() -> dict[str, Path]:
-    """{dataset: the first shipped params file with a block of that name and kind}."""
+    """{dataset: the first shipped params file that studies it under the name of its kind}."""
     first: dict[str, Path] = {}
     for file in (ROOT / "params.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))):
-        for name, block in extends.read(file)[0].get("datasets", {}).items():
-            if block.get("kind") == name:
+        values = extends.read(file)[0]
+        for name, block in values.get("datasets", {}).items():
+            if block.get("kind") == name and name in values["study"]["datasets"]:
                 first.setdefault(name, file)
     return first
 
