@@ -9,6 +9,7 @@ from benchmarks.grid import results
 from pipeline_src.methods.ogm import OGMGEParams
 from pipeline_src.methods.opm import OPMOGMParams
 from pipeline_src.methods.pmr import PMRParams
+from pipeline_src.reports.figures.drawing import shown
 from pipeline_src.reports.figures.grid_sweeps import grid_sweeps
 from pipeline_src.reports.figures.sweeps import sweeps
 from pipeline_src.reports.scores import COLUMNS
@@ -119,6 +120,8 @@ def test_a_sweep_is_a_curve_with_its_interval_and_the_baseline_level():
     assert (at.min(), at.max()) == pytest.approx((62 - half, 62 + half), rel=1e-4)
     assert set(drawing.legend) == {"pmr", "joint"}
     assert "mean over 3 seeds" in drawing.caption and "not corrected" in drawing.caption
+    assert curve.get_marker() != "None" and level.get_marker() == "None"
+    assert "pmr over share" in str(shown(drawing, folded=False))  # as the report has it
 
 
 def test_values_that_lie_near_have_a_linear_axis_and_a_value_without_scores_is_left_out():
@@ -147,3 +150,4 @@ def test_a_grid_of_one_number_has_a_line_for_every_method():
         [60, 60, 65]
     )
     assert axes.get_xlabel() == "training.lr" and list(drawing.legend) == ["joint", "pmr"]
+    assert "training.lr" in str(shown(drawing, folded=False))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDE = 10.0  # the ratio of the largest to the smallest value from which on the axis is logarithmic
-LEVEL = Look(SOFT, (0, (1.2, 1.6)), "")  # of the baseline, over a parameter that it does not have
+LEVEL = Look(SOFT, (0, (1.2, 1.6)))  # of the baseline, over a parameter that it does not have
 
 
 @figures.register("sweeps", place="answer", order=30, needs=("sweeps",))
@@ -61,7 +61,8 @@ def draw_over(axis: Axes, results: Results, each: dict[float, pd.Series], look: 
     if not there:
         return
     means = [seeds.mean() for seeds in there.values()]
-    axis.plot(list(there), means, color=look.color, linestyle=look.dashes, marker=look.marker)
+    marker = None if look is LEVEL else look.marker
+    axis.plot(list(there), means, color=look.color, linestyle=look.dashes, marker=marker)
     bounds = [Curve([0], seeds.to_numpy()[:, None]).band(results.confidence) for seeds in there.values()]
     low, high = ([float(bound[i][0]) for bound in bounds] for i in (0, 1))
     axis.fill_between(list(there), low, high, color=look.color, alpha=0.13, linewidth=0)
