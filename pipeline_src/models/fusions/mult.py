@@ -18,6 +18,7 @@ residual block at the end. There SA has max(5, 3) = 5 layers with the default of
 steps do not see later ones; here SA has the three that the code asks for, and there is no such mask. There padding is
 read as other steps are; here keys that are padding are left out. There dropout differs by modality; here all have the
 text's. Heads: five, or the largest number below that divides the width.
+The code clips gradients (0.8 to 1.0) and trains with Adam; nothing here clips.
 For the published model choose encoders `transformer` with `layers: 0`, `width: 30`, `positions: none`, `pool: last`.
 Two modalities: the same equations [extension]. One modality: a linear classifier.
 """
