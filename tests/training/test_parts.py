@@ -106,7 +106,7 @@ def test_the_default_is_one_group_in_the_models_order():
 def test_the_address_holds_the_fusions_rate_only_where_it_differs():
     what = spec(SyntheticCache(2))
     assert "fusion_params" not in what.address()
-    assert replace(what, fusion_params=FusionParams(lr_factor=0.1)).address()["fusion_params"] == {"lr_factor": 0.1}
+    assert replace(what, fusion_params=FusionParams(lr_factor=0.1)).address()["fusion_params"]["lr_factor"] == 0.1
 
 
 def test_a_frozen_encoder_has_no_learning_rate():
