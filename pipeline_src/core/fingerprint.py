@@ -9,7 +9,7 @@ annotations of functions, messages and descriptions do not count.
 import ast
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
@@ -69,15 +69,60 @@ def code_digest(modules: Iterable[str]) -> str:
     return fingerprint(**seen)
 
 
+def members_digest(module: str, names: Collection[str]) -> str:
+    """Hash of what the classes of a module define under these names, with the module's constants, and the same of the
+    modules of its package that it imports: for a stage that uses nothing else of the classes.
+    """
+    pending, seen = [module], {}
+    while pending:
+        module = pending.pop()
+        if module not in seen:
+            seen[module], imports = _members(module, frozenset(names))
+            pending.extend(imports)
+    return fingerprint(**seen)
+
+
+def _members(module: str, names: frozenset[str]) -> tuple[str, list[str]]:
+    """A module's part of `members_digest`, and the modules of its package that it imports."""
+    package, kept = module.rpartition(".")[0], list[ast.AST]()
+    for node in _Computing().visit(ast.parse(_source(module))).body:
+        if isinstance(node, ast.ClassDef):
+            kept += [part for part in node.body if _defined(part) & names]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            kept.append(node)
+    imports = _imports(ast.parse(_source(module)), package)
+    return _meaning(kept), [name for name in imports if name.rpartition(".")[0] == package]
+
+
+def _defined(node: ast.AST) -> set[str]:
+    """The names that a statement of a class defines."""
+    match node:
+        case ast.FunctionDef(name=name):
+            return {name}
+        case ast.Assign(targets=targets):
+            return {target.id for target in targets if isinstance(target, ast.Name)}
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return {name}
+    return set()
+
+
 @cache
 def _module(module: str) -> tuple[str, tuple[str, ...]]:
     """A module's hash and the modules of this package that it imports."""
+    return _digest(_found(module), module, _source(module))
+
+
+def _source(module: str) -> str:
+    return _found(module).read_text(encoding="utf-8")
+
+
+def _found(module: str) -> Path:
     file = _file(module)
     if file is None:
         raise UserError(
             f"{module}: expected a module of this package, but got no such file; fix the import that names it"
         )
-    return _digest(file, module, file.read_text(encoding="utf-8"))
+    return file
 
 
 def _digest(file: Path, module: str, source: str) -> tuple[str, tuple[str, ...]]:

@@ -27,11 +27,11 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from pipeline_src.core.errors import UserError, listed
+from pipeline_src.core.labels import Label
 from pipeline_src.core.params import Varies
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, datasets
 from pipeline_src.datasets.written import write_clip
-from pipeline_src.tasks.base import Label
 
 log = logging.getLogger(__name__)
 

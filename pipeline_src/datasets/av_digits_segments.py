@@ -16,11 +16,11 @@ import numpy as np
 from pydantic import Field
 
 from pipeline_src.core.errors import UserError
+from pipeline_src.core.labels import Label
 from pipeline_src.datasets import lists
 from pipeline_src.datasets.av_digits import FIX, SAMPLE_RATE, AVDigits, AVDigitsParams, Plan, _digits, drawn
 from pipeline_src.datasets.base import datasets
 from pipeline_src.datasets.written import write_clip
-from pipeline_src.tasks.base import Label
 from pipeline_src.tasks.segments import BACKGROUND
 
 PLACES = 1  # of the generator that draws where events are

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, Field
 
+from pipeline_src.core.labels import Label
 from pipeline_src.core.params import CHARACTERS, SEED, Affects, Section, Varies, address, printable, varying
 from pipeline_src.core.registry import Registry
-from pipeline_src.tasks.base import Label
 
 datasets = Registry("pipeline_src.datasets", "dataset")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, brief, plain
-from pipeline_src.core.fingerprint import HEX, code_digest, fingerprint
+from pipeline_src.core.fingerprint import HEX, code_digest, fingerprint, members_digest
 from pipeline_src.core.registry import closest
 from pipeline_src.corruptions.base import corruptions
 from pipeline_src.datasets.base import Dataset, DatasetParams, datasets
@@ -42,7 +42,7 @@ from pipeline_src.study.outputs import (
 )
 from pipeline_src.study.tuning import Point
 from pipeline_src.study.varied import varied
-from pipeline_src.tasks.base import tasks
+from pipeline_src.tasks.base import LABELS, tasks
 from pipeline_src.training.spec import RunSpec
 
 
@@ -102,7 +102,7 @@ class Plan:
         recipe = self.params.recipes[params.recipe]
         recipe = {m: extractors[recipe[m].kind](recipe[m]) for m in dataset.modalities}
         code, read = code_digest([datasets.module(params.kind)]), [extractors.module(x.name) for x in recipe.values()]
-        read.append(tasks.module(dataset.task))
+        labels = members_digest(tasks.module(dataset.task), LABELS)  # what manifest and cache use of the task
         # The user's folder counts by its content, wherever it is; a study can be planned without the data, under an
         # address of its own, and the first job says what is missing.
         folder, source, seen = dataset.folder, None, None
@@ -117,13 +117,13 @@ class Plan:
         state = self._look(files.changes, raw, seen) if fetched and (raw / files.FILES).exists() else {}
         manifest_fp = fingerprint(
             stage="manifest",
-            code=code_digest(["pipeline_src.datasets.manifest", *read]),
+            code=[code_digest(["pipeline_src.datasets.manifest", *read]), labels],
             params=[params.values("manifest"), {m: x.params.values("manifest") for m, x in recipe.items()}],
             raw=[fp, state],
         )
         cache_fp = fingerprint(
             stage="cache",
-            code=code_digest(["pipeline_src.features.build", *read]),
+            code=[code_digest(["pipeline_src.features.build", *read]), labels],
             params={m: x.params.values("extract") for m, x in recipe.items()},
             manifest=manifest_fp,
         )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from pipeline_src.core.labels import Label
 from pipeline_src.core.lazy import torch
 from pipeline_src.core.registry import Registry
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+LABELS = ("target", "counted", "segmented", "named", "stratum", "stored")  # of a Task: what reads labels
 tasks = Registry("pipeline_src.tasks", "task")
-Label = str | float | tuple[str, ...]  # of a sample: its class, its value, or the classes that its list names
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline_src.core import fingerprint
 from pipeline_src.core.errors import UserError
+from pipeline_src.tasks.base import LABELS
 
 PLAIN = """
 import os
@@ -172,3 +173,51 @@ def test_every_module_of_the_package_can_be_fingerprinted():
     root = Path(fingerprint.__file__).parents[1]
     modules = [".".join(file.relative_to(root.parent).with_suffix("").parts) for file in root.rglob("*.py")]
     assert len({fingerprint._module(module)[0] for module in modules if not module.endswith("__init__")}) > 30
+
+
+TASK = """
+LIMIT = 3
+
+
+class Task(Base):
+    counted = True
+
+    def stored(self, label):
+        {comment}
+        return number[label]{more}
+
+    def score(self, logits):
+        return {score}
+"""
+
+
+def test_the_members_of_a_modules_classes_are_hashed_by_name(monkeypatch):
+    def digest(**parts: str) -> str:
+        text = TASK.format(**{"comment": "# a label", "more": "", "score": "1"} | parts)
+        monkeypatch.setattr(fingerprint, "_source", lambda module: text)
+        return fingerprint.members_digest("pipeline_src.tasks.classification", ["counted", "stored"])
+
+    assert digest() == digest(comment="# another") == digest(score="2")
+    assert digest() != digest(more=" + 1")
+
+
+def test_an_edit_of_a_task_moves_what_uses_that_part_of_it(monkeypatch):
+    read = fingerprint._source
+
+    def digest(module: str, edited: str, old: str, new: str) -> str:
+        def source(name: str) -> str:
+            text = read(name)
+            if name == edited:
+                assert old in text
+                text = text.replace(old, new)
+            return text
+
+        monkeypatch.setattr(fingerprint, "_source", source)
+        return fingerprint.members_digest(module, LABELS)
+
+    segments, classification = "pipeline_src.tasks.segments", "pipeline_src.tasks.classification"
+    nothing = classification, "counted = True", "counted = True"
+    assert digest(segments, classification, "counted = True", "counted = False") != digest(segments, *nothing)
+    assert digest(segments, "pipeline_src.tasks.probe", "max_iter", "maximum") == digest(segments, *nothing)
+    assert digest(segments, classification, "bins: int = 15", "bins: int = 10") == digest(segments, *nothing)
+    assert digest(segments, segments, "number[name]", "-number[name]") != digest(segments, *nothing)

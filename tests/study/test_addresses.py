@@ -245,7 +245,9 @@ EXPECTED = {
     "pipeline_src": None,
     "pipeline_src.core.fingerprint": "aggregate",  # the report reads addresses
     "pipeline_src.core.seeding": "train",
-    "pipeline_src.core.lazy": "train",
+    "pipeline_src.core.labels": "fetch",
+    "pipeline_src.core.lazy": "manifest",
+    "pipeline_src.core.upload": "train",
     "pipeline_src.corruptions": None,  # the study has none
     "pipeline_src.corruptions.base": "train",
     "pipeline_src.datasets.av_digits": "fetch",
@@ -253,12 +255,14 @@ EXPECTED = {
     "pipeline_src.datasets.lists": "fetch",
     "pipeline_src.datasets.manifest": "manifest",
     "pipeline_src.datasets.quarantine": "manifest",
+    "pipeline_src.datasets.written": "fetch",
     "pipeline_src.evaluation": "evaluate",
     "pipeline_src.evaluation.params": None,
     "pipeline_src.features": None,  # names and checks of files
     "pipeline_src.features.build": "extract",
     "pipeline_src.features.read": "extract",
     "pipeline_src.media.base": "manifest",
+    "pipeline_src.media.cells": "manifest",
     "pipeline_src.media.decode": "manifest",
     "pipeline_src.media.display": "manifest",
     "pipeline_src.media.fbank": "manifest",
@@ -276,6 +280,7 @@ EXPECTED = {
     "pipeline_src.models.folders": None,
     "pipeline_src.models.fusions": None,
     "pipeline_src.models.pretrained": None,
+    "pipeline_src.models.recurrent": None,
     "pipeline_src.models.steps": None,
     "pipeline_src.models.fusions.base": "train",
     "pipeline_src.models.fusions.concat": "train",
@@ -283,13 +288,16 @@ EXPECTED = {
     "pipeline_src.observers.base": "train",
     "pipeline_src.reports": "aggregate",
     "pipeline_src.reports.figures.run": None,  # of MLflow's pages
+    "pipeline_src.reports.overview": None,  # pages across studies
+    "pipeline_src.reports.together": None,
     "pipeline_src.study.choice": "aggregate",  # the report reads what was tuned, and where
     "pipeline_src.study.estimate": "aggregate",  # operations until a score is reached
     "pipeline_src.study.outputs": "aggregate",
     "pipeline_src.tasks": None,  # of other tasks
-    "pipeline_src.tasks.base": "train",
+    "pipeline_src.tasks.base": "manifest",  # of other files of tasks, manifest and cache know what reads labels alone
     "pipeline_src.tasks.classification": "train",
     "pipeline_src.tasks.probe": "train",
+    "pipeline_src.tasks.segments": "train",  # it cuts samples into segments
     "pipeline_src.training": "train",
     "pipeline_src.training.gpu": None,
     "pipeline_src.training.interrupt": None,
