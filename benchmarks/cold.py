@@ -23,7 +23,7 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.features.read import Cache
 
 CLIP = {"visual": ("frames", (3, 3, 224, 224), "uint8")}  # 452 kB: CREMA-D's three frames
-BATCH, ROUNDS, BLOCK, THREADS, PART = 64, 5, 4 << 20, 4, 10
+BATCH, ROUNDS, BLOCK, THREADS, PART = 16, 5, 4 << 20, 4, 10
 
 
 def cold(clips: int) -> None:

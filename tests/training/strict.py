@@ -24,14 +24,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._autograd import DeviceType
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from tests.training import strict_autocast
+from tests.training import strict_autocast, strict_module
+from tests.training.strict_module import NAME, Generator, Stream, device, module
 
-NAME = "strict"
 CPU = torch.device("cpu")
 aten = torch.ops.aten
 READS = {aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.allclose}
@@ -77,124 +76,11 @@ class Strict(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, op: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        return _module.watch.run(op, args, kwargs or {})
+        return module.watch.run(op, args, kwargs or {})
 
 
-class Stream(torch.Stream):
-    """A queue of copies: `issued` of them so far; `seen` {stream: how many of its copies this one waits for}."""
-
-    _count = 0
-
-    def __new__(cls, *_: Any, **__: Any) -> Stream:
-        cls._count += 1
-        return super().__new__(cls, stream_id=cls._count, device_index=0, device_type=int(DeviceType.PrivateUse1))
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.issued, self.seen = 0, {}
-
-    def wait_stream(self, other: Stream) -> None:
-        self.seen[other.stream_id] = other.issued
-
-    def wait_event(self, event: Event) -> None:
-        for name, count in event.marks.items():
-            self.seen[name] = max(count, self.seen.get(name, 0))
-
-    def __hash__(self) -> int:
-        return self.stream_id
-
-
-class Event:
-    """What a stream had been asked for when it was recorded."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.marks: dict[int, int] = {}
-
-    def record(self, stream: Stream | None = None) -> None:
-        stream = stream or _module.current_stream()
-        self.marks = {stream.stream_id: stream.issued}
-
-    def synchronize(self) -> None:
-        """The host waits: what was copied until then may be written again."""
-        _module.watch.ended(self.marks)
-
-    def query(self) -> bool:
-        self.synchronize()
-        return True
-
-
-class Generator(torch.Generator):
-    """A generator of any device; that of the test device draws as the CPU's."""
-
-    def __new__(cls, where: Any = "cpu") -> Generator:
-        return super().__new__(cls, "cpu")
-
-    def __init__(self, where: Any = "cpu") -> None:
-        self._where = torch.device(where)
-
-    @property
-    def device(self) -> torch.device:
-        return self._where
-
-
-class _Module:
-    """What PyTorch and the program ask of a device's module, `torch.strict`."""
-
-    Stream, Event = Stream, Event
-    watch: Watch
-
-    def __init__(self) -> None:
-        self.rng = torch.Generator().manual_seed(1).get_state()
-        self._streams = [Stream()]
-
-    def is_available(self) -> bool:
-        return True
-
-    is_initialized = is_available
-
-    def _is_in_bad_fork(self) -> bool:
-        return False
-
-    def device_count(self) -> int:
-        return 1
-
-    def current_device(self) -> int:
-        return 0
-
-    def manual_seed_all(self, seed: int) -> None:
-        self.rng = torch.Generator().manual_seed(seed).get_state()
-
-    def get_rng_state(self, device: Any = None) -> Tensor:
-        return self.rng.clone()
-
-    def set_rng_state(self, state: Tensor, device: Any = None) -> None:
-        self.rng = state.clone()
-
-    def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        return [torch.bfloat16, torch.float16]
-
-    def synchronize(self, device: Any = None) -> None:
-        self.watch.waits("the device is waited for")
-        self.watch.ended(None)
-
-    def current_stream(self, device: Any = None) -> Stream:
-        return self._streams[-1]
-
-    @contextmanager
-    def stream(self, stream: Stream) -> Iterator[None]:
-        self._streams.append(stream)
-        try:
-            yield
-        finally:
-            self._streams.pop()
-
-
-_module = _Module()
+OURS = (__file__, strict_autocast.__file__, strict_module.__file__)
 _set_up = False
-
-
-@functools.cache
-def device() -> torch.device:
-    return torch.device(NAME, 0)
 
 
 class Watch(TorchDispatchMode):
@@ -254,7 +140,7 @@ class Watch(TorchDispatchMode):
         if target == CPU or target.type == "cpu":
             return out
         born = next((x.born for x in strict if x.born), None) if _is_view(op) else None
-        if born is None and (stream := _module.current_stream()) is not _module._streams[0]:
+        if born is None and (stream := module.current_stream()) is not module._streams[0]:
             born = stream, stream.issued
         known = {id(x.inner): x for x in strict}
 
@@ -271,11 +157,11 @@ class Watch(TorchDispatchMode):
         if not own or isinstance(kwargs.get("generator"), torch.Generator):
             return op(*args, **kwargs)
         before = torch.get_rng_state()
-        torch.set_rng_state(_module.rng)
+        torch.set_rng_state(module.rng)
         try:
             return op(*args, **kwargs)
         finally:
-            _module.rng = torch.get_rng_state()
+            module.rng = torch.get_rng_state()
             torch.set_rng_state(before)
 
     def _host(self, name: Any, args: tuple) -> Any:
@@ -307,7 +193,7 @@ class Watch(TorchDispatchMode):
             return self.waits(
                 "an upload blocks, as it is not " + ("of pinned memory" if asynchronous else "non_blocking")
             )
-        key, stream = source.untyped_storage().data_ptr(), _module.current_stream()
+        key, stream = source.untyped_storage().data_ptr(), module.current_stream()
         if key in self.copying:
             self.note("a pinned buffer is copied again, though nobody waited for its last copy")
         stream.issued += 1
@@ -321,7 +207,7 @@ class Watch(TorchDispatchMode):
 
     def _there(self, x: Strict) -> None:
         """Whether a tensor that a side stream made may be used on the current one."""
-        if x.born is None or x.born[0] is (now := _module.current_stream()):
+        if x.born is None or x.born[0] is (now := module.current_stream()):
             return
         stream, number = x.born
         if now.seen.get(stream.stream_id, 0) < number:
@@ -417,7 +303,7 @@ def _where() -> str:
     frame, last = sys._getframe(1), "the backward pass"
     while frame is not None:
         file = frame.f_code.co_filename
-        if "/torch/" not in file and file not in (__file__, strict_autocast.__file__) and not file.startswith("<"):
+        if "/torch/" not in file and file not in OURS and not file.startswith("<"):
             _, package, inside = file.rpartition("/pipeline_src/")
             return f"{package[1:] + inside or file}:{frame.f_lineno}"
         frame = frame.f_back
@@ -429,11 +315,11 @@ def watched() -> Iterator[Watch]:
     """The device is there, and what is done is watched."""
     global _set_up
     if not _set_up:
-        _setup_privateuseone_for_python_backend(NAME, _module)
+        _setup_privateuseone_for_python_backend(NAME, module)
         strict_autocast.register()
         _set_up = True
     watch = Watch()
-    _module.watch, before = watch, torch.Generator
+    module.watch, before = watch, torch.Generator
     torch.Generator = Generator
     try:
         # In the thread of the caller: PyTorch's threads for backward passes are started once, for the devices of then.
@@ -442,4 +328,4 @@ def watched() -> Iterator[Watch]:
     finally:
         torch.Generator = before
         with suppress(AttributeError):
-            del _module.watch
+            del module.watch
