@@ -126,7 +126,7 @@ TEXTS = [
     ("training.optimizer", "SGD", "'sgd', 'adam', 'adamw' or 'adagrad'"),
     ("training.device", "'cuda:0'", "'auto', 'cpu', 'cuda' or 'mps'"),
     ("training.device", "/dev/zero", "'auto', 'cpu', 'cuda' or 'mps'"),
-    ("training.precision", "fp16", "'auto', 'fp32' or 'bf16'"),
+    ("training.precision", "fp16", "'auto', 'fp32', 'tf32' or 'bf16'"),
     ("tracking.experiment", "''", "experiment"),
     ("tracking.experiment", "'a/../../b'", "experiment"),
     ("tracking.experiment", '"a\\nb"', "experiment"),
