@@ -67,7 +67,7 @@ def _record(run) -> dict[str, Any]:
         "backwards": 1000,
         "peak_memory_mb": 1000.0,
         "fixed_seconds": 3.0,
-        "ended": None,
+        "ended": "2025-01-01T10:01:00+00:00",
     }
 
 
@@ -103,6 +103,6 @@ def _predictions(run, own: list[str], level: float, rng) -> None:
         "predicted": pa.array(predicted, pa.int32()),
     }
     for m in own:
-        places = pa.array(rng.normal(size=2 * CLIPS).astype(np.float32))
-        columns[f"{m}/pca"] = pa.FixedSizeListArray.from_arrays(places, 2)
+        coordinates = pa.array(rng.normal(size=2 * CLIPS).astype(np.float32))
+        columns[f"{m}/pca"] = pa.FixedSizeListArray.from_arrays(coordinates, 2)
     files.write_table(run.evaluation / places.PREDICTIONS, pa.table(columns))
