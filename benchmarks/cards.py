@@ -12,12 +12,14 @@ from benchmarks.methods import EPOCHS, Noise, Passes, passes, refused, takes, tr
 from pipeline_src.methods.base import FAMILIES, Method, Setting, methods
 from pipeline_src.models.base import encoders, fusions
 from pipeline_src.study.explain import by_family, idea, words
+from pipeline_src.tasks.base import tasks
 from pipeline_src.training.params import Training
 from pipeline_src.training.spec import RunSpec
 
 if TYPE_CHECKING:
     from pipeline_src.models.base import EncoderParams
 
+LONG = 1000  # epochs, enough for every method
 COUNTS = (2, 3, 4)  # modalities that the contract test has
 ROOT = Path(__file__).parents[1]
 DOUBT = re.compile(r"recalled|second-hand|was read|not read|not given|other source|was found|was not|itself was")
@@ -76,6 +78,7 @@ def card(name: str) -> str:
         "Passes": cost(name),
         "Modalities": modalities(name),
         "Fusions": "; ".join(taken(name)),
+        "Tasks": served(name),
         "Runs required": required(method),
         "Extension of ours": extensions(method),
         "Golden": ", ".join(golden(method)) or "none",
@@ -119,6 +122,21 @@ def network(count: int) -> dict[str, EncoderParams]:
 def modalities(name: str) -> str:
     counts = [str(n) for n in COUNTS if any(takes(name, fusion, network(n)) for fusion in fusions)]
     return f"{', '.join(counts)} (tested)"
+
+
+def served(name: str) -> str:
+    """Tasks that the method takes with any fusion, and why it refuses the others."""
+    taken: list[str] = []
+    refused: dict[str, list[str]] = {}
+    for task in tasks:
+        settings = [Setting(("m0", "m1"), fusion, LONG, task) for fusion in fusions]
+        reasons = [methods[name].refuses(methods[name].Params(), setting) for setting in settings]
+        if None in reasons:
+            taken.append(task)
+        else:
+            refused.setdefault(next(why for why in reasons if why and task in why), []).append(task)
+    others = [f"not {', '.join(of)} ({why.partition(', but got')[0]})" for why, of in refused.items()]
+    return "; ".join([", ".join(taken), *others])
 
 
 def taken(name: str) -> list[str]:

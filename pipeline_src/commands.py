@@ -242,7 +242,7 @@ def verify(options: argparse.Namespace) -> None:
 
 
 def explain(options: argparse.Namespace) -> None:
-    """Print what a method, fusion or encoder is: equations, source, deviations, parameters; without a name, all."""
+    """Print what a method, fusion, encoder or task is: equations, source, parameters; without a name, all."""
     from pipeline_src.study import explain as plugins
 
     print(

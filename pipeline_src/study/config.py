@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_src.core import plugins
-from pipeline_src.core.errors import brief
+from pipeline_src.core.errors import UserError, brief
 from pipeline_src.core.registry import Registry, closest
-from pipeline_src.datasets.base import datasets
+from pipeline_src.datasets.base import Dataset, datasets
 from pipeline_src.media.base import extractors
 from pipeline_src.methods.base import Setting, methods
 from pipeline_src.models.base import encoders, fusion_refuses, fusions
@@ -24,6 +24,7 @@ from pipeline_src.study import resources as requests
 from pipeline_src.study.named import NAME
 from pipeline_src.study.params import Network, Params, Recipe, Settings
 from pipeline_src.study.yaml import Mistakes, shown
+from pipeline_src.tasks.segments import cut_shape
 from pipeline_src.training.params import LAYOUTS, Augmentation
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -219,6 +220,25 @@ def _check_references(params: Settings, mistakes: Mistakes) -> None:
                 mistakes.add(("datasets", name, "recipe"), f"{what} {extractor.kind!r} for {modality!r}")
             if not lacking:
                 _check_layout(params, params.recipes[block.recipe][modality], modality, mistakes)
+                _check_segments(params, name, dataset, modality, mistakes)
+
+
+def _check_segments(params: Settings, name: str, dataset: Dataset, modality: str, mistakes: Mistakes) -> None:
+    """What a modality's extractor gives must be cut into the dataset's segments, which the encoder may read in turn."""
+    recipe = params.recipes[params.datasets[name].recipe][modality]
+    encoder = params.model.encoders[modality]
+    if recipe is None or encoder is None:
+        return
+    extractor, wanted = extractors[recipe.kind](recipe), getattr(encoder, "segments", None)
+    if wanted is not None and wanted != dataset.segments:
+        got = dataset.segments or "one label per sample"
+        what = f"expected a dataset of {wanted} segments for encoder {encoder.kind!r}, but got {got} ({name!r})"
+        mistakes.add(("model", "encoders", modality), what)
+    if dataset.segments:
+        try:
+            cut_shape(modality, extractor.layout, tuple(extractor.shape), dataset.segments)
+        except UserError as error:
+            mistakes.add(("datasets", name, "recipe"), f"{error}")
 
 
 def _check_layout(params: Settings, recipe: Any, modality: str, mistakes: Mistakes) -> None:

@@ -15,6 +15,7 @@ from pipeline_src.core.registry import closest
 from pipeline_src.methods.base import FAMILIES, Method, Quantity, Setting, methods
 from pipeline_src.models.base import FusionFacts, encoders, fusion_facts, fusions
 from pipeline_src.study.config import load
+from pipeline_src.tasks.base import tasks
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -36,12 +37,14 @@ def explain(name: str, file: str | Path = "") -> str:
         return _fusion(name)
     if name in encoders:
         return _encoder(name)
+    if name in tasks:
+        return _task(name)
     own = load(file) if file and Path(file).is_file() else None
     if own is not None and name in own.kinds:
         given = ", ".join(f"{key}: {getattr(own.methods[name], key)}" for key in own.methods[name].model_fields_set)
         return f"{name}: {own.kinds[name]} with {given or 'its defaults'} ({file}).\n\n{_method(own.kinds[name])}"
-    known = closest(name, [*methods, *fusions, *encoders, *(own.kinds if own is not None else [])])
-    raise UserError(f"expected a registered method, fusion or encoder, but got {brief(name)}{known}")
+    known = closest(name, [*methods, *fusions, *encoders, *tasks, *(own.kinds if own is not None else [])])
+    raise UserError(f"expected a registered method, fusion, encoder or task, but got {brief(name)}{known}")
 
 
 def _method(name: str) -> str:
@@ -77,6 +80,27 @@ def _fusion(name: str) -> str:
     for why, names in refused.items():
         lines += textwrap.wrap(f"{', '.join(names)}: {why}", WIDTH, initial_indent="    ", subsequent_indent=" " * 8)
     return "\n".join([*lines, "", f"File: {inspect.getsourcefile(fusion)}"])
+
+
+def _task(name: str) -> str:
+    """Its words, its metrics, and the methods that refuse it with their defaults and any fusion of two modalities."""
+    task = tasks[name]
+    lines = [f"{name}: {_first(sys.modules[task.__module__])}", "", words(task), "", "Metrics, the primary one first:"]
+    for metric in task.metrics:
+        unit = {"%": "percent", "": "a number"}.get(metric.unit, metric.unit)
+        lines.append(f"    {metric.label:<18}  {metric.caption} ({unit}{'' if metric.higher else '; lower is better'})")
+    refused: dict[str, list[str]] = {}
+    for method in methods:
+        plugin = methods[method]
+        settings = [Setting(("a", "b"), fusion, EPOCHS, name) for fusion in fusions]
+        reasons = [plugin.refuses(plugin.Params(), setting) for setting in settings]
+        if None not in reasons:
+            why = next(why for why in reasons if why and name in why)
+            refused.setdefault(why, []).append(method)
+    lines += ["", "Methods that refuse it:" if refused else "Every method takes it."]
+    for why, names in refused.items():
+        lines += textwrap.wrap(f"{', '.join(names)}: {why}", WIDTH, initial_indent="    ", subsequent_indent=" " * 8)
+    return "\n".join([*lines, "", f"File: {inspect.getsourcefile(task)}"])
 
 
 def _asks(facts: type[FusionFacts]) -> str:

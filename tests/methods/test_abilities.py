@@ -348,7 +348,8 @@ def test_what_the_tests_register_is_not_there_for_users():
     [
         (Setting(("a",), "concat", 1), {"modalities": 2}, "expected two modalities or more, but got 1"),
         (Setting(("a",), "concat", 1), {"modalities": 4}, "expected 4 modalities or more, but got 1"),
-        (Setting(("a",), "concat", 1, "regression"), {"classes": True}, "expected task classification, as it needs "),
+        (Setting(("a",), "concat", 1, "regression"), {"classes": True}, "expected task classification or segments, "),
+        (Setting(("a",), "concat", 1, "segments"), {"whole": True}, "expected a task with one label per sample, as "),
         (Setting(("a", "b"), "film", 1), {"additive": True}, "expected a fusion that is a sum over modalities, but "),
         (Setting(("a", "b"), "film", 1), {"linear": True}, "expected a fusion that is linear in each modality (con"),
         (Setting(("a", "b"), "mmtm", 1), {"no_taps": True}, "expected a fusion of features alone, but got 'mmtm', w"),

@@ -91,3 +91,11 @@ def test_every_encoder_is_explained_with_its_parameters(kind):
 def test_all_models_in_a_line_each():
     names = {line.split()[0] for line in models().splitlines() if line.startswith("  ")}
     assert names == {*fusions, *encoders}
+
+
+def test_a_task_says_its_metrics_and_who_refuses_it():
+    text = explain("regression")
+    assert text.startswith("regression: Regression: a number per sample")
+    assert "The mean absolute error. (a number; lower is better)" in text
+    assert "expected task classification or segments, as it needs classes, but got regression" in " ".join(text.split())
+    assert "Every method takes it." in explain("classification")

@@ -142,7 +142,10 @@ def test_explain_knows_the_name_by_the_params_file(plan, tmp_path, monkeypatch, 
     said = capsys.readouterr().out
     assert said.startswith("pmr_01: pmr with share: 0.01 (p.yaml).\n\npmr: Speeds the slower modality up")
     assert cli.main(["explain", "pmr_02", "--params=p.yaml"]) == 2
-    assert "expected a registered method, fusion or encoder, but got 'pmr_02'; did you mean" in capsys.readouterr().err
+    assert (
+        "expected a registered method, fusion, encoder or task, but got 'pmr_02'; did you mean"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_schema_knows_named_methods():

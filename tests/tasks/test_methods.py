@@ -7,7 +7,7 @@ from pipeline_src.methods.base import methods
 from pipeline_src.tasks.base import tasks
 from tests.tasks.tasked import refused, trainer
 
-FUSIONS = ("concat", "sum", "shared")
+FUSIONS = ("concat", "sum", "shared", "mmtm")
 TASKS = [task for task in tasks if task != "classification"]
 
 
