@@ -100,7 +100,7 @@ def test_a_checkpoint_that_is_damaged_is_not_used(tmp_path):
         "truncated": lambda content: content[: len(content) // 2],
         "empty": lambda content: b"",
         "changed": lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:],
-        "another format": lambda content: content.replace(b'"format":"2"', b'"format":"1"'),
+        "another format": lambda content: content.replace(f'"format":"{checkpoint.FORMAT}"'.encode(), b'"format":"1"'),
     }.items():
         folder = tmp_path / name
         assert ended(train, "joint", folder, 1e9, "a step", 7) == -signal.SIGKILL
