@@ -134,8 +134,9 @@ def served(name: str) -> str:
         if None in reasons:
             taken.append(task)
         else:
-            refused.setdefault(next(why for why in reasons if why and task in why), []).append(task)
-    others = [f"not {', '.join(of)} ({why.partition(', but got')[0]})" for why, of in refused.items()]
+            why = next(why for why in reasons if why and task in why)
+            refused.setdefault(why.partition(", but got")[0], []).append(task)
+    others = [f"not {', '.join(of)} ({why})" for why, of in refused.items()]
     return "; ".join([", ".join(taken), *others])
 
 
