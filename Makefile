@@ -9,7 +9,7 @@ TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 TORCH_CPU ?= --torch-backend cpu $(shell sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' envs/requirements.txt)
 GPU_PINS := torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+
 
-.PHONY: help run cpu ui test test-avx2 pretrained lint clean
+.PHONY: help run cpu ui test test-avx2 pretrained hdf5 lint clean
 
 help: ## this list; `make` alone shows it, too
 	@grep -hE '^[a-z][a-z0-9 -]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+).*## /\1\t/' | \
@@ -34,6 +34,10 @@ test-avx2: .venv/ready ## networks and training on the instruction set of older 
 pretrained: .venv/ready ## encoders of timm and Hugging Face transformers: install them and test them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r envs/pretrained.txt
 	COUNTERPOISE_PRETRAINED=1 $(BIN)/python -m pytest -q tests/models/test_pretrained.py
+
+hdf5: .venv/ready ## published features of AVE: install their reader and test it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r envs/hdf5.txt
+	$(BIN)/python -m pytest -q tests/datasets/test_ave.py
 
 lint: .venv/ready ## formatting, types, the workflow's rules
 	$(BIN)/ruff check .
