@@ -9,13 +9,13 @@ annotations of functions, messages and descriptions do not count.
 import ast
 import hashlib
 import json
-from collections.abc import Collection, Iterable
-from functools import cache
+from collections.abc import Collection, Iterable, Sequence
+from functools import cache, partial
 from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
-from pipeline_src.core import plugins
+from pipeline_src.core import digests, plugins
 from pipeline_src.core.errors import UserError
 
 LENGTH = 10  # hex digits: 40 bits, for the thousands of addresses that share a readable name
@@ -31,6 +31,7 @@ NEUTRAL = {
     "pipeline_src.training.params",
     "pipeline_src.features",
     "pipeline_src.core.checksums",
+    "pipeline_src.core.digests",
     "pipeline_src.core.errors",
     "pipeline_src.core.files",
     "pipeline_src.core.progress",
@@ -42,6 +43,7 @@ NEUTRAL = {
     "pipeline_src.training.interrupt",
 }
 
+RULES = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # what counts of a source, as this file has it
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)  # what has a docstring
 
 
@@ -109,7 +111,14 @@ def _defined(node: ast.AST) -> set[str]:
 @cache
 def _module(module: str) -> tuple[str, tuple[str, ...]]:
     """A module's hash and the modules of this package that it imports."""
-    return _digest(_found(module), module, _source(module))
+    file = _found(module)
+    folder = module if file.stem == "__init__" else module.rpartition(".")[0]
+    # A template or a table of the same name belongs to its module.
+    names = [f"{file.stem}.*.j2", f"{file.stem}.csv", f"{file.stem}.yaml"]
+    own = {f.name: f.read_text(encoding="utf-8") for name in names for f in sorted(file.parent.glob(name))}
+    source = _source(module)
+    digest, asked = digests.remembered([RULES, folder, source, own], partial(_digest, folder, source, own))
+    return digest, tuple(sorted(_ours(asked, folder)))
 
 
 def _source(module: str) -> str:
@@ -125,14 +134,11 @@ def _found(module: str) -> Path:
     return file
 
 
-def _digest(file: Path, module: str, source: str) -> tuple[str, tuple[str, ...]]:
+def _digest(folder: str, source: str, own: dict[str, str]) -> list[Any]:
+    """[the hash of a module's source with its own templates and tables, what it imports: see `_asked`]."""
     tree = ast.parse(source)
-    folder = module if file.stem == "__init__" else module.rpartition(".")[0]
-    # A template or a table of the same name belongs to its module.
-    names = [f"{file.stem}.*.j2", f"{file.stem}.csv", f"{file.stem}.yaml"]
-    own = {f.name: f.read_text(encoding="utf-8") for name in names for f in sorted(file.parent.glob(name))}
-    imports = tuple(sorted(_imports(tree, folder)))
-    return fingerprint(code=_meaning(_Computing().visit(tree)), templates=own), imports
+    asked = sorted(map(list, _asked(tree, folder)))
+    return [fingerprint(code=_meaning(_Computing().visit(tree)), templates=own), asked]
 
 
 class _Computing(ast.NodeTransformer):
@@ -187,7 +193,20 @@ def _for_type_checkers(node: ast.If) -> bool:
 
 
 def _imports(tree: ast.Module, folder: str) -> set[str]:
-    found: set[str] = set()
+    """The modules of this package, and of the user's, that a module imports."""
+    return _ours(_asked(tree, folder), folder)
+
+
+def _ours(asked: Iterable[Sequence[str]], folder: str) -> set[str]:
+    """Of what a module imports, see `_asked`, the modules that are there."""
+    found = {".".join(names) if _file(".".join(names)) else names[0] for names in asked}
+    packages = {folder.partition(".")[0], "pipeline_src", *plugins.FOLDERS}
+    return {name for name in found if name.partition(".")[0] in packages}
+
+
+def _asked(tree: ast.Module, folder: str) -> set[tuple[str, ...]]:
+    """What a module imports: (module,), or (module, name) of `from module import name`; the name may be a module."""
+    found: set[tuple[str, ...]] = set()
     pending: list[ast.AST] = list(tree.body)
     while pending:
         node = pending.pop()
@@ -196,14 +215,11 @@ def _imports(tree: ast.Module, folder: str) -> set[str]:
             continue
         pending.extend(ast.iter_child_nodes(node))
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            found.update((alias.name,) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name("." * node.level + (node.module or ""), folder)
-            for alias in node.names:
-                full = f"{base}.{alias.name}"
-                found.add(full if _file(full) else base)
-    packages = {folder.partition(".")[0], "pipeline_src", *plugins.FOLDERS}
-    return {name for name in found if name.partition(".")[0] in packages}
+            found.update((base, alias.name) for alias in node.names)
+    return found
 
 
 def _file(module: str) -> Path | None:

@@ -162,7 +162,10 @@ print(sorted(m for m in sys.modules if m.startswith("pipeline_src")), "torch" in
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     core = [
         "pipeline_src.core",
+        "pipeline_src.core.checksums",
+        "pipeline_src.core.digests",
         "pipeline_src.core.errors",
+        "pipeline_src.core.files",
         "pipeline_src.core.fingerprint",
         "pipeline_src.core.plugins",
     ]
