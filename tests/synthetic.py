@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_src.methods.base import Setting, methods
-from pipeline_src.models.base import EncoderParams, encoders
+from pipeline_src.models.base import EncoderParams, encoders, fusion_facts, fusions
 from pipeline_src.models.multimodal import MultimodalModel
 from pipeline_src.tasks.base import tasks
 from pipeline_src.training.assemble import assemble
@@ -122,6 +122,9 @@ def spec(
 
 def encoder(kind: str, **params) -> EncoderParams:
     return encoders[kind].Params(kind=kind, **params)
+
+
+FUSIONS = [name for name in fusions if not fusion_facts(name).steps]  # that join the encoders of `spec`
 
 
 def setting(fusion: str = "concat", modalities: int = 2, epochs: int = 10) -> Setting:

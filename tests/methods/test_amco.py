@@ -82,5 +82,5 @@ def test_what_it_refuses():
     refuses = AMCo.refuses
     assert "sum over modalities" in refuses(AMCo.Params(), Setting(("a", "b"), "film", 10))
     assert "two modalities" in refuses(AMCo.Params(), Setting(("a",), "concat", 10))
-    assert "classification" in refuses(AMCo.Params(), Setting(("a", "b"), "concat", 10, "segments"))
+    assert "classification" in refuses(AMCo.Params(), Setting(("a", "b"), "concat", 10, "regression"))
     assert refuses(AMCo.Params(), Setting(("a", "b", "c"), "sum", 10)) is None

@@ -60,5 +60,5 @@ def test_without_weight_the_calibration_changes_no_gradient():
 
 def test_what_it_refuses():
     assert "two modalities" in CML.refuses(CML.Params(), Setting(("a",), "concat", 10))
-    assert "classification" in CML.refuses(CML.Params(), Setting(("a", "b"), "concat", 10, "segments"))
+    assert "classification" in CML.refuses(CML.Params(), Setting(("a", "b"), "concat", 10, "regression"))
     assert "hidden states" in CML.refuses(CML.Params(), Setting(("a", "b"), "mmtm", 10))

@@ -52,6 +52,6 @@ def test_three_modalities_are_the_mean_over_pairs():
 
 def test_what_it_refuses_and_extends():
     assert "two modalities" in MBSD.refuses(MBSD.Params(), Setting(("a",), "concat", 10))
-    assert "classification" in MBSD.refuses(MBSD.Params(), Setting(("a", "b"), "concat", 10, "segments"))
+    assert "classification" in MBSD.refuses(MBSD.Params(), Setting(("a", "b"), "concat", 10, "regression"))
     assert "by pairs" in MBSD.extension(MBSD.Params(), Setting(("a", "b", "c"), "concat", 10))
     assert MBSD.extension(MBSD.Params(), Setting(("a", "b"), "concat", 10)) is None

@@ -23,7 +23,7 @@ from pipeline_src.models.multimodal import MultimodalModel
 from pipeline_src.study import config
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import CLASSIFICATION, SPLITS, SyntheticCache, setting, spec
+from tests.synthetic import CLASSIFICATION, FUSIONS, SPLITS, SyntheticCache, setting, spec
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -421,7 +421,7 @@ def test_no_last_epoch_is_the_last_of_the_run():
     assert [row["modulated_tensors/m1"] for row in rows] == [0, 0, 6, 6]
 
 
-@pytest.mark.parametrize("fusion", list(fusions))
+@pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("scale", ["cvpr", "tpami"])
 @pytest.mark.parametrize("modalities", [2, 3])
 def test_alpha_0_is_joint_training_bit_for_bit(modalities, scale, fusion):
@@ -517,7 +517,7 @@ def test_a_score_of_0_gives_a_finite_ratio(loser, ratio, k):
     assert float(ctx.logged["coefficient/visual"]) == 1
 
 
-@pytest.mark.parametrize("fusion", list(fusions))
+@pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("method", [OGM(OGMParams()), OGMGE(OGMGEParams(noise="modulated"))])
 def test_a_step_waits_for_no_value(method, fusion):
     """Tensors here have shapes but no values, so asking for one raises, as waiting for the device would be."""

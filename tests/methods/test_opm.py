@@ -19,7 +19,7 @@ from pipeline_src.methods.opm import OPM, OPMOGM, OPMOGMParams, OPMParams, drop,
 from pipeline_src.models.base import fusions
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import CLASSIFICATION, SyntheticCache, setting, spec
+from tests.synthetic import CLASSIFICATION, FUSIONS, SyntheticCache, setting, spec
 
 CPU = torch.device("cpu")
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("opm_*.npz"))
@@ -436,7 +436,7 @@ def test_half_precision_features_are_scored_in_float32_and_kept_in_half():
 
 
 @pytest.mark.parametrize("probability", ["previous", "same"])
-@pytest.mark.parametrize("fusion", list(fusions))
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_step_waits_for_no_value(fusion, probability):
     """Features here have shapes but no values, so asking for one raises, as waiting for the device would be."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -502,7 +502,7 @@ def same_weights(a: Trainer, b: Trainer) -> bool:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("fusion", list(fusions))
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_probability_zero_is_joint_training_bit_for_bit(fusion, precision):
     joint, rows = trained("joint", fusion, precision=precision)
     for params in ({}, RELEASED):

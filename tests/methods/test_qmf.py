@@ -15,7 +15,8 @@ from tests.methods import golden
 
 def context(logits: dict, samples: int, classes: int) -> SimpleNamespace:
     """A run whose features are the logits of the classifiers."""
-    model = SimpleNamespace(extra={m: nn.Identity() for m in logits}, modalities=list(logits))
+    fusion = SimpleNamespace(unimodal_loss=False)
+    model = SimpleNamespace(extra={m: nn.Identity() for m in logits}, modalities=list(logits), fusion=fusion)
     labels = torch.zeros(samples)
     task = tasks["classification"](classes)
     return SimpleNamespace(model=model, task=task, labels=lambda split: labels, log=lambda name, value: None)

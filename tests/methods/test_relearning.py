@@ -17,10 +17,9 @@ from torch import nn
 from pipeline_src.core.errors import UserError
 from pipeline_src.methods.base import methods
 from pipeline_src.methods.relearning import assign, due, purity, reset_strength, soft_reset
-from pipeline_src.models.base import fusions
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from tests.synthetic import SPLITS, SyntheticCache, setting, spec
+from tests.synthetic import FUSIONS, SPLITS, SyntheticCache, setting, spec
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -386,7 +385,7 @@ def test_parameters_out_of_range_are_errors(wrong):
 
 
 @pytest.mark.parametrize("modalities", [2, 3, 4])
-@pytest.mark.parametrize("fusion", list(fusions))
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_fusion_and_number_of_modalities_with_a_diagnosis(fusion, modalities):
     """The contract test's runs end before the published schedule begins; these do not."""
     whole, begun, resumed = (make(modalities, fusion=fusion, **EARLY) for _ in range(3))
