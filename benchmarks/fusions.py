@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from benchmarks.methods import PUBLISHED_TRAINING, Noise, _Clock, _endless, memory, trainer
-from pipeline_src.methods.base import methods
+from benchmarks.methods import Noise, _Clock, _endless, joint_on_noise, memory, trainer
 from pipeline_src.models.base import fusion_refuses
 from pipeline_src.models.base import fusions as registry
 from pipeline_src.study.plan import Plan
@@ -25,27 +23,12 @@ def fusions(plan: Plan) -> None:
     """Print what a step costs with every fusion that suits the plan's first cell with most modalities.
 
     step     time of a step over that of a step with concat taken in the same turn, the median of 40 turns, and how far
-             the quarters are apart; concat is measured against itself
+             the quarters are apart; concat is measured against itself. On a CPU it is CPU time, as in `methods`
     memory   the most that a step's tensors take at once, beyond what was there before it, over concat's; see `methods`
     weights  parameters of the fusion, in thousands; in brackets those of the encoders
     """
-    import numpy as np
-    import torch
-
-    from pipeline_src.training import device as devices
-
-    cell = max(plan.cells, key=lambda cell: len(cell.spec.modalities))
-    device = devices.pick(plan.params.training.device)
-    torch.set_num_threads(min(plan.params.resources.train.threads, len(os.sched_getaffinity(0))))
-    shapes = {
-        m: {"layout": e.layout, "shape": list(e.shape), "dtype": np.dtype(e.dtype).name}
-        for m, e in cell.data.extractors.items()
-    }
-    cache = Noise(shapes, len(cell.data.dataset.classes), cell.spec.training.batch_size)
-    training = cell.spec.training.model_copy(update=PUBLISHED_TRAINING)
-    joint = methods["joint"].Params()
-    spec = replace(cell.spec, method="joint", params=joint, fusion="concat", training=training, requires={})
-    print(f"{device}, {torch.get_num_threads()} threads, batch {training.batch_size}, {'+'.join(spec.modalities)}")
+    spec, cache, device = joint_on_noise(plan)
+    spec = replace(spec, fusion="concat")
     print("| fusion | step | memory | weights |")
     print("|---|---|---|---|", flush=True)
     plain = memory(trainer(spec, cache, device))

@@ -81,23 +81,9 @@ def methods(plan: Plan) -> None:
              training's: on CUDA the allocator's peak, on a CPU from the profiler's record of what was allocated and
              freed
     """
-    import numpy as np
     import sklearn.cluster  # noqa: F401  what a method imports at its first use is no cost of its epochs
-    import torch
 
-    from pipeline_src.training import device as devices
-
-    cell = max(plan.cells, key=lambda cell: len(cell.spec.modalities))
-    device = devices.pick(plan.params.training.device)
-    torch.set_num_threads(min(plan.params.resources.train.threads, len(os.sched_getaffinity(0))))
-    shapes = {
-        m: {"layout": e.layout, "shape": list(e.shape), "dtype": np.dtype(e.dtype).name}
-        for m, e in cell.data.extractors.items()
-    }
-    cache = Noise(shapes, len(cell.data.dataset.classes), cell.spec.training.batch_size)
-    training = cell.spec.training.model_copy(update=PUBLISHED_TRAINING)
-    spec = replace(cell.spec, method="joint", params=registry["joint"].Params(), training=training, requires={})
-    print(f"{device}, {torch.get_num_threads()} threads, batch {training.batch_size}, {'+'.join(spec.modalities)}")
+    spec, cache, device = joint_on_noise(plan)
     print("| method | fusion | step | epoch | forward | backward | before | memory |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     base: dict[str, int] = {}
@@ -114,6 +100,27 @@ def methods(plan: Plan) -> None:
         peak = memory(trainer(own, cache, device)) / base[fusion]
         costs = f"{step:.3f} | {between:.3f} | {counted.forwards:.2f} | {counted.backwards:.2f} | {counted.before:.2f}"
         print(f"| {name} | {fusion} | {costs} | {peak:.2f} |", flush=True)
+
+
+def joint_on_noise(plan: Plan) -> tuple[RunSpec, Noise, torch.device]:
+    """Joint training of the plan's first cell with most modalities, on random samples; prints where and how it runs."""
+    import numpy as np
+    import torch
+
+    from pipeline_src.training import device as devices
+
+    cell = max(plan.cells, key=lambda cell: len(cell.spec.modalities))
+    device = devices.pick(plan.params.training.device)
+    torch.set_num_threads(min(plan.params.resources.train.threads, len(os.sched_getaffinity(0))))
+    shapes = {
+        m: {"layout": e.layout, "shape": list(e.shape), "dtype": np.dtype(e.dtype).name}
+        for m, e in cell.data.extractors.items()
+    }
+    cache = Noise(shapes, len(cell.data.dataset.classes), cell.spec.training.batch_size)
+    training = cell.spec.training.model_copy(update=PUBLISHED_TRAINING)
+    spec = replace(cell.spec, method="joint", params=registry["joint"].Params(), training=training, requires={})
+    print(f"{device}, {torch.get_num_threads()} threads, batch {training.batch_size}, {'+'.join(spec.modalities)}")
+    return spec, cache, device
 
 
 def first_fusion(name: str, spec: RunSpec) -> str | None:

@@ -53,8 +53,10 @@ def _answer(name: str, table: pd.DataFrame, seeds: int, confidence: float) -> An
         headline = f"Nothing to compare: the study has no method besides {BASELINE}."
     elif seeds < FEWEST:
         headline = f"No conclusion about any method: the study has {'one seed' if seeds == 1 else 'two seeds'}."
-    elif tested[f"{one.gain}_p"].isna().all():
+    elif (tested[f"{one.gain}_n"] < FEWEST).all():
         headline = "No answer: too many runs diverged to compare any method."
+    elif tested[f"{one.gain}_p"].isna().all():
+        headline = f"No test: the differences from {BASELINE} are equal in every seed, so that they show no spread."
     else:
         headline = _headline(tested[tested.method != ENSEMBLE], one, confidence)
     points = [

@@ -11,11 +11,10 @@ from pipeline_src.corruptions.base import corruptions
 from pipeline_src.evaluation import run as evaluation
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.observers.base import SECONDS, observers
-from pipeline_src.training import run
 from pipeline_src.training.loader import Loader
 from tests.observers.test_observers import CPU, declared
 from tests.synthetic import SPLITS, SyntheticCache
-from tests.training.test_run import Killed, make_run, rows, same, tensors, train
+from tests.training.test_run import killed, make_run, rows, same, tensors, train
 
 TIMES = {"seconds", "fixed_seconds", "started", "ended", "peak_memory_mb", SECONDS.name, "files", "checksum"}
 
@@ -75,17 +74,7 @@ def test_an_observed_run_has_the_files_of_one_that_is_not(tmp_path):
 def test_a_killed_run_observes_the_rest_as_if_nothing_had_been(tmp_path, monkeypatch, after):
     whole, cut = observed(tmp_path / "whole"), observed(tmp_path / "cut")
     train(whole)
-    epoch = run.Trainer.epoch
-
-    def dies(self, number, pulse):
-        if number == after:
-            raise Killed
-        return epoch(self, number, pulse)
-
-    monkeypatch.setattr(run.Trainer, "epoch", dies)
-    with pytest.raises(Killed):
-        train(cut)
-    monkeypatch.setattr(run.Trainer, "epoch", epoch)
+    killed(cut, after, monkeypatch)
     train(cut)
     times = {"seconds", SECONDS.name}
     without = [[{k: v for k, v in row.items() if k not in times} for row in rows(one)] for one in (whole, cut)]

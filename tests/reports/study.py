@@ -12,9 +12,11 @@ import pyarrow as pa
 from pipeline_src.core import checksums, files
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.methods.base import MethodParams, methods
+from pipeline_src.reports.results import collect
+from pipeline_src.reports.scores import COLUMNS, accuracy_table
 from pipeline_src.study import params
 from pipeline_src.study.outputs import NO_FUSION, Cell, Data, Run
-from pipeline_src.study.runs import write_record
+from pipeline_src.study.runs import RunFiles, write_record
 from pipeline_src.training.params import Training
 from pipeline_src.training.spec import RunSpec
 
@@ -187,6 +189,18 @@ class Study:
         checksums.seal(data.cache / "shard.arrow")
         columns = ["id", "modality", "file", "reason", "stage"]
         files.write_table(data.cache / "quarantine.parquet", pd.DataFrame(quarantined, columns=columns, dtype="str"))
+
+
+def results_of(plan):
+    """Writes every run of the plan, and collects them for tables and figures."""
+    plan.write_all()
+    plan.write_cache()
+    rows = [{**run.names, **row} for run in plan.runs for row in RunFiles(run).metrics()]
+    metrics = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "int64", "value": "float64"})
+    table = accuracy_table(metrics, [cell.names for cell in plan.rows], plan.params.study.seeds, 0.95)
+    records = {tuple(run.names.values()): RunFiles(run).record() for run in plan.runs}
+    (results,) = collect(plan, table, metrics, records, {})
+    return results
 
 
 def epochs(run):

@@ -109,13 +109,13 @@ def test_equal_differences_in_every_seed_crash_nothing():
     assert (str(row[2]), str(row[3])) == ("equal in every seed", "0.0 ± 0.0 [0.0, 0.0]")
 
 
-def lost(count):
-    """The accuracy table of 100 test samples where a method loses the same number in each of three seeds."""
+def lost(count, samples=(("toy_set", 100),)):
+    """The accuracy table (by default of 100 test samples) where a method loses the same number in each of three seeds."""
     metrics = frame()
     joint = metrics[metrics.method == "joint"]
     less = joint.assign(method="a_new|one", value=joint.value - count / 100)
     metrics = pd.concat([metrics[metrics.method != "a_new|one"], less])
-    return accuracy_table(metrics, CELLS, SEEDS, 0.95, samples={"toy_set": 100})
+    return accuracy_table(metrics, CELLS, SEEDS, 0.95, samples=dict(samples))
 
 
 def test_the_same_loss_in_every_seed_is_a_finding():
@@ -126,6 +126,13 @@ def test_the_same_loss_in_every_seed_is_a_finding():
     assert str(row[2]) == "significantly below" and str(row[4]) != NONE
     (found,) = answers(lost(1), 3, 0.95)
     assert found.headline == "No method is shown to help over joint training.", "one sample may be rounding"
+
+
+def test_equal_differences_of_a_value_that_is_not_rounded_are_not_blamed_on_divergence():
+    table = lost(3, samples=())
+    assert table.accuracy_gain_p.isna()[3]
+    (found,) = answers(table, 3, 0.95)
+    assert found.headline == "No test: the differences from joint are equal in every seed, so that they show no spread."
 
 
 def test_differences_are_of_the_seeds_that_both_have_and_say_so():

@@ -4,16 +4,12 @@ import json
 from dataclasses import replace
 from functools import cached_property
 
-import pandas as pd
 import pytest
 
 from pipeline_src.observers.base import observers
 from pipeline_src.reports import declared
 from pipeline_src.reports.figures.observed import observed
-from pipeline_src.reports.results import collect
-from pipeline_src.reports.scores import COLUMNS, accuracy_table
 from pipeline_src.reports.summaries import history
-from pipeline_src.study.runs import RunFiles
 from tests.reports import study as written
 
 
@@ -37,20 +33,9 @@ class Watched(written.Study):
         written.write_record(run.folder, written.record(run))
 
 
-def results_of(plan):
-    plan.write_all()
-    plan.write_cache()
-    rows = [{**run.names, **row} for run in plan.runs for row in RunFiles(run).metrics()]
-    metrics = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "int64", "value": "float64"})
-    table = accuracy_table(metrics, [cell.names for cell in plan.rows], plan.params.study.seeds, 0.95)
-    records = {tuple(run.names.values()): RunFiles(run).record() for run in plan.runs}
-    (results,) = collect(plan, table, metrics, records, {})
-    return results
-
-
 def test_a_drawing_per_observer_with_a_panel_for_the_fused_model_and_each_modality(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    results = results_of(Watched(methods=("joint", "ogm")))
+    results = written.results_of(Watched(methods=("joint", "ogm")))
     assert "observed" in results.offers
     scores, probe = observed(results)
     assert scores.name == "observed-av_digits-scores-concat"
@@ -71,14 +56,14 @@ def test_a_drawing_per_observer_with_a_panel_for_the_fused_model_and_each_modali
 
 def test_what_is_not_observed_is_not_drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    results = results_of(written.Study())
+    results = written.results_of(written.Study())
     assert "observed" not in results.offers and not list(observed(results))
 
 
 def test_mlflow_and_dvc_get_the_observers_quantities_beside_the_methods(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = Watched(methods=("ogm",))
-    results_of(plan)
+    written.results_of(plan)
     cell = plan.rows[-1]
     assert {"ratio", "score_on_train", "probe_on_val", "observer_seconds"} <= declared.quantities(cell).keys()
     names = {quantity.name for quantity in declared.compared(plan)}

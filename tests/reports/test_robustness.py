@@ -5,17 +5,14 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from pipeline_src.core import files
 from pipeline_src.corruptions.base import corruptions
 from pipeline_src.reports import robustness
 from pipeline_src.reports.figures.robustness import robustness as figure
-from pipeline_src.reports.results import collect
-from pipeline_src.reports.scores import COLUMNS, accuracy_table
 from pipeline_src.reports.wording import NONE
-from pipeline_src.study.runs import RunFiles, write_record
+from pipeline_src.study.runs import write_record
 from tests.reports import study as written
 
 RATES = [0.5, 2.0]
@@ -53,21 +50,10 @@ class Corrupted(written.Study):
         write_record(run.folder, written.record(run))
 
 
-def results_of(plan):
-    plan.write_all()
-    plan.write_cache()
-    rows = [{**run.names, **row} for run in plan.runs for row in RunFiles(run).metrics()]
-    metrics = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "int64", "value": "float64"})
-    table = accuracy_table(metrics, [cell.names for cell in plan.rows], plan.params.study.seeds, 0.95)
-    records = {tuple(run.names.values()): RunFiles(run).record() for run in plan.runs}
-    (results,) = collect(plan, table, metrics, records, {})
-    return results
-
-
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return results_of(Corrupted(methods=("joint", "ogm")))
+    return written.results_of(Corrupted(methods=("joint", "ogm")))
 
 
 def test_area_is_the_mean_height_by_trapezoids():
@@ -106,7 +92,7 @@ def test_seeds_without_corrupted_scores_are_left_out_and_said(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     plan = Corrupted(methods=("joint", "ogm"))
     plan.skipped = (("ogm", 1),)
-    results = results_of(plan)
+    results = written.results_of(plan)
     one = next(robustness.spoiled(results))
     assert list(one.scores["concat", "ogm"].index) == [0, 2]
     assert len(one.effective(("concat", "ogm"))) == 2
@@ -115,7 +101,7 @@ def test_seeds_without_corrupted_scores_are_left_out_and_said(tmp_path, monkeypa
 
 def test_without_late_fusion_there_is_no_effective_robustness(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (table,) = robustness.tables(results_of(Corrupted(methods=("ogm",))))
+    (table,) = robustness.tables(written.results_of(Corrupted(methods=("ogm",))))
     assert all(str(row[-1]) == NONE for row in table.rows)
     assert "needs late fusion, which the study lacks" in table.caption
 
@@ -135,6 +121,6 @@ def test_the_figure_has_a_panel_per_corrupted_modality_and_a_line_per_method(res
 
 def test_a_study_without_corruptions_has_neither(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    results = results_of(written.Study(methods=("joint",)))
+    results = written.results_of(written.Study(methods=("joint",)))
     assert "corrupted" not in results.offers
     assert robustness.tables(results) == [] and list(figure(results)) == []

@@ -71,10 +71,8 @@ def test_a_finished_run_says_what_it_was(tmp_path):
     assert record["selected"] == {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"]}
 
 
-@pytest.mark.parametrize("after", [1, 2])
-def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(tmp_path, monkeypatch, after):
-    whole, cut = make_run(tmp_path / "whole"), make_run(tmp_path / "cut")
-    train(whole)
+def killed(one, after, monkeypatch):
+    """Trains a run that is killed when `after` epochs are done."""
     epoch = run.Trainer.epoch
 
     def dies(self, number, pulse):
@@ -82,12 +80,18 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(tmp_path, monkeypa
             raise Killed
         return epoch(self, number, pulse)
 
-    monkeypatch.setattr(run.Trainer, "epoch", dies)
-    with pytest.raises(Killed):
-        train(cut)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run.Trainer, "epoch", dies)
+        train(one)
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(tmp_path, monkeypatch, after):
+    whole, cut = make_run(tmp_path / "whole"), make_run(tmp_path / "cut")
+    train(whole)
+    killed(cut, after, monkeypatch)
     assert not cut.record.exists()
     assert json.loads((cut.folder / "attempt.json").read_text())["status"] == "failed"
-    monkeypatch.setattr(run.Trainer, "epoch", epoch)
     train(cut)
     assert bare(cut) == bare(whole)
     assert same(tensors(cut), tensors(whole))
