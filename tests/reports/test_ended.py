@@ -110,7 +110,7 @@ def test_equal_differences_in_every_seed_crash_nothing():
 
 
 def lost(count, samples=(("toy_set", 100),)):
-    """The accuracy table (by default of 100 test samples) where a method loses the same number in each of three seeds."""
+    """The accuracy table, by default of 100 test samples, where a method loses as many in each of three seeds."""
     metrics = frame()
     joint = metrics[metrics.method == "joint"]
     less = joint.assign(method="a_new|one", value=joint.value - count / 100)
