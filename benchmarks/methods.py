@@ -151,6 +151,8 @@ def trainer(spec: RunSpec, cache: Noise, device: torch.device) -> Trainer:
 
 def stand_ins(spec: RunSpec, cache: Noise, device: torch.device) -> Callable[[str], MultimodalModel]:
     """Untrained models in the place of the runs that the spec's method requires."""
+    import torch
+
     from pipeline_src.training.assemble import assemble
 
     asked = Setting(spec.modalities, spec.fusion, spec.training.epochs)
@@ -161,7 +163,8 @@ def stand_ins(spec: RunSpec, cache: Noise, device: torch.device) -> Callable[[st
         other = replace(spec, method="joint", params=registry["joint"].Params())
         if m is not None:
             other = replace(other, modalities=(m,), encoders={m: spec.encoders[m]}, fusion="concat")
-        return assemble(other, cache.modalities, len(cache.classes), seed=7).model.to(device)
+        made = assemble(other, cache.modalities, len(cache.classes), seed=7).model
+        return made.to(device, memory_format=torch.channels_last)  # as a run's are
 
     return model
 

@@ -16,8 +16,8 @@ Then, if an entry of the gradient of a weight of the fusion is beyond +-`limit`,
 
 Paper and authors' code (AGM_ICCV2023) agree, but for F({}): the paper's mono-modal contribution, used for analysis,
 subtracts the output of zero inputs. A zero input is encoded: its feature is not zero. As encoders are separate,
-a pass of each encoder and one zero input each give every F(S). `pad: feature` sets features to zero instead, which
-costs nothing more [extension]. Running means go on outside of the window of epochs, where kappa is 1.
+one more pass, with an input of zeros beside the batch, gives every F(S). `pad: feature` sets features to zero instead,
+which costs nothing more [extension]. Running means go on outside of the window of epochs, where kappa is 1.
 
 In metrics.jsonl, means over the steps: score/m, ratio/m, reference/m (tau) and coefficient/m (kappa).
 """
@@ -137,8 +137,8 @@ class AGM(Method):
         """Features {m: (B, D_m)} of the inputs, and of nothing, for the padded passes."""
         if self.params.pad == "feature":
             return output.features, {m: torch.zeros_like(f) for m, f in output.features.items()}
-        present = ctx.encode(batch, training=False)
-        return present, {m: ctx.blank(batch, m).expand_as(f) for m, f in present.items()}
+        present, blank = ctx.encode_blank(batch)
+        return present, {m: blank[m].expand_as(f) for m, f in present.items()}
 
     def loss(self, ctx: Context, output: Output, batch: Batch) -> dict[str, Tensor]:
         p, phi = self.params, self.parts(ctx, output, batch)
@@ -160,8 +160,8 @@ class AGM(Method):
 
     def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         p = self.params
-        weights = [w.grad for w in ctx.model.fusion.parameters() if w.dim() > 1 and w.grad is not None]
-        gradients = [w.grad for w in ctx.model.parameters() if w.grad is not None]
+        weights = [w.grad for w in ctx.parameters(ctx.model.fusion).values() if w.dim() > 1 and w.grad is not None]
+        gradients = [w.grad for w in ctx.parameters().values() if w.grad is not None]
         largest = torch.stack([g.abs().max() for g in weights]).max()
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
         factor = torch.where(largest > p.limit, (p.clip / (norm + 1e-6)).clamp(max=1), 1)

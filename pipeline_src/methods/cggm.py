@@ -133,8 +133,8 @@ class CGGM(Classifiers):
     def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
         factors = self.params.rho * self.coefficient
         for encoder, factor in zip(ctx.model.encoders.values(), factors.unbind(), strict=True):
-            torch._foreach_mul_([w.grad for w in encoder.parameters() if w.grad is not None], factor)
-        modulated = [*ctx.model.encoders.parameters(), *ctx.model.fusion.parameters()]
+            torch._foreach_mul_([w.grad for w in ctx.parameters(encoder).values() if w.grad is not None], factor)
+        modulated = [p for part in (ctx.model.encoders, ctx.model.fusion) for p in ctx.parameters(part).values()]
         torch.nn.utils.clip_grad_norm_(modulated, self.params.clip)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -97,6 +97,7 @@ class Context:
         self._splits, self._transform = {name: splits[name] for name in ("train", "val")}, transform
         self.batch_size, self._runs = batch_size, runs
         self._required: dict[str, MultimodalModel] = {}
+        self._parameters: dict[nn.Module, dict[str, nn.Parameter]] = {}
         self.epoch = self.step = self.batch = self.batches = 0
         self.encoded = self.reached = 0  # samples x modalities, forward and backward
         self.phase: Phase | None = None
@@ -134,15 +135,21 @@ class Context:
         """
         return self._encode(batch.inputs, only, training)
 
-    def blank(self, batch: Batch, m: str) -> Tensor:
-        """Feature (1, D_m) of an input of zeros, in evaluation mode, with gradients."""
+    def encode_blank(self, batch: Batch) -> tuple[Features, dict[str, Tensor]]:
+        """Features {m: (B, D_m)} of a batch and {m: (1, D_m)} of inputs of zeros, by one pass in evaluation mode, with
+        gradients.
+        """
         rows = max(1, self.segments)  # an encoder may read a sample's segments one after the other
-        return self._encode({name: torch.zeros_like(x[:rows]) for name, x in batch.inputs.items()}, [m], False)[m][:1]
+        inputs = {m: torch.cat([x, torch.zeros_like(x[:rows])]) for m, x in batch.inputs.items()}
+        features = self._encode(inputs, None, False)
+        shown = {m: f[:-rows] for m, f in features.items()}
+        return features.replaced(shown), {m: f[-rows:][:1] for m, f in features.items()}
 
     def _encode(self, inputs: dict[str, Tensor], only: Collection[str] | None, training: bool) -> Features:
         modes = {part: part.training for part in self.model.modules()} if self.model.training != training else {}
         if modes:
             self.model.train(training)
+            modes = {part: mode for part, mode in modes.items() if mode != part.training}
         with self.autocast():
             features = self.model.encode(inputs) if only is None else self.model.encode(inputs, only)
         for part, mode in modes.items():
@@ -177,6 +184,15 @@ class Context:
         self.step += 1
 
     # What a method may do besides.
+
+    def parameters(self, of: nn.Module | None = None) -> dict[str, nn.Parameter]:
+        """Parameters of a module of the model (default: of all) by name, gathered at the first call only: a walk over
+        a small model's modules takes a fiftieth of its step. The optimiser, too, holds the same tensors all along.
+        """
+        module = self.model if of is None else of
+        if module not in self._parameters:
+            self._parameters[module] = dict(module.named_parameters())
+        return self._parameters[module]
 
     def labels(self, split: str = "train") -> Tensor:
         """Labels (N, ...) of train or val, on the device; a row per segment where samples have segments."""

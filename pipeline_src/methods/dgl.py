@@ -58,4 +58,4 @@ class DGL(Method):
         return losses
 
     def after_backward(self, ctx: Context, output: Output, batch: Batch) -> None:
-        torch.nn.utils.clip_grad_norm_(ctx.model.parameters(), self.params.clip)
+        torch.nn.utils.clip_grad_norm_(ctx.parameters().values(), self.params.clip)

@@ -151,8 +151,8 @@ class Greedy(Method):
         across, along = [], []
         for m, encoder in model.encoders.items():
             way = [layer for e in model.fusion.exchanges for layer in (e.squeeze, e.excite[m])]
-            across.append(relative_step(p for layer in way for p in layer.parameters()))
-            along.append(relative_step(encoder.parameters()))
+            across.append(relative_step(p for layer in way for p in ctx.parameters(layer).values()))
+            along.append(relative_step(ctx.parameters(encoder).values()))
         self.sums = self.sums + normal * torch.stack([torch.stack(across), torch.stack(along)])
         self.calls = self.calls + 1
         s = speed(*self.sums)

@@ -160,10 +160,11 @@ class InfoReg(Method):
             self.trace = self.trace + self._trace(ctx)
         for m, c in zip(names, factor.unbind(), strict=True):
             ctx.log(f"pull/{m}", c)
-            trained = {name: p for name, p in ctx.model.encoders[m].named_parameters() if p.grad is not None}
-            away = torch._foreach_sub([p.detach() for p in trained.values()], [self.first[f"{m}.{k}"] for k in trained])
-            torch._foreach_mul_(away, c)
-            torch._foreach_add_([p.grad for p in trained.values()], away)
+            trained = {name: p for name, p in ctx.parameters(ctx.model.encoders[m]).items() if p.grad is not None}
+            with torch.no_grad():
+                away = torch._foreach_sub(list(trained.values()), [self.first[f"{m}.{k}"] for k in trained])
+                torch._foreach_mul_(away, c)
+                torch._foreach_add_([p.grad for p in trained.values()], away)
         if released:
             self.trace = self.trace + self._trace(ctx)
 
@@ -171,7 +172,7 @@ class InfoReg(Method):
         """Sum over an encoder's weights of the mean squared entry of the gradient, (M,)."""
         sums = []
         for encoder in ctx.model.encoders.values():
-            gradients = [p.grad for p in encoder.parameters() if p.dim() > 1 and p.grad is not None]
+            gradients = [p.grad for p in ctx.parameters(encoder).values() if p.dim() > 1 and p.grad is not None]
             squares = torch._foreach_pow(torch._foreach_norm(gradients), 2)
             torch._foreach_div_(squares, [float(g.numel()) for g in gradients])
             sums.append(torch.stack(squares).sum())

@@ -80,12 +80,13 @@ class LearningRates(Method):
         if fusion_facts(model.fusion.name).linear:
             blocks = model.fusion.linear_gradients()
         for m, rate in self.rates(ctx).items():
-            own = [*(p.grad for p in model.encoders[m].parameters() if p.grad is not None), *blocks.get(m, ())]
+            parameters = ctx.parameters(model.encoders[m]).values()
+            own = [*(p.grad for p in parameters if p.grad is not None), *blocks.get(m, ())]
             if rate:
                 torch._foreach_mul_(own, rate)
             else:
                 torch._foreach_zero_(own)
-                for p in model.encoders[m].parameters():
+                for p in parameters:
                     p.grad = None
 
     def validated(self, ctx: Context) -> Iterator[tuple[str, Tensor, Tensor]]:

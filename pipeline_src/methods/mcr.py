@@ -63,12 +63,39 @@ def divergence(
     predict: Callable[[dict[str, Tensor]], Tensor],
 ) -> Tensor:
     """J(permuted, trained) () for permutations `order` (n, B); `trained` None: every modality has its gradient."""
-    n = len(order)
+    n, rows = len(order), order.flatten()
     parts = {}
     for m, f in features.items():
         f = f if trained in (None, m) else f.detach()
-        parts[m] = f[order.flatten()] if m == permuted else f.repeat(n, 1)
-    return jensen_shannon(predict(parts).float(), logits.float().repeat(n, 1)).mean()
+        parts[m] = f.index_select(0, rows) if m == permuted else f.repeat(n, 1)
+    return jensen_shannon(predict(parts).float().view(n, *logits.shape), logits.float()).mean()
+
+
+def rivalry(
+    features: Mapping[str, Tensor],
+    order: Tensor,
+    logits: Tensor,
+    predict: Callable[[dict[str, Tensor]], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The greedy R () and J(a, .) (M,) of each modality, by one prediction of all permuted features.
+
+    J(a, j) and J(a, a) are one number and differ in what carries a gradient, so that one pass back gives all. The
+    gradients by z and by the fusion's weights cancel out in R, and R is 0.
+    """
+    names, n, size = list(features), len(order), len(logits)
+    still = torch.arange(size, device=order.device).repeat(n)
+    rows = {m: torch.cat([order.flatten() if a == m else still for a in names]) for m in names}
+    parts = {m: f.detach().index_select(0, rows[m]).requires_grad_() for m, f in features.items()}
+    with torch.enable_grad():
+        apart = jensen_shannon(predict(parts).float().view(len(names), n, *logits.shape), logits.detach().float())
+        values = apart.mean(dim=(1, 2))
+        slopes = torch.autograd.grad(values.sum(), list(parts.values()))
+    work = []
+    for m, slope in zip(names, slopes, strict=True):
+        slope.view(len(names), -1, slope.shape[1])[names.index(m)] *= 1 - len(names)  # of J(m, m); once of the others
+        work.append((features[m] * torch.zeros_like(features[m]).index_add(0, rows[m], slope)).sum())
+    total = torch.stack(work).sum()
+    return total - total.detach(), values.detach()
 
 
 def pairs(game: Game, names: list[str]) -> list[tuple[str, str | None, int]]:
@@ -183,10 +210,14 @@ class MCR(Method):
                 return z
             return z - self.logits(ctx.model, features.replaced({m: torch.zeros_like(f[:1]) for m, f in parts.items()}))
 
+        if self.params.game == "greedy":
+            game, values = rivalry(features, order, output.logits, predict)
+            for m, j in zip(features, values.unbind(), strict=True):
+                ctx.log(f"divergence/{m}", j)
+            return game
         total = []
         for permuted, trained, factor in pairs(self.params.game, names):
             j = divergence(features, permuted, trained, order, output.logits, predict)
             total.append(factor * j)
-            if trained in (None, permuted):
-                ctx.log(f"divergence/{permuted}", j)
+            ctx.log(f"divergence/{permuted}", j)
         return torch.stack(total).sum()

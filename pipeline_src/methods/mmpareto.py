@@ -34,7 +34,7 @@ from pipeline_src.methods.classifiers import Classifiers
 from pipeline_src.models.base import added
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from pipeline_src.methods.base import Batch, Context, Output, Setting
 
@@ -50,23 +50,29 @@ def min_norm(gg: Tensor, uu: Tensor, gu: Tensor) -> Tensor:
     return torch.where(gu >= gg, 1 - END, torch.where(gu >= uu, END, inside))
 
 
+def inner(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """<a, b> ()."""
+    return torch.stack([x.sum() for x in torch._foreach_mul(a, b)]).sum()
+
+
 def share(g: list[Tensor], u: list[Tensor]) -> tuple[Tensor, Tensor]:
     """k () and the cosine () of an encoder's two gradients, lists of tensors of the same shapes."""
-    gg, uu = (added(x.square().sum() for x in part) for part in (g, u))
-    gu = added((a * b).sum() for a, b in zip(g, u, strict=True))
+    gg, uu, gu = (inner(a, b) for a, b in ((g, g), (u, u), (g, u)))
     cosine = gu / (gg.sqrt() * uu.sqrt()).clamp(min=NORM_FLOOR)
     return torch.where(cosine > 0, 0.5, min_norm(gg, uu, gu)), cosine
 
 
 def mix(g: list[Tensor], u: list[Tensor], k: Tensor, gamma: float, norm: Norm = "tensor") -> list[Tensor]:
     """The gradients that replace g + u: each as long as the sum at least, times gamma."""
-    h = [2 * k * a + 2 * (1 - k) * b for a, b in zip(g, u, strict=True)]
+    sums = torch.stack(torch._foreach_norm(torch._foreach_add(g, u)))
+    h = torch._foreach_mul(g, 2 * k)
+    torch._foreach_add_(h, torch._foreach_mul(u, 2 * (1 - k)))
     lengths = torch.stack(torch._foreach_norm(h))
-    sums = torch.stack(torch._foreach_norm([a + b for a, b in zip(g, u, strict=True)]))
     if norm == "encoder":
         lengths, sums = (x.norm().expand_as(x) for x in (lengths, sums))
     factors = gamma * (sums / lengths.clamp(min=NORM_FLOOR)).clamp(min=1)
-    return list(torch._foreach_mul(h, list(factors.unbind())))
+    torch._foreach_mul_(h, list(factors.unbind()))
+    return list(h)
 
 
 class MMParetoParams(MethodParams):
@@ -107,21 +113,23 @@ class MMPareto(Classifiers):
         return super().loss(ctx, output, batch) | self.unimodal_losses(ctx, output, batch)
 
     def backward(self, ctx: Context, losses: dict[str, Tensor], output: Output, batch: Batch) -> None:
-        joint = losses["loss"]
-        parameters = [p for p in ctx.model.parameters() if p.requires_grad]
-        gradients = dict(zip(parameters, ctx.gradients(joint, parameters), strict=True))
+        parameters = [(name, p) for name, p in ctx.parameters().items() if p.requires_grad]
+        gradients = ctx.gradients(losses["loss"], [p for _, p in parameters])
         ctx.backward(added(value for name, value in losses.items() if name != "loss"))
+        both: dict[str, list[tuple[nn.Parameter, Tensor]]] = {m: [] for m in ctx.model.encoders}
+        for (name, p), g in zip(parameters, gradients, strict=True):
+            part, _, rest = name.partition(".")
+            if p.grad is None:
+                p.grad = g
+            elif part == "encoders":
+                both[rest.partition(".")[0]].append((p, g))
+            else:
+                p.grad += g
         with torch.no_grad():
-            mixed = {}
-            for m, encoder in ctx.model.encoders.items():
-                own = [p for p in encoder.parameters() if p.grad is not None]
-                g, u = [gradients[p] for p in own], [p.grad for p in own]
+            for m, pairs in both.items():
+                g, u = [g for _, g in pairs], [p.grad for p, _ in pairs if p.grad is not None]
                 k, cosine = share(g, u)
-                mixed |= dict(zip(own, mix(g, u, k, self.params.gamma, self.params.norm), strict=True))
+                for (p, _), h in zip(pairs, mix(g, u, k, self.params.gamma, self.params.norm), strict=True):
+                    p.grad = h
                 ctx.log(f"cosine/{m}", cosine)
                 ctx.log(f"weight/{m}", k)
-            for p in parameters:
-                if p in mixed:
-                    p.grad = mixed[p]
-                else:
-                    p.grad = gradients[p] if p.grad is None else p.grad + gradients[p]

@@ -44,6 +44,8 @@ from pipeline_src.methods import discrepancy
 from pipeline_src.methods.base import Batch, Context, Method, Output, Phase, Quantity, Setting, WindowParams, methods
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Generator, Tensor, nn
 
 NOISE_FLOOR = 1e-8  # of the released code
@@ -182,7 +184,7 @@ class OGM(Method):
     def before_epoch(self, ctx: Context) -> list[Phase]:
         p = self.params
         for m, encoder in ctx.model.encoders.items():
-            tensors = selected(encoder, p.weights)
+            tensors = selected(ctx.parameters(encoder).values(), p.weights)
             if not tensors:
                 raise UserError(
                     f"methods.{self.name}.weights: expected the encoder of {m!r} to have such weights to train, "
@@ -204,7 +206,7 @@ class OGM(Method):
                 ctx.log(f"ratio/{m}", ratio[m])
                 ctx.log(f"coefficient/{m}", k[m])
                 if active:
-                    weights = selected(ctx.model.encoders[m], p.weights)
+                    weights = selected(ctx.parameters(ctx.model.encoders[m]).values(), p.weights)
                     self.update(ctx, [w.grad for w in weights if w.grad is not None], k[m])
 
     def update(self, ctx: Context, gradients: list[Tensor], coefficient: Tensor) -> None:
@@ -227,7 +229,7 @@ class OGMGE(OGM):
         add_noise_(gradients, sigmas, ctx.device_rng)  # no noise has to be moved to the device
 
 
-def selected(encoder: nn.Module, weights: Weights) -> list[Tensor]:
-    """Parameters of an encoder that are trained and whose gradient is scaled."""
+def selected(parameters: Iterable[nn.Parameter], weights: Weights) -> list[nn.Parameter]:
+    """Of an encoder's parameters those that are trained and whose gradient is scaled."""
     least, most = {"conv": (4, 4), "matrix": (2, torch.inf), "all": (0, torch.inf)}[weights]
-    return [p for p in encoder.parameters() if p.requires_grad and least <= p.dim() <= most]
+    return [p for p in parameters if p.requires_grad and least <= p.dim() <= most]

@@ -227,13 +227,15 @@ def test_evaluation_mode_and_blank_inputs():
     frozen = run.model.encoders["m1"].eval()
     before = {k: v.clone() for k, v in run.model.state_dict().items()}
     still = ctx.encode(batch, training=False)
-    blank = ctx.blank(batch, "m0")
+    shown, blank = ctx.encode_blank(batch)
     assert equal(run.model.state_dict(), before)  # no running statistic has moved
     assert run.model.training and not frozen.training
-    assert still["m0"].requires_grad and blank.requires_grad
+    assert still["m0"].requires_grad and blank["m0"].requires_grad
     run.model.eval()
     inputs = {m: torch.zeros_like(x[:1]) for m, x in batch.inputs.items()}
-    assert torch.equal(blank, run.model.encode(inputs)["m0"])
+    for m, f in run.model.encode(inputs).items():
+        torch.testing.assert_close(blank[m], f)
+        torch.testing.assert_close(shown[m], still[m])
 
 
 def test_gradients_loss_by_loss_add_up():

@@ -113,10 +113,11 @@ def test_large_gradients_of_the_fusion_clip_all(clip):
     model.fusion, model.encoder = nn.Linear(2, 2), nn.Linear(2, 2)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 2.0)
-    method.after_backward(SimpleNamespace(model=model), None, None)
+    ctx = SimpleNamespace(model=model, parameters=lambda of=model: dict(of.named_parameters()))
+    method.after_backward(ctx, None, None)
     norm = float(torch.stack([p.grad.norm() for p in model.parameters()]).norm())
     assert norm == pytest.approx(min(clip, 12**0.5 * 2), rel=1e-4)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 0.9)
-    method.after_backward(SimpleNamespace(model=model), None, None)
+    method.after_backward(ctx, None, None)
     assert all(torch.equal(p.grad, torch.full_like(p, 0.9)) for p in model.parameters())

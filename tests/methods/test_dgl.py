@@ -31,7 +31,7 @@ def model(arrays: dict) -> MultimodalModel:
 
 
 def losses(method: DGL, net: MultimodalModel, arrays: dict) -> tuple[dict, SimpleNamespace, Batch]:
-    ctx = SimpleNamespace(model=net, task=TASK)
+    ctx = SimpleNamespace(model=net, task=TASK, parameters=lambda: dict(net.named_parameters()))
     label = arrays["labels"]
     features = Features(net.encode({m: arrays[f"input_{m}"] for m in SIZES}))
     batch = Batch({}, label, torch.arange(len(label)), torch.arange(len(label)))

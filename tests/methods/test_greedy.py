@@ -79,7 +79,12 @@ def test_eight_steps_of_decisions():
         optimizer.zero_grad()
         losses = [nn.functional.cross_entropy(classifiers[m](f[m] * factors[m]), arrays[f"labels/{i}"]) for m in NAMES]
         sum(losses).backward()
-        ctx = SimpleNamespace(model=model, epoch=i // meta["steps_per_epoch"], log=lambda name, value: None)
+        ctx = SimpleNamespace(
+            model=model,
+            epoch=i // meta["steps_per_epoch"],
+            log=lambda name, value: None,
+            parameters=lambda of: dict(of.named_parameters()),
+        )
         method._decide(ctx)
         assert golden.apart(method.sums.flatten(), arrays[f"sums/{i}"]) < 1e-5
         s = speed(*method.sums)

@@ -31,6 +31,7 @@ def golden_run(arrays: dict, **params) -> tuple[InfoReg, SimpleNamespace]:
         task=tasks["classification"](6),
         labels=lambda split: torch.zeros(0),
         log=lambda name, value: None,
+        parameters=lambda of: dict(of.named_parameters()),
     )
     method = InfoReg(InfoReg.Params(**params))
     method.traces = torch.tensor([[0.4, 0.3], [0.5, 0.4]])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pipeline_src.methods.mcr import MCR, contrastive, divergence, jensen_shannon, pairs
+from pipeline_src.methods.mcr import MCR, contrastive, divergence, jensen_shannon, pairs, rivalry
 from tests.methods import golden, small
 from tests.synthetic import setting
 
@@ -48,6 +48,26 @@ def test_the_games(form):
                     assert golden.apart(leaf.grad, expected) < 1e-5
                 else:  # those of the pairs cancel
                     assert leaf.grad.abs().max() < 1e-6 and expected.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_one_pass_gives_the_greedy_game_pair_by_pair(count):
+    rng = torch.Generator().manual_seed(0)
+    names = ["a", "b", "c"][:count]
+    features = {m: torch.randn(5, 4, generator=rng, requires_grad=True) for m in names}
+    weights = {m: torch.randn(4, 3, generator=rng) for m in names}
+    predict = lambda parts: torch.stack([(f @ weights[m]).tanh() for m, f in parts.items()]).prod(dim=0)  # noqa: E731
+    order = torch.rand(6, 5, generator=rng).argsort(dim=1)
+    logits = predict(features)
+    total, values = rivalry(features, order, logits, predict)
+    terms = {(a, j): divergence(features, a, j, order, logits, predict) for a in names for j in names}
+    torch.testing.assert_close(values, torch.stack([terms[a, a] for a in names]).detach())
+    expected = sum(n * terms[a, j] for a, j, n in pairs("greedy", names))
+    assert total.item() == 0 == pytest.approx(expected.item(), abs=1e-6)
+    ours, theirs = (torch.autograd.grad(x, list(features.values()), retain_graph=True) for x in (total, expected))
+    assert min(float(g.abs().max()) for g in theirs) > 1e-3
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_the_pairs_of_three_modalities():
@@ -109,7 +129,7 @@ def test_what_each_term_reaches():
         value.backward(retain_graph=True)
         reached[name] = {".".join(n.split(".")[:2]) for n, p in run.model.named_parameters() if p.grad is not None}
     encoders = {"encoders.m0", "encoders.m1"}
-    assert reached["game"] == encoders | {"fusion.joint"}
+    assert reached["game"] == encoders  # what it adds to the fusion's weights cancels out
     assert reached["contrastive"] == encoders | {"extra.maps"}
     assert reached["reconstruction"] == encoders | {"extra.decoder"}
     rebuilt = run.model.extra["decoder"](output.logits)

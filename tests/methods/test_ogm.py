@@ -238,6 +238,7 @@ def context(model: nn.Module, epoch: int = 0) -> SimpleNamespace:
         device_rng=torch.Generator().manual_seed(epoch),
         logged=logged,
         log=logged.__setitem__,
+        parameters=lambda of: dict(of.named_parameters()),
     )
 
 
@@ -344,7 +345,7 @@ def test_which_weights():
     encoder.wide = nn.Conv3d(1, 1, 3, bias=False)
     encoder.frozen = nn.Conv2d(1, 1, 3, bias=False).requires_grad_(False)
     names = {id(p): n for n, p in encoder.named_parameters()}
-    found = {w: [names[id(p)] for p in selected(encoder, w)] for w in ("conv", "matrix", "all")}
+    found = {w: [names[id(p)] for p in selected(encoder.parameters(), w)] for w in ("conv", "matrix", "all")}
     assert found["conv"] == ["conv.weight"]
     assert found["matrix"] == ["conv.weight", "fc.weight", "wide.weight"]
     assert found["all"] == [n for n in names.values() if n != "frozen.weight"]
