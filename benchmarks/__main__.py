@@ -27,6 +27,7 @@ def main() -> int:
         "coverage",
         "extract",
         "scale",
+        "rows",
         "start",
         "first_step",
         "report",
@@ -39,7 +40,9 @@ def main() -> int:
     ]
     parser.add_argument("what", choices=every)
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--clips", type=int, help="of scale, cold and gpu, generated; default: 2400, 4000, 2048")
+    parser.add_argument(
+        "--clips", type=int, help="of scale, rows, cold and gpu, generated; default: 2400, 2 million, 4000, 2048"
+    )
     parser.add_argument("--tiny", action="store_true", help="gpu: a tiny size, to see that it runs")
     parser.add_argument(
         "--device", default="auto", choices=["auto", "cpu", "cuda"], help="of gpu; default: %(default)s"
@@ -61,6 +64,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import scale
 
         return scale.measure(options.clips or 2400)
+    if options.what == "rows":
+        from benchmarks import rows
+
+        return rows.measure(options.clips or 2_000_000)
     if options.what in ("gpu", "gpu_cell"):
         from benchmarks import gpu
 

@@ -95,10 +95,10 @@ def manifest(options: argparse.Namespace) -> None:
     from pipeline_src.datasets.manifest import make
     from pipeline_src.study.plan import Plan
 
-    threads = Plan(options.params).params.resources.manifest.threads
-    assert threads is not None  # every stage's request is complete
+    processes = Plan(options.params).params.resources.manifest.threads
+    assert processes is not None  # every stage's request is complete
     for data in _targets(options):
-        make(data, threads)
+        make(data, processes)
 
 
 def extract(options: argparse.Namespace) -> None:

@@ -44,6 +44,7 @@ LATE = 90.0  # seconds; NFS looks again after 60 at most, as it comes
 UNREADABLE = "unreadable"  # in place of a hash
 FILES = "files.json"  # index of a fetched folder: {path: sha256}
 PASSING = (".part", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
+BLOCK = 256  # files that a thread hashes at a time
 SAID = 1e9  # bytes; hashing more is announced, as it takes a while
 
 
@@ -171,10 +172,10 @@ def read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def write_sealed(target: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object with its checksum."""
+def write_sealed(target: Path, value: dict[str, Any], indent: int | None = 2) -> None:
+    """Write a JSON object with its checksum; without `indent` it is written several times faster, in one line."""
     with whole(target) as temporary:
-        temporary.write_text(json.dumps({**value, CHECKSUM: checksums.SEAL}, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps({**value, CHECKSUM: checksums.SEAL}, indent=indent) + "\n", encoding="utf-8")
         checksums.seal(temporary)
 
 
@@ -219,8 +220,12 @@ def below(folder: Path, follow: bool = False) -> list[tuple[str, os.DirEntry]]:
     """(path relative to `folder`, entry) of every file below it, in the order of the paths; folders that are links are
     entered if `follow`, except for one that leads back to a folder that it is in.
     """
+    return sorted(_walked(folder, follow), key=lambda pair: pair[0])
+
+
+def _walked(folder: Path, follow: bool) -> Iterator[tuple[str, os.DirEntry]]:
+    """What `below` lists, in no order: an entry keeps what is asked of it, and takes much memory if it is kept."""
     pending: list[tuple[str, Path, tuple]] = [("", folder, (_identity(folder.stat()),))]
-    found = []
     while pending:
         prefix, place, above = pending.pop()
         with os.scandir(place) as entries:
@@ -231,11 +236,10 @@ def below(folder: Path, follow: bool = False) -> list[tuple[str, os.DirEntry]]:
                         if here not in above:
                             pending.append((f"{prefix}{entry.name}/", Path(entry.path), (*above, here)))
                     elif entry.is_file():
-                        found.append((f"{prefix}{entry.name}", entry))
+                        yield f"{prefix}{entry.name}", entry
                 except OSError as error:
                     if error.errno != errno.ELOOP:  # a link to itself is no file
                         raise
-    return sorted(found, key=lambda pair: pair[0])
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int]:
@@ -243,34 +247,53 @@ def _identity(stat: os.stat_result) -> tuple[int, int]:
 
 
 def scan(folder: Path, seen: Path, follow: bool = False, skip: Callable[[str], bool] | None = None) -> dict[str, str]:
-    """{path: sha256} of every file below `folder`, but for those to `skip`; folders that are links are entered if
-    `follow`.
+    """{path: sha256} of every file below `folder`, in the order of the paths, but for those to `skip`; folders that are
+    links are entered if `follow`.
 
-    `seen` keeps {path: [bytes, mtime in ns, sha256]} from one look to the next, so that a second one is a stat per
+    `seen` keeps {path: "<bytes> <mtime in ns> <sha256>"} from one look to the next, so that a second one is a stat per
     file. It holds for this copy of the folder only, and may be lost: file times are no part of what was found.
     """
+    return dict(_scanned(folder, seen, follow, skip))
+
+
+def _scanned(
+    folder: Path, seen: Path, follow: bool, skip: Callable[[str], bool] | None = None
+) -> Iterator[tuple[str, str]]:
+    """The pairs of `scan`. A folder may have millions of files, so little is kept of each."""
     known = remembered(seen)
-    now, unknown = {}, []
-    for name, entry in below(folder, follow):
+    now, unknown, size = {}, [], 0
+    for name, entry in _walked(folder, follow):
         if name == FILES or (skip and skip(name)):
             continue
         stat = entry.stat()
-        now[name] = [stat.st_size, stat.st_mtime_ns]
-        if name in known and known[name][:2] == now[name]:
-            now[name] = known[name]
-        else:
+        now[name] = known.get(name, "")
+        if not now[name].startswith(_state(stat)):
+            now[name] = _state(stat)
             unknown.append(name)
-    size = sum(now[name][0] for name in unknown)
+            size += stat.st_size
     if size > SAID:
         log.info(f"hashing {folder}  {len(unknown)} files, {size / 1e9:.1f} GB, once")
+    blocks = [unknown[start : start + BLOCK] for start in range(0, len(unknown), BLOCK)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for name, digest in zip(unknown, pool.map(lambda name: _digest(folder / name), unknown), strict=True):
-            now[name] = [*now[name], digest]
-    readable = {name: entry for name, entry in now.items() if entry[2] != UNREADABLE}  # looked at again the next time
+        for names, digests in zip(blocks, pool.map(lambda names: _digests(folder, names), blocks), strict=True):
+            for name, digest in zip(names, digests, strict=True):
+                now[name] += digest
+    readable = {name: entry for name, entry in now.items() if not entry.endswith(UNREADABLE)}  # looked at again
     if readable != known:
         with suppress(UserError):  # a disk that cannot be written: hashed again next time
-            write_sealed(seen, readable)
-    return {name: entry[2] for name, entry in now.items()}
+            write_sealed(seen, readable, indent=None)
+    del readable, known
+    for name in sorted(now):
+        yield name, now[name].rpartition(" ")[2]
+
+
+def _state(stat: os.stat_result) -> str:
+    """What of a file must be the same for its hash to be."""
+    return f"{stat.st_size} {stat.st_mtime_ns} "
+
+
+def _digests(folder: Path, names: list[str]) -> list[str]:
+    return [_digest(folder / name) for name in names]
 
 
 def _digest(file: Path) -> str:
@@ -281,18 +304,20 @@ def _digest(file: Path) -> str:
         return UNREADABLE
 
 
-def remembered(seen: Path) -> dict[str, list]:
-    """What `scan` keeps in `seen`; nothing where it is lost or damaged."""
+def remembered(seen: Path) -> dict[str, str]:
+    """What `scan` keeps in `seen`; nothing where it is lost, damaged or of another form."""
     try:
-        return read_sealed(seen, "")
+        known = read_sealed(seen, "")
     except UserError:
         return {}
+    return known if all(isinstance(entry, str) for entry in known.values()) else {}
 
 
-def digest(file: Path, entry: list | None) -> str:
+def digest(file: Path, entry: str | None) -> str:
     """Hash of a file's content; that of its `entry` in what `scan` keeps, if size and time are still the same."""
-    stat = file.stat()
-    return entry[2] if entry is not None and entry[:2] == [stat.st_size, stat.st_mtime_ns] else sha256(file)
+    if entry is not None and entry.startswith(_state(file.stat())):
+        return entry.rpartition(" ")[2]
+    return sha256(file)
 
 
 def changes(folder: Path, seen: Path) -> dict[str, str | None]:
@@ -311,7 +336,11 @@ def content(folder: Path, seen: Path) -> str:
     def passing(name: str) -> bool:
         return name.lower().endswith(PASSING) or name.startswith(".") or "/." in name
 
-    return hashlib.sha256(json.dumps(scan(folder, seen, True, passing)).encode()).hexdigest()
+    whole = hashlib.sha256(b"{")
+    for i, (name, digest) in enumerate(_scanned(folder, seen, True, passing)):
+        whole.update(f"{', ' if i else ''}{json.dumps(name)}: {json.dumps(digest)}".encode())
+    whole.update(b"}")
+    return whole.hexdigest()
 
 
 def unprotect(job: Iterable[str | Path]) -> None:

@@ -18,7 +18,8 @@ import pandas as pd
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError, listed
 from pipeline_src.datasets import fetch, manifest
-from pipeline_src.datasets.base import Clip, Dataset, no_folder
+from pipeline_src.datasets.base import Dataset, no_folder
+from pipeline_src.datasets.listing import Listing
 from pipeline_src.datasets.quarantine import check_fraction
 from pipeline_src.tasks.base import tasks
 
@@ -53,11 +54,11 @@ def check(data: Data) -> None:
         print(f"  changed   {len(touched)} files are not as they were fetched: {listed(touched)}")
 
     clips = manifest.listed_clips(data)
-    splits = Counter(clip.split for clip in clips)
+    splits = Counter(clips.splits)
     print(f"  listed    {len(clips)} clips: {', '.join(f'{n} {split}' for split, n in splits.items())}")
     log.info(f"check {data.name}  opening the files of {len(clips)} clips")
-    rows, bad = manifest.look(data, clips, min(32, 4 * (os.cpu_count() or 1)), hashed=False)
-    print(f"  readable  {len(rows)} clips")
+    table, bad = manifest.look(data, clips, min(32, 4 * (os.cpu_count() or 1)), hashed=False)
+    print(f"  readable  {len(table)} clips")
     for reason, group in bad.groupby("reason", sort=False):
         print(f"  {reason}: {len(group)} clips")
         for row in group.head(SHOWN).itertuples():
@@ -68,7 +69,6 @@ def check(data: Data) -> None:
     if unlisted:
         print(f"  unlisted  {len(unlisted)} files that no list names, not used: {listed(unlisted)}")
 
-    table = pd.DataFrame(rows)
     try:
         check_fraction(data, bad, len(clips))
         table = manifest.with_val(table, dataset.params, tasks[dataset.task])
@@ -83,9 +83,9 @@ def check(data: Data) -> None:
     print(f"  ready     {len(table)} clips, {len(bad)} quarantined")
 
 
-def _unlisted(folder: Path, clips: list[Clip]) -> list[str]:
+def _unlisted(folder: Path, clips: Listing) -> list[str]:
     """Files with the suffixes of clips' files that no clip names."""
-    named = {file.as_posix() for clip in clips for file in clip.files.values()}
+    named = set().union(*clips.files.values())
     suffixes = {Path(name).suffix.lower() for name in named}
     return [
         name

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from pipeline_src.core.errors import UserError, listed
 from pipeline_src.core.registry import closest
 from pipeline_src.datasets import quarantine
 from pipeline_src.datasets.base import Clip, Dataset, DatasetParams, no_folder
+from pipeline_src.datasets.folds import folds
+from pipeline_src.datasets.listing import Listing, in_shards
 from pipeline_src.features import unseen_in_val
 from pipeline_src.media import cells
 from pipeline_src.media.base import Extractor, MediaError
@@ -32,11 +34,12 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 NEEDED = ("train", "test")  # val is cut from train where none is published
 LOG_EVERY = 5000  # clips
+NAME = re.compile(r"(?!\.)[\w.+=@ -]+")
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def make(data: Data, threads: int = 1) -> None:
-    """Write manifest.parquet and quarantine.parquet of a dataset of the plan.
+def make(data: Data, processes: int = 1) -> None:
+    """Write manifest.parquet and quarantine.parquet of a dataset of the plan; up to so many processes open the files.
 
     The manifest has id, one column per modality (path relative to the raw folder), label, split (train, val, test),
     group, duration (seconds, of the longest modality) and checksum (of the files, in the order of the modalities); if
@@ -47,10 +50,9 @@ def make(data: Data, threads: int = 1) -> None:
     """
     clips = listed_clips(data)
     log.info(f"manifest {data.name}  reading {len(clips)} clips")
-    rows, bad = look(data, clips, threads, hashed=True)
+    table, bad = look(data, clips, processes, hashed=True)
     files.write_table(data.manifest / "quarantine.parquet", bad)
     quarantine.check_fraction(data, bad, len(clips))
-    table = pd.DataFrame(rows)
     if "split" in data.vary and (table.split == "val").any():
         raise UserError(
             f"study.vary: expected a dataset whose val is cut from train, but {data.name} has samples of val in its "
@@ -65,18 +67,16 @@ def make(data: Data, threads: int = 1) -> None:
     log.info(f"manifest {data.name}  {', '.join(f'{n} {s}' for s, n in counts.items())}, {len(bad)} quarantined")
 
 
-def listed_clips(data: Data) -> list[Clip]:
+def listed_clips(data: Data) -> Listing:
     """The clips of the dataset's lists, checked. Raises UserError if the folder is missing or a list is wrong."""
     if not data.raw.is_dir():
         raise UserError(no_folder(data.name, data.raw))
-    clips = list(data.dataset.clips(data.raw))
-    check(clips, data.dataset, data.name)
-    return clips
+    return checked(data.dataset.clips(data.raw), data.dataset, data.name)
 
 
-def look(data: Data, clips: list[Clip], threads: int, hashed: bool) -> tuple[list[dict], pd.DataFrame]:
-    """Rows of the manifest, and the quarantine table. Every file is opened; it is read whole only if `hashed`, and
-    not if the plan has just hashed it.
+def look(data: Data, clips: Listing, processes: int, hashed: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest before val is cut, and the quarantine table. Every file is opened; it is read whole only if
+    `hashed`, and not if the plan has just hashed it.
     """
     hashes = files.remembered(data.seen) if hashed else {}
     tables: dict[str, str] = {}  # hashes of tables that hold arrays
@@ -90,79 +90,106 @@ def look(data: Data, clips: list[Clip], threads: int, hashed: bool) -> tuple[lis
             tables[table] = files.digest(cell.table, hashes.get(table))
         return tables[table] if hashed else ""
 
-    looks = []
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for result in pool.map(lambda clip: _look(clip, data.raw, data.extractors, checksum), clips):
-            looks.append(result)
-            if len(looks) % LOG_EVERY == 0:
-                log.info(f"manifest {data.name}  {len(looks)} of {len(clips)} clips")
-    bad = quarantine.table([reason for _, reason in looks if reason], "manifest")
-    return [row for row, reason in looks if not reason], bad
+    def opened(shard: range) -> list[tuple]:
+        return [_look(clips[i], data.raw, data.extractors, checksum) for i in shard]
+
+    kept, durations, checksums, bad = [], [], [], []
+    for i, (duration, right, *wrong) in enumerate(chain.from_iterable(in_shards(opened, len(clips), processes))):
+        if wrong:
+            bad.append((clips.ids[i], *wrong))
+        else:
+            kept.append(i)
+            durations.append(duration)
+            checksums.append(right)
+        if (i + 1) % LOG_EVERY == 0:
+            log.info(f"manifest {data.name}  {i + 1} of {len(clips)} clips")
+    return _table(clips, kept, durations, checksums), quarantine.table(bad, "manifest")
 
 
-def check(clips: list[Clip], dataset: Dataset, name: str) -> None:
-    """Raises UserError for mistakes in the list of clips, which are not a matter for the quarantine."""
-    if not clips:
+def _table(clips: Listing, kept: list[int], durations: list[float], checksums: list[str]) -> pd.DataFrame:
+    """The manifest of those clips that are kept."""
+
+    def those(values: list) -> list:
+        return values if len(kept) == len(values) else [values[i] for i in kept]
+
+    columns = {"id": those(clips.ids), **{m: those(paths) for m, paths in clips.files.items()}}
+    columns["label"] = [list(label) if isinstance(label, tuple) else label for label in those(clips.labels)]
+    columns |= {"split": those(clips.splits), "group": those(clips.groups)}
+    columns |= {"duration": durations, "checksum": checksums}
+    spans = those(clips.spans)
+    if any(spans):
+        columns |= {name: [span and span[k] for span in spans] for k, name in enumerate(("start", "end"))}
+    return pd.DataFrame(columns)
+
+
+def checked(clips: Iterable[Clip], dataset: Dataset, name: str) -> Listing:
+    """The clips as a list. Raises UserError for mistakes in it, which are not a matter for the quarantine."""
+    found, named, classes = Listing(dataset.modalities), tasks[dataset.task].named, set(dataset.classes)
+    unnamed, leaving, parts, splits, missing = ([] for _ in range(5))
+    twice: dict[str, None] = {}
+    unknown: dict[str, str] = {}  # label -> the first clip that has it
+    ids: set[str] = set()
+    count = 0
+    for clip in clips:
+        count += 1
+        if not NAME.fullmatch(clip.id):
+            unnamed.append(repr(clip.id))
+        for file in clip.files.values():
+            if file.is_absolute() or ".." in file.parts:
+                leaving.append(f"{clip.id} ({file})")
+        if clip.id in ids:
+            twice[clip.id] = None
+        ids.add(clip.id)
+        for label in named(clip.label):
+            if label not in classes:
+                unknown.setdefault(label, clip.id)
+        if clip.span is not None and not 0 <= clip.span[0] < clip.span[1]:
+            parts.append(f"{clip.id} {clip.span}")
+        if clip.split not in SPLITS:
+            splits.append(f"{clip.id} ({clip.split})")
+        if clip.files.keys() == found.files.keys():
+            found.add(clip)
+        else:
+            missing.append(clip.id)
+    if not count:
         raise UserError(f"{name}: expected clips, but got none in the dataset's lists")
 
-    def complain(bad: list, what: str) -> None:
+    def complain(bad: Collection[str], what: str) -> None:
         if bad:
-            raise UserError(f"{name}: {what}: {listed(bad)} ({len(bad)} of {len(clips)} clips)")
+            raise UserError(f"{name}: {what}: {listed([*bad])} ({len(bad)} of {count} clips)")
 
-    complain([repr(c.id) for c in clips if not re.fullmatch(r"(?!\.)[\w.+=@ -]+", c.id)], "ids that cannot name a file")
-    for clip in clips:
-        for file in clip.files.values():
-            path = PurePosixPath(Path(file).as_posix())
-            if path.is_absolute() or ".." in path.parts:
-                complain([f"{clip.id} ({file})"], "paths that leave the dataset's folder")
-    seen: dict[str, int] = {}
-    for clip in clips:
-        seen[clip.id] = seen.get(clip.id, 0) + 1
-    complain([clip for clip, n in seen.items() if n > 1], "ids that occur twice in the lists")
-    named = tasks[dataset.task].named
-    labels = sorted({name for c in clips for name in named(c.label)} - set(dataset.classes))
-    if labels:
+    complain(unnamed, "ids that cannot name a file")
+    complain(leaving[:1], "paths that leave the dataset's folder")
+    complain(twice, "ids that occur twice in the lists")
+    if unknown:
+        labels = sorted(unknown)
         hint = closest(labels[0], dataset.classes)
-        first = next(c.id for c in clips if labels[0] in named(c.label))
+        first = unknown[labels[0]]
         raise UserError(f"{name}: expected labels that are classes, but got {listed(labels)} (of {first}){hint}")
-    parts = [f"{c.id} {c.span}" for c in clips if c.span is not None and not 0 <= c.span[0] < c.span[1]]
     complain(parts, "parts of files that do not end after they start")
-    splits = [f"{c.id} ({c.split})" for c in clips if c.split not in SPLITS]
     complain(splits, f"splits other than {', '.join(SPLITS)}")
-    missing = [c.id for c in clips if set(c.files) != set(dataset.modalities)]
     complain(missing, f"clips without a file for each of {', '.join(dataset.modalities)}")
     for split in NEEDED:
-        if all(clip.split != split for clip in clips):
+        if split not in found.splits:
             raise UserError(f"{name}: expected clips of both splits in the dataset's lists, but got none of {split}")
+    return found
 
 
-def _look(
-    clip: Clip, folder: Path, extractors: dict[str, Extractor], checksum: Callable[[str], str]
-) -> tuple[dict | None, tuple | None]:
-    """A row of the manifest, or a row of the quarantine table."""
+def _look(clip: Clip, folder: Path, extractors: dict[str, Extractor], checksum: Callable[[str], str]) -> tuple:
+    """(duration, checksums) of a clip, or (0, "", modality, file, reason) of one for the quarantine."""
     durations = []
     for m, extractor in extractors.items():
         name = os.fsencode(clip.files[m].as_posix())
         try:
             name.decode()
         except UnicodeDecodeError:
-            return None, (clip.id, m, name.decode(errors="backslashreplace"), "the file's name is not UTF-8: rename it")
+            return 0.0, "", m, name.decode(errors="backslashreplace"), "the file's name is not UTF-8: rename it"
         try:
             durations.append(extractor.probe(folder / clip.files[m]))
         except MediaError as error:
-            return None, (clip.id, m, clip.files[m].as_posix(), _pointer(folder / clip.files[m]) or str(error))
-    paths = {m: clip.files[m].as_posix() for m in extractors}
-    checksums = {path: checksum(path) for path in dict.fromkeys(paths.values())}
-    return {
-        "id": clip.id,
-        **paths,
-        "label": list(clip.label) if isinstance(clip.label, tuple) else clip.label,
-        "split": clip.split,
-        "group": clip.group,
-        "duration": max(durations),
-        "checksum": " ".join(checksums.values()),
-        **({} if clip.span is None else {"start": clip.span[0], "end": clip.span[1]}),
-    }, None
+            return 0.0, "", m, clip.files[m].as_posix(), _pointer(folder / clip.files[m]) or str(error)
+    paths = dict.fromkeys(clip.files[m].as_posix() for m in extractors)
+    return max(durations), " ".join([checksum(path) for path in paths])
 
 
 def _pointer(file: Path) -> str | None:
@@ -190,44 +217,50 @@ def cut_val(manifest: pd.DataFrame, fraction: float, seed: int) -> pd.Series:
 
     The fraction is met as nearly as whole folds of groups allow. Raises UserError if there are too few groups.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     train = manifest[manifest.split == "train"]
-    folds = min(int(1 / fraction), int(1 / fraction) + 1, key=lambda n: abs(1 / n - fraction))
-    for what, most in (("groups", train.group.nunique()), ("of a label", train.label.value_counts().max())):
-        if not most >= folds:
+    label, group = _Numbered(train.label), _Numbered(train.group)
+    count = min(int(1 / fraction), int(1 / fraction) + 1, key=lambda n: abs(1 / n - fraction))
+    for what, most in (("groups", len(group.names)), ("of a label", max(label.counts(), default=0))):
+        if not most >= count:
             raise UserError(
-                f"val_fraction: {fraction} cuts the {len(train)} training clips into {folds} folds: "
-                f"expected at least {folds} {what}, but got {most}; raise val_fraction or add clips"
+                f"val_fraction: {fraction} cuts the {len(train)} training clips into {count} folds: "
+                f"expected at least {count} {what}, but got {most}; raise val_fraction or add clips"
             )
-    cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(train, train.label, train.group)
-    labels = train.label.to_numpy()
+    fold = folds(label.numbers, group.numbers, count, seed)
 
-    def cost(fold: np.ndarray) -> tuple[int, float]:
+    def cost(k: int) -> tuple[int, float]:
         """Classes without a sample in val or in the rest, then the distance from the fraction that was asked for."""
-        lacks = len(set(labels) - set(labels[fold])) + len(set(labels) - set(np.delete(labels, fold)))
-        return lacks, abs(len(fold) / len(train) - fraction)
+        lacks = int((label.counts(fold == k) == 0).sum() + (label.counts(fold != k) == 0).sum())
+        return lacks, abs((fold == k).sum() / len(train) - fraction)
 
-    held_out = _with_every_class(train, min((fold for _, fold in cut), key=cost))
+    held_out = _with_every_class(label, group, fold == min(range(count), key=cost))
     splits = manifest.split.to_numpy(copy=True).astype(object)
     splits[np.flatnonzero(manifest.split == "train")[held_out]] = "val"
     return pd.Series(splits, index=manifest.index, dtype="str")
 
 
-def _with_every_class(train: pd.DataFrame, held_out: np.ndarray) -> np.ndarray:
-    """The rows to hold out: without the groups that leave train without a class, and with the smallest group of each
-    class that they lack, where train keeps every class.
+class _Numbered:
+    """Names by their number in alphabetical order."""
+
+    def __init__(self, names: pd.Series):
+        self.numbers, self.names = pd.factorize(names.to_numpy(dtype=object), sort=True)
+
+    def counts(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """How often each name occurs in these rows."""
+        return np.bincount(self.numbers[rows], minlength=len(self.names))
+
+
+def _with_every_class(label: _Numbered, group: _Numbered, held: np.ndarray) -> np.ndarray:
+    """Which rows (N,) to hold out of those: without the groups that leave train without a class, and with the smallest
+    group of each class that they lack, where train keeps every class.
     """
-    held = np.zeros(len(train), bool)
-    held[held_out] = True
-    label, group = train.label.to_numpy(), train.group.to_numpy()
-    for whole in sorted(set(label) - set(label[~held])):
-        held &= ~np.isin(group, group[label == whole])
-    for missing in sorted(set(label) - set(label[held])):
-        groups = pd.Series(group[label == missing]).unique()
-        for name in sorted(groups, key=lambda name: (int((group == name).sum()), str(name))):
-            rest = label[~held & (group != name)]
-            if set(rest) == set(label):
-                held |= group == name
+    for whole in np.flatnonzero(label.counts(~held) == 0):
+        held &= ~np.isin(group.numbers, group.numbers[label.numbers == whole])
+    sizes = group.counts()
+    for missing in np.flatnonzero(label.counts(held) == 0):
+        groups = pd.unique(group.numbers[label.numbers == missing]).tolist()
+        for g in sorted(groups, key=lambda g: (int(sizes[g]), str(group.names[g]))):
+            if label.counts(~held & (group.numbers != g)).all():
+                held |= group.numbers == g
                 break
-    return np.flatnonzero(held)
+    return held

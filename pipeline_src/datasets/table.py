@@ -86,8 +86,13 @@ class TableParams(FolderParams):
 class Line(NamedTuple):
     """A row of the table, as text."""
 
-    place: str  # for errors: file and line, or file and row
+    where: str  # for errors: the file, and whether lines or rows of it are counted
+    number: int
     cells: dict[str, str]  # by column; empty where the table has nothing
+
+    @property
+    def place(self) -> str:
+        return f"{self.where}{self.number}"
 
 
 @datasets.register("table")
@@ -121,9 +126,9 @@ class Table(Dataset):
     @property
     def cut(self) -> str:  # type: ignore[override]
         """A sentence on how the test set came to be, or nothing if the table says it."""
-        if "split" in self._lines[0].cells:
+        if "split" in self._columns:
             return ""
-        by = "no group is on two sides" if "group" in self._lines[0].cells else "every sample is a group of its own"
+        by = "no group is on two sides" if "group" in self._columns else "every sample is a group of its own"
         return (
             f"The table has no column split: {self.params.test_fraction:.0%} of the samples were cut off as test by "
             f"seed {self.params.test_seed}{', stratified by label' * (self.task == 'classification')}; {by}."
@@ -145,16 +150,20 @@ class Table(Dataset):
         """The label of every row, as the task has it."""
         read: dict[str, Callable[[str], Label]]
         read = {"classification": str, "regression": float, "multilabel": _listed}
-        return [read[self.task](line.cells["label"]) for line in self._lines]
+        labels = {cell: read[self.task](cell) for cell in set(self._columns["label"])}
+        return [labels[cell] for cell in self._columns["label"]]
 
     def clips(self, folder: Path) -> Iterable[Clip]:
         """One Clip per row. Raises UserError, naming file and row, for a cell that cannot be."""
         if self.cut:
             log.info(f"table {self.params.file}  {self.cut}")
-        for line, label, split in zip(self._lines, self._labels, self._splits, strict=True):
-            cells = line.cells
-            files = {m: Path(cells[self.params.modalities[m]]) for m in self.modalities}
-            yield Clip(cells["id"], label, split, cells.get("group", cells["id"]), files)
+        columns = self._columns
+        paths = zip(*(columns[self.params.modalities[m]] for m in self.modalities), strict=True)
+        groups = columns.get("group", columns["id"])
+        for clip, label, split, group, names in zip(
+            columns["id"], self._labels, self._splits, groups, paths, strict=True
+        ):
+            yield Clip(clip, label, split, group, dict(zip(self.modalities, map(Path, names), strict=True)))
 
     @property
     def _file(self) -> Path:
@@ -162,33 +171,35 @@ class Table(Dataset):
         return self.folder / self.params.file
 
     @cached_property
-    def _lines(self) -> list[Line]:
-        """The rows, checked one by one."""
+    def _columns(self) -> dict[str, list[str]]:
+        """The cells of the columns that are read, after every row has been checked."""
         paths = set(self.params.modalities.values())
         needed = [*KEYS, *sorted(paths)]
         parquet = self._file.suffix == ".parquet"
-        lines = [
-            *(_parquet(self._file, Path(self.params.file), needed, self.task) if parquet else _csv(self._file, needed))
-        ]
-        if not lines:
-            raise UserError(
-                f"{self._file}: expected rows with {', '.join([*KEYS, *sorted(paths)])}, but got none; {FIX}"
-            )
-        first: dict[str, str] = {}
+        lines = _parquet(self._file, Path(self.params.file), needed, self.task) if parquet else _csv(self._file, needed)
+        columns: dict[str, list[str]] = {}
+        first: dict[str, int] = {}  # id -> number of its row
+        same: dict[str, str] = {}  # labels and splits: of equal ones, one is kept
         for line in lines:
             _check(line, paths, self.task)
-            other = first.setdefault(line.cells["id"], line.place)
-            if other != line.place:
+            other = first.setdefault(line.cells["id"], line.number)
+            if other != line.number:
                 raise UserError(
-                    f"{line.place}: expected each id once, but got {brief(line.cells['id'])} in {other}, too; {FIX}"
+                    f"{line.place}: expected each id once, but got {brief(line.cells['id'])} in {line.where}{other}, "
+                    f"too; {FIX}"
                 )
-        return lines
+            for name, cell in line.cells.items():
+                kept = same.setdefault(cell, cell) if name in ("label", "split") else cell
+                columns.setdefault(name, []).append(kept)
+        if not columns:
+            raise UserError(f"{self._file}: expected rows with {', '.join(needed)}, but got none; {FIX}")
+        return columns
 
     @cached_property
     def _splits(self) -> list[str]:
         """The split of every row."""
-        if "split" in self._lines[0].cells:
-            splits = [line.cells["split"] for line in self._lines]
+        if "split" in self._columns:
+            splits = self._columns["split"]
             for needed in manifest.NEEDED:
                 if needed not in splits:
                     raise UserError(
@@ -196,15 +207,14 @@ class Table(Dataset):
                         f"{needed}; add some, or remove the column to have the test set cut"
                     )
             return splits
-        rows = [line.cells for line in self._lines]
         table = pd.DataFrame({"label": [tasks[self.task].stratum(label) for label in self._labels], "split": "train"})
-        table["group"] = [row.get("group", row["id"]) for row in rows]
+        table["group"] = self._columns.get("group", self._columns["id"])
         try:
             cut = manifest.cut_val(table, self.params.test_fraction, self.params.test_seed)
         except UserError:
             raise UserError(
                 f"{self._file}: expected enough samples to cut off {self.params.test_fraction:.0%} as test, but got "
-                f"{len(rows)} in {table.group.nunique()} groups; add samples or a column split, or raise test_fraction"
+                f"{len(table)} in {table.group.nunique()} groups; add samples or a column split, or raise test_fraction"
             ) from None
         return ["test" if split == "val" else "train" for split in cut]
 
@@ -268,7 +278,7 @@ def _csv(file: Path, needed: list[str]) -> Iterator[Line]:
                 raise UserError(
                     f"{file}:{first}: expected {len(names)} values as in the header, but got {len(cells)}; {FIX}"
                 )
-            yield Line(f"{file}:{first}", {name: cells[i] for name, i in keep.items()})
+            yield Line(f"{file}:", first, {name: cells[i] for name, i in keep.items()})
     except csv.Error as error:
         raise UserError(f"{file}:{table.line_num}: expected a table, but got an error: {error}; {FIX}") from None
 
@@ -286,18 +296,34 @@ def _parquet(file: Path, shown: Path, needed: list[str], task: str) -> Iterator[
         schema = pyarrow.parquet.read_schema(file)
         keep = [*_columns(str(file), schema.names, needed)]
         arrays = [name for name in keep if name not in (*KEYS, *OPTIONAL) and cells.is_array(schema.field(name).type)]
-        rows = pyarrow.parquet.read_table(file, columns=[name for name in keep if name not in arrays]).to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        what = " ".join(str(error).split())[:200]
-        raise UserError(f"{file}: expected a Parquet table, but got an error: {what}; {FIX}") from None
+        raise _unreadable(file, error) from None
     for name in arrays:
         if PurePosixPath(name).name != name or "\\" in name:
             raise UserError(
                 f"{file}: expected a column of arrays whose name has no / or \\, but got {brief(name)}; {FIX}"
             )
-    for i, row in enumerate(rows, start=1):
+    for i, row in enumerate(_rows(file, [name for name in keep if name not in arrays]), start=1):
         row |= {name: cells.Cell(shown, name, i - 1).name.as_posix() for name in arrays}
-        yield Line(f"{file}: row {i}", {name: _cell(row[name], f"{file}: row {i}", name, task) for name in keep})
+        yield Line(f"{file}: row ", i, {name: _cell(row[name], f"{file}: row {i}", name, task) for name in keep})
+
+
+def _rows(file: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, of which some thousands are held at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(columns=columns):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    what = " ".join(str(error).split())[:200]
+    return UserError(f"{file}: expected a Parquet table, but got an error: {what}; {FIX}")
 
 
 def _cell(value: Any, place: str, column: str, task: str) -> str:

@@ -69,7 +69,7 @@ def many(train: int = 60, test: int = 10, per_group: int = 3) -> list[Clip]:
 
 def test_columns(data):
     data = data(many())
-    manifest.make(data, threads=2)
+    manifest.make(data, processes=2)
     table = pd.read_parquet(data.manifest / "manifest.parquet")
     columns = ["id", "sound", "picture", "label", "split", "group", "duration", "checksum"]
     assert list(table.columns) == columns
@@ -78,7 +78,7 @@ def test_columns(data):
         *("c0", "sound/c0", "picture/c0", "cat", "g0", 2.0)
     ]
     assert first.checksum.split() == [files.sha256(data.raw / m / "c0") for m in ("sound", "picture")]
-    assert list(table.id) == [c.id for c in data.dataset.listed]  # in the order of the lists, whatever the threads
+    assert list(table.id) == [c.id for c in data.dataset.listed]  # in the order of the lists, whatever the processes
     assert set(table.split) == {"train", "val", "test"}
     empty = pd.read_parquet(data.manifest / "quarantine.parquet")
     assert list(empty.columns) == ["id", "modality", "file", "reason", "stage"] and empty.empty
@@ -201,7 +201,8 @@ def test_what_the_plan_has_hashed_is_not_read_again(data):
     data = data(many())
     digests = files.scan(data.raw, data.seen)
     entries = files.remembered(data.seen)
-    entries["sound/c0"][2], entries["sound/c1"][2], entries["sound/c1"][1] = "remembered", "stale", 0
+    entries["sound/c0"] = entries["sound/c0"].rpartition(" ")[0] + " remembered"
+    entries["sound/c1"] = entries["sound/c1"].partition(" ")[0] + " 0 stale"
     files.write_sealed(data.seen, entries)
     manifest.make(data)
     table = pd.read_parquet(data.manifest / "manifest.parquet").set_index("id")

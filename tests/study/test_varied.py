@@ -150,7 +150,7 @@ def test_a_list_with_a_val_of_its_own_is_refused_by_the_manifest(plan, monkeypat
     data = plan(vary=["split"]).data[0]
     rows = pd.DataFrame([{"id": split, "split": split, "label": "one", "group": split} for split in manifest.SPLITS])
     monkeypatch.setattr(manifest, "listed_clips", lambda data: [])
-    monkeypatch.setattr(manifest, "look", lambda *_, **__: (rows.to_dict("records"), rows[:0].assign(reason="")))
+    monkeypatch.setattr(manifest, "look", lambda *_, **__: (rows.copy(), rows[:0].assign(reason="")))
     monkeypatch.setattr(manifest.quarantine, "check_fraction", lambda *_: None)
     monkeypatch.setattr(manifest.files, "write_table", lambda *_: None)
     with pytest.raises(UserError, match=r"^study.vary: expected a dataset whose val is cut from train, but av_digits"):
