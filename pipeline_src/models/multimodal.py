@@ -1,6 +1,6 @@
 """The model: one encoder per modality and a fusion."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
 import torch
@@ -14,11 +14,17 @@ from pipeline_src.models.initial import start
 from pipeline_src.models.stages import State
 
 
+def run(encoder: nn.Module, state: Any, stages: tuple[str, ...] | None = None) -> Any:
+    """An encoder, or its stages with these names alone, on what came before."""
+    return encoder(state) if stages is None else encoder.run(state, stages)
+
+
 class MultimodalModel(nn.Module):
     """Inputs {m: (B, ...)} -> `Output`. Modalities are the keys of `encoders`.
 
     `taps` {m: names of the stages after which the fusion reads or writes states} is empty unless the fusion does so;
     every modality has the same number. `extra` holds a method's own modules: empty unless the method adds some.
+    `compiled` is None, or the rows of a training batch and what takes the place of `run` on such batches.
     """
 
     def __init__(
@@ -28,6 +34,7 @@ class MultimodalModel(nn.Module):
         self.encoders, self.fusion, self.extra = nn.ModuleDict(encoders), fusion, nn.ModuleDict()
         self.taps = dict(taps or {})
         self.frozen: tuple[str, ...] = ()  # modalities whose encoders are not trained
+        self.compiled: tuple[int, Callable[..., Any]] | None = None
         self._sections = {m: _sections(encoders[m], names) for m, names in self.taps.items()}
 
     @property
@@ -54,21 +61,31 @@ class MultimodalModel(nn.Module):
         """
         states: dict[str, Any] = {m: inputs[m] for m in self.modalities if kept is None or m in kept}
         hidden: dict[str, tuple[State, ...]] = {}
+        through = self._through(inputs)
         if self.taps:
-            states, hidden = self._staged(states)
+            states, hidden = self._staged(states, through)
         else:
-            states = {m: self.encoders[m](x) for m, x in states.items()}
+            states = {m: through(self.encoders[m], x) for m, x in states.items()}
         dtype = next((f.dtype for f in states.values()), torch.float32)
         for m in set(self.modalities) - set(states):
             states[m] = torch.zeros(len(inputs[m]), self.fusion.dims[m], dtype=dtype, device=inputs[m].device)
         return Features({m: states[m] for m in self.modalities}, hidden)
 
-    def _staged(self, states: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[State, ...]]]:
+    def _through(self, inputs: dict[str, Tensor]) -> Callable[..., Any]:
+        """What the encoders run through: `run`, or its compiled form where gradients of a full batch are wanted."""
+        if self.compiled is None or not (self.training and torch.is_grad_enabled()):
+            return run
+        rows, compiled = self.compiled
+        return compiled if all(len(x) == rows for x in inputs.values()) else run
+
+    def _staged(
+        self, states: dict[str, Any], through: Callable[..., Any]
+    ) -> tuple[dict[str, Any], dict[str, tuple[State, ...]]]:
         """The encoders stage by stage: what they give, and the states at the taps that the fusion reads."""
         hidden: dict[str, tuple[State, ...]] = {m: () for m in states if self.fusion.reads}
         steps = len(next(iter(self._sections.values())))
         for i in range(steps):
-            states = {m: self.encoders[m].run(x, self._sections[m][i]) for m, x in states.items()}
+            states = {m: through(self.encoders[m], x, self._sections[m][i]) for m, x in states.items()}
             if i == steps - 1:
                 break
             exposed = {m: self.encoders[m].expose(x) for m, x in states.items()}
@@ -88,14 +105,14 @@ class MultimodalModel(nn.Module):
         return self.fusion(self.encode(inputs, kept))
 
 
-def _sections(encoder: nn.Module, taps: tuple[str, ...]) -> list[list[str]]:
+def _sections(encoder: nn.Module, taps: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Names of an encoder's stages, cut after each tap: one list more than taps."""
     sections: list[list[str]] = [[]]
     for name, _ in encoder.named_children():
         sections[-1].append(name)
         if name in taps:
             sections.append([])
-    return sections
+    return [tuple(section) for section in sections]
 
 
 def paired_taps(most: int, taps: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:

@@ -17,6 +17,7 @@ from pipeline_src.methods.base import Context, Phase
 from pipeline_src.models.multimodal import MultimodalModel
 from pipeline_src.training import device as devices
 from pipeline_src.training.assemble import assemble
+from pipeline_src.training.compiled import compile_encoders, next_step
 from pipeline_src.training.loader import Loader, sizes
 from pipeline_src.training.optimizer import groups, optimizer
 from pipeline_src.training.spec import RunSpec
@@ -63,6 +64,7 @@ class Trainer:
         self.model, self.method, self.task = assemble(spec, cache.modalities, len(cache.classes), seed)
         # Channels last: what tensor cores read without a copy, and 1.6 times as fast as the other order on a CPU.
         self.model.to(device, memory_format=torch.channels_last)
+        compile_encoders(self.model, self.schedule.batch_size * max(1, spec.segments), self.schedule.compile)
         self.optimizer = optimizer(groups(self.model, spec), self.schedule)
         own = {m: cache.modalities[m] for m in self.modalities}
         self.transform = Transform(own, spec.augmentation, self.schedule.normalize, device, spec.segments)
@@ -131,6 +133,7 @@ class Trainer:
         with closing(loader.batches(size, order, at.batch, samples, LEAST)) as batches:
             for batch, changes in zip(batches, drawn, strict=True):
                 ctx.batch = at.batch
+                next_step(self.schedule.compile)
                 self.method.step(ctx, batch._replace(inputs=self.transform(batch.inputs, changes)))
                 at.batch += 1
                 yield

@@ -101,6 +101,12 @@ class Training(Section):
         "TF32; bf16: autocast. auto: bf16 if `device` is cuda, else fp32, even on a GPU that `device: auto` takes. The "
         "address of a run holds which it is, so it depends on this file alone"
     )
+    compile: Literal["none", "kernels", "graphs"] = Field(
+        default="none",
+        description="how the encoders run in full training batches. none: as PyTorch runs them; kernels: through "
+        "torch.compile, which needs a C++ compiler, or Triton on a GPU; graphs: also as CUDA graphs, launched at once. "
+        "For small networks on a GPU. Losses differ in their last digits, so the address of a run holds it",
+    )
     resident_fraction: Annotated[float, Affects(None)] = Field(
         ge=0, le=1, description="cache is kept on the device if it fits in this share of its free memory"
     )

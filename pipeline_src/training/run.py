@@ -29,7 +29,7 @@ from pipeline_src.study import runs as states
 from pipeline_src.study.places import ATTEMPT, CHECKPOINT
 from pipeline_src.study.runs import RunFiles
 from pipeline_src.tasks.base import Metric, tasks
-from pipeline_src.training import checkpoint
+from pipeline_src.training import checkpoint, compiled
 from pipeline_src.training import device as devices
 from pipeline_src.training.assemble import assemble
 from pipeline_src.training.divergence import DivergedError, check_epoch
@@ -68,6 +68,7 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
     device = devices.pick(params.training.device, params.resources.cells_per_gpu)
     devices.use_precision(device, cell.spec.training.precision)
     devices.deterministic(device, params.resources.train.threads)
+    compiled.check(device, cell.spec.training.compile)
     cache = Cache(cell.data.cache)
     task = tasks[cell.spec.task]
     loaders = make_loaders(cache, cell.spec, device, params)

@@ -70,6 +70,7 @@ def addresses(plan: Plan) -> dict[str, set[str]]:
         ("training/batch_size", 8, TRAIN),
         ("training/normalize", "none", TRAIN),
         ("training/precision", "bf16", TRAIN),
+        ("training/compile", "kernels", TRAIN),
         ("training/select", "last", TRAIN),
         ("training/augmentation/audio", {"roll": 3}, TRAIN),
         ("training/device", "cpu", NOTHING),
