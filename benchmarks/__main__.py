@@ -48,6 +48,11 @@ def main() -> int:
         "--device", default="auto", choices=["auto", "cpu", "cuda"], help="of gpu; default: %(default)s"
     )
     parser.add_argument("--runs", type=int, default=5000, help="of plan, about; default: %(default)s")
+    parser.add_argument("--only", metavar="A,B", help="of methods: these; default: all")
+    parser.add_argument(
+        "--epochs", type=int, default=10, help="of methods, 4 turns in each; default: %(default)s, at most"
+    )
+    parser.add_argument("--batch", type=int, help="of methods, samples; default: the params file's")
     parser.add_argument("--name", help="of result: which file of docs/results is written from this clone's study")
     options = parser.parse_args()
     try:
@@ -118,7 +123,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.what == "methods":
         from benchmarks import methods
 
-        return methods.methods(Plan(options.params))
+        only = options.only.split(",") if options.only else None
+        return methods.methods(Plan(options.params), only, options.epochs, options.batch)
     if options.what == "fusions":
         from benchmarks import fusions
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipeline_src.core.errors import UserError
 from pipeline_src.methods.base import Setting
 from pipeline_src.methods.base import methods as registry
 from pipeline_src.models.base import fusion_refuses, fusions
@@ -67,15 +68,23 @@ class Noise:
         return self.values[modality][rows]
 
 
-def methods(plan: Plan) -> None:
-    """Print what every method costs with the network, the batch size and the shapes of the plan's first cell with most
-    modalities, each with the first fusion that it takes.
+class Ratio(NamedTuple):
+    """Time of a step over that of joint training's of the same turn: median, and half the distance of the quarters."""
 
-    step     time of a step over that of joint training's step of the same turn with the same fusion, the median of
-             4 x 10 turns: 10 epochs of four batches of random samples, in which every method acts. "steps" of a method
-             with several updates a batch are one step here. On a CPU it is CPU time, which waits for no other job
+    middle: float
+    spread: float
+
+
+def methods(plan: Plan, only: list[str] | None = None, epochs: int = len(ACTIVE), batch: int | None = None) -> None:
+    """Print what every method costs, or `only` these, with the network, the batch size and the shapes of the plan's
+    first cell with most modalities, each with the first fusion that it takes. `batch` replaces the plan's batch size.
+
+    step     time of a step over that of joint training's step of the same turn with the same fusion: the median of
+             4 turns in each of so many epochs of random samples, 10 of which have every method act, and half the
+             distance of the quarters; who comes first alternates, and the first turn is not counted. A method with
+             several updates a batch has one step here. On a CPU it is CPU time, which waits for no other job
     epoch    time of what it does between the passes of an epoch, over the time of joint training's steps on as many
-             samples, the mean of the 10 epochs
+             samples, the mean of the epochs
     passes   forward and backward, per sample and epoch; see `Passes`
     memory   the most that a step's tensors take at once, beyond those that were there before it, over joint
              training's: on CUDA the allocator's peak, on a CPU from the profiler's record of what was allocated and
@@ -83,27 +92,35 @@ def methods(plan: Plan) -> None:
     """
     import sklearn.cluster  # noqa: F401  what a method imports at its first use is no cost of its epochs
 
-    spec, cache, device = joint_on_noise(plan)
+    if unknown := set(only or ()) - set(registry):
+        raise UserError(
+            f"--only: expected methods, but got {', '.join(sorted(unknown))}; `counterpoise explain` has all"
+        )
+    spec, cache, device = joint_on_noise(plan, batch)
     print("| method | fusion | step | epoch | forward | backward | before | memory |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     base: dict[str, int] = {}
-    for name in ["joint", *(name for name in registry if name != "joint")]:
+    for name in only or ["joint", *(name for name in registry if name != "joint")]:
         fusion = first_fusion(name, spec)
         if fusion is None:
             print(f"| {name} | none of the fusions serves it with these encoders |", flush=True)
             continue
         plain = replace(spec, fusion=fusion)
         own = replace(plain, method=name, params=registry[name].Params())
-        step, between, counted = measured(trainer(own, cache, device), trainer(plain, cache, device))
+        runs = trainer(own, cache, device), trainer(plain, cache, device)
+        step, between, counted = measured(*runs, ACTIVE[:epochs])
         if fusion not in base:
             base[fusion] = memory(trainer(plain, cache, device))
         peak = memory(trainer(own, cache, device)) / base[fusion]
-        costs = f"{step:.3f} | {between:.3f} | {counted.forwards:.2f} | {counted.backwards:.2f} | {counted.before:.2f}"
-        print(f"| {name} | {fusion} | {costs} | {peak:.2f} |", flush=True)
+        times = f"{step.middle:.3f} ± {step.spread:.3f} | {between:.3f}"
+        counts = " | ".join(f"{count:.2f}" for count in counted)
+        print(f"| {name} | {fusion} | {times} | {counts} | {peak:.2f} |", flush=True)
 
 
-def joint_on_noise(plan: Plan) -> tuple[RunSpec, Noise, torch.device]:
-    """Joint training of the plan's first cell with most modalities, on random samples; prints where and how it runs."""
+def joint_on_noise(plan: Plan, batch: int | None = None) -> tuple[RunSpec, Noise, torch.device]:
+    """Joint training of the plan's first cell with most modalities, on random samples in batches of `batch` (default:
+    the plan's), on a CPU in float32; prints where and how it runs.
+    """
     import numpy as np
     import torch
 
@@ -116,10 +133,13 @@ def joint_on_noise(plan: Plan) -> tuple[RunSpec, Noise, torch.device]:
         m: {"layout": e.layout, "shape": list(e.shape), "dtype": np.dtype(e.dtype).name}
         for m, e in cell.data.extractors.items()
     }
-    cache = Noise(shapes, len(cell.data.dataset.classes), cell.spec.training.batch_size)
-    training = cell.spec.training.model_copy(update=PUBLISHED_TRAINING)
+    given = cell.spec.training
+    size, precision = batch or given.batch_size, "fp32" if device.type == "cpu" else given.precision
+    cache = Noise(shapes, len(cell.data.dataset.classes), size)
+    training = given.model_copy(update={**PUBLISHED_TRAINING, "batch_size": size, "precision": precision})
     spec = replace(cell.spec, method="joint", params=registry["joint"].Params(), training=training, requires={})
-    print(f"{device}, {torch.get_num_threads()} threads, batch {training.batch_size}, {'+'.join(spec.modalities)}")
+    where = f"{device}, {torch.get_num_threads()} threads, {precision}, batch {size}"
+    print(f"{where}, " + ", ".join(f"{m} {tuple(e.shape)}" for m, e in cell.data.extractors.items()))
     return spec, cache, device
 
 
@@ -169,25 +189,34 @@ def stand_ins(spec: RunSpec, cache: Noise, device: torch.device) -> Callable[[st
     return model
 
 
-def measured(own: Trainer, joint: Trainer) -> tuple[float, float, Passes]:
+def measured(own: Trainer, joint: Trainer, epochs: range = ACTIVE) -> tuple[Ratio, float, Passes]:
     """Of a method: time of a step over joint training's, time of the rest of an epoch over joint training's steps on as
     many samples, and its passes.
     """
-    ours, theirs, ratios = _Clock(own), _Clock(joint), []
+    ours, theirs = _Clock(own), _Clock(joint)
     steps = _endless(joint)
-    counted = passes(own, lambda: (next(steps), ratios.append(ours.steps[-1] / theirs.steps[-1])))
-    rest = sum(ours.between) / len(ACTIVE)
-    return statistics.median(ratios), rest / (BATCHES * statistics.median(theirs.steps)), counted
+
+    def turn() -> None:
+        """Two steps of joint training after every other one of the method, so that each comes first as often."""
+        for _ in range(2 * (len(ours.steps) % 2)):
+            next(steps)
+
+    counted = passes(own, turn, epochs)
+    ratios = [a / b for a, b in zip(ours.steps, theirs.steps, strict=False)][1:]  # the optimiser's state is made first
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    rest = sum(ours.between) / len(epochs)
+    return Ratio(middle, (high - low) / 2), rest / (BATCHES * statistics.median(theirs.steps)), counted
 
 
-def passes(own: Trainer, after_step: Callable[[], object] = lambda: None) -> Passes:
-    """The passes of a method in the ACTIVE epochs of a run that has not begun."""
+def passes(own: Trainer, after_step: Callable[[], object] = lambda: None, epochs: range = ACTIVE) -> Passes:
+    """The passes of a method in these epochs of a run that has not begun."""
     ctx, count = own.context, len(own.loaders["train"])
     own.method.on_train_start(ctx)
     start = ctx.forwards, ctx.backwards
-    for _ in _steps(own):
-        after_step()
-    each = count * len(ACTIVE)
+    for epoch in epochs:
+        for _ in _epoch(own, epoch):
+            after_step()
+    each = count * len(epochs)
     return Passes((ctx.forwards - start[0]) / each, (ctx.backwards - start[1]) / each, start[0] / count)
 
 
@@ -252,12 +281,6 @@ class _Clock:
             return value
 
         return timed
-
-
-def _steps(of: Trainer) -> Iterator[None]:
-    """Every step of the ACTIVE epochs, as `Trainer.epoch` takes them."""
-    for epoch in ACTIVE:
-        yield from _epoch(of, epoch)
 
 
 def _endless(of: Trainer) -> Iterator[None]:

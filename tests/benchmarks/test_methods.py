@@ -1,5 +1,6 @@
 """What the benchmark of methods counts and times, and the cards of docs/methods.md."""
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import torch
 
 from benchmarks import cards
 from benchmarks import methods as benchmark
+from pipeline_src.core.errors import UserError
 from pipeline_src.methods.base import methods
 from pipeline_src.study.plan import Plan
 
 CPU = torch.device("cpu")
+PICKED = [("mla", "shared"), ("joint", "concat")]
 
 
 def test_the_file_of_cards_is_what_the_code_gives():
@@ -55,7 +58,7 @@ def cache(specs):
 def test_a_step_with_two_backward_passes_takes_longer_and_holds_more(specs, cache):
     joint, mmpareto = specs
     step, between, passes = benchmark.measured(*(benchmark.trainer(s, cache, CPU) for s in (mmpareto, joint)))
-    assert 1 < step < 10 and 0 <= between < 0.5
+    assert 1 < step.middle < 10 and 0 <= between < 0.5 and step.spread > 0
     assert passes == (1, 2, 0)
     peaks = [benchmark.memory(benchmark.trainer(spec, cache, CPU)) for spec in (joint, mmpareto)]
     inputs = 2 * 32 * 33 * 32 * 4
@@ -63,8 +66,29 @@ def test_a_step_with_two_backward_passes_takes_longer_and_holds_more(specs, cach
 
 
 def test_it_prints_a_row_of_every_method(monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "measured", lambda own, joint: (1.0, 0.0, benchmark.Passes(1, 1, 0)))
+    asked = []
+
+    def measured(own, joint, epochs):
+        asked.append((own.schedule.batch_size, len(epochs)))
+        return benchmark.Ratio(1.0, 0.1), 0.0, benchmark.Passes(1, 1, 0)
+
+    monkeypatch.setattr(benchmark, "measured", measured)
     monkeypatch.setattr(benchmark, "memory", lambda own: 10)
     benchmark.methods(Plan("params.yaml"))
     rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert sorted(rows[1:]) == sorted(methods)
+    assert sorted(rows[1:]) == sorted(methods) and set(asked) == {(64, 10)}
+    benchmark.methods(Plan("params.yaml"), ["mla", "joint"], epochs=2, batch=16)
+    rows = capsys.readouterr().out.splitlines()[-2:]
+    assert rows == [f"| {m} | {f} | 1.000 ± 0.100 | 0.000 | 1.00 | 1.00 | 0.00 | 1.00 |" for m, f in PICKED]
+    assert asked[-2:] == [(16, 2)] * 2
+    with pytest.raises(UserError, match="--only: expected methods, but got ogn"):
+        benchmark.methods(Plan("params.yaml"), ["ogn"])
+
+
+def test_who_comes_first_alternates(specs, cache):
+    order = []
+    own, joint = (benchmark.trainer(specs[0], cache, CPU) for _ in range(2))
+    for name, run in (("own", own), ("joint", joint)):
+        run.method.step = functools.partial(lambda name, ctx, batch: order.append(name), name)
+    benchmark.measured(own, joint, benchmark.ACTIVE[:2])  # of two batches
+    assert order == ["own", "joint", "joint", "own", "own", "joint", "joint", "own"]
