@@ -22,6 +22,8 @@ OURS = {
     "ave-localisation",
     "sentiment-regression",
     "all-methods",
+    "all-methods-mmtm",
+    "all-methods-shared",
     "equal-tuning",
     "informativeness",
     "more-seeds",
