@@ -1,15 +1,18 @@
 """What a dataset of millions of clips takes of every stage but decoding: seconds and memory, at a size and a tenth.
 
-A table of your own files with as many rows, whose files are links to a few tiny arrays: every stage runs as it does on
-real data, and nothing is left of it but what grows with the number of clips. Record batches of the cache have as few
-clips as they have of media. Each command is a process of its own, whose CPU time and largest memory the kernel counts.
+A table of your own files with as many rows, whose files are names of a few empty ones, read by an extractor that opens
+nothing: every stage runs as it does on real data, and only what grows with the number of clips is left of it. Record
+batches of the cache have as few clips as they have of media. Each command is a process of its own, whose CPU time and
+largest memory the kernel counts.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,9 +36,10 @@ CLASSES, TEST, VAL = 300, 0.02, 0.05
 BATCH = 23  # clips of a record batch: 16 MB of clips of 700 kB
 LINKS = 20_000  # names of one file; file systems allow 65,000 or more
 FOLDER = 1000  # files
-SHARDS = 8
+SHARDS = 4
 LIMIT = 4000  # MB
 GROWTH = 11.0  # per ten times the rows, as a fixed part of each command only lowers it
+ROUNDS = 3
 LEAST = 1.0  # s; what takes less is not judged by its growth
 
 ENCODER = {
@@ -48,7 +52,23 @@ ENCODER = {
     "pool": "first",
     "padding": "read",
 }
-ARRAY = {"kind": "array", "length": 1, "features": 4, "non_finite": "refuse"}
+ARRAY = {"kind": "nothing", "length": 1, "features": 4, "non_finite": "refuse"}
+NOTHING = """
+import numpy as np
+from pipeline_src.media.array import Array
+from pipeline_src.media.base import extractors
+
+CLIP = np.arange(1, 5, dtype=np.float32)[None]
+
+
+@extractors.register("nothing")
+class Nothing(Array):
+    def probe(self, file):
+        return 1.0
+
+    def extract(self, file):
+        return CLIP
+"""
 PARAMS = {
     "study": {"datasets": ["rows"], "fusions": ["concat"], "methods": ["joint"], "unimodal": True, "seeds": [0]},
     "datasets": {
@@ -84,6 +104,7 @@ PARAMS = {
     "evaluation": {"batch_size": 4096, "probe_c": 1.0e-6, "probe_iterations": 1000},
     "reporting": {"confidence": 0.95},
     "tracking": {"enabled": False},
+    "plugins": ["plugins"],
 }
 
 
@@ -98,6 +119,7 @@ def measure(rows: int) -> None:
     """Print what each command takes at a tenth of `rows` and at `rows`. Raises UserError if one takes more than LIMIT
     or grows faster than the rows.
     """
+    opening()
     found: list[dict[str, Cost]] = []
     for count in (rows // 10, rows):
         folder = Path(tempfile.mkdtemp(prefix="counterpoise-rows-", dir=Path.cwd()))
@@ -133,8 +155,6 @@ def commands(folder: Path, rows: int) -> Iterator[tuple[str, Cost]]:
     yield "plan", spent(folder, "plan")
     yield "snakemake -n", dry_run(folder)
     yield "manifest", spent(folder, "manifest")
-    yield "check", spent(folder, "check")
-    yield "snakemake -n, with the manifest", dry_run(folder)
     with chdir(folder):
         plan = Plan("params.yaml")
         shards, runs = [str(stem.with_suffix(".arrow")) for stem in plan.data[0].shards], plan.runs
@@ -151,6 +171,8 @@ def commands(folder: Path, rows: int) -> Iterator[tuple[str, Cost]]:
     yield "evaluate", spent(folder, "evaluate", str(last.metrics))
     for run in others:
         spent(folder, "train", str(run.metrics))
+    yield "check", spent(folder, "check")
+    yield "snakemake -n, with the manifest", dry_run(folder)
     yield f"aggregate, {len(runs)} runs", spent(folder, "aggregate")
     yield "status", spent(folder, "status")
     yield "verify", spent(folder, "verify")
@@ -186,12 +208,12 @@ def lay_out(folder: Path, rows: int) -> None:
     """The table, its files and params.yaml in `folder`. Two clips of a group, as two of a video."""
     media, number = folder / "media", np.arange(rows)
     draw = np.random.default_rng(0)
-    names = [f"files/{i // FOLDER:05d}/clip{i:08d}.npy" for i in range(rows)]
+    names = [f"files/{i // FOLDER:05d}/clip{i:08d}.mp4" for i in range(rows)]
     for i, name in enumerate(names):
         if i % FOLDER == 0:
             (media / name).parent.mkdir(parents=True)
         if i % LINKS == 0:
-            np.save(media / name, draw.normal(size=(1, 4)).astype(np.float32))
+            (media / name).write_text(name)
         else:
             os.link(media / names[i - i % LINKS], media / name)
     table = {
@@ -202,6 +224,8 @@ def lay_out(folder: Path, rows: int) -> None:
         "file": names,
     }
     pq.write_table(pa.table(table), media / "clips.parquet")
+    (folder / "plugins").mkdir()
+    (folder / "plugins/nothing.py").write_text(NOTHING, encoding="utf-8")
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False), encoding="utf-8")
 
 
@@ -239,3 +263,37 @@ def spent(folder: Path, *arguments: str, module: str = "pipeline_src", until: Ca
 def _second(folder: Path, run: Run) -> Callable[[], bool]:
     """Whether a run has done its first epoch."""
     return (folder / run.folder / "metrics.jsonl").exists
+
+
+def opening(clips: int = 1000, processes: int = 4) -> None:
+    """Print how many media files a second the manifest stage opens, in one process and in shards by several. They are
+    real MP4 files of a second under many names; each is opened for its sound and for its picture.
+    """
+    from benchmarks import scale
+    from pipeline_src.datasets import manifest
+
+    with tempfile.TemporaryDirectory(prefix="counterpoise-rows-", dir=Path.cwd()) as name, chdir(name):
+        media = scale._generate(Path("distinct").absolute(), seconds=1.0)
+        scale._lay_out(Path.cwd(), media, clips, SHARDS)
+        (data,) = Plan("params.yaml").data
+        listed = manifest.listed_clips(data)
+        found: dict[int, list[tuple[float, float]]] = {1: [], processes: []}
+        for _ in range(ROUNDS):
+            for count, times in found.items():
+                before, started = _cpu(), time.perf_counter()
+                manifest.look(data, listed, count, hashed=True)
+                times.append((time.perf_counter() - started, _cpu() - before))
+    wall, cpu = (
+        statistics.median(one[i] / other[i] for one, other in zip(found[1], found[processes], strict=True))
+        for i in range(2)
+    )
+    rate = clips / statistics.median(seconds for _, seconds in found[1])
+    print(
+        f"manifest: {rate:,.0f} files a second of one core; by {processes} processes on "
+        f"{len(os.sched_getaffinity(0))} cores {wall:.2f} times the rate of one, {cpu:.2f} times per CPU second"
+    )
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and of those that it has started and that have ended."""
+    return sum(sum(resource.getrusage(of)[:2]) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ LATE = 90.0  # seconds; NFS looks again after 60 at most, as it comes
 UNREADABLE = "unreadable"  # in place of a hash
 FILES = "files.json"  # index of a fetched folder: {path: sha256}
 PASSING = (".part", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
+GROUP = 1 << 16  # rows of a table that are read together
 BLOCK = 256  # files that a thread hashes at a time
 SAID = 1e9  # bytes; hashing more is announced, as it takes a while
 
@@ -197,7 +199,7 @@ def write_table(target: Path, table: "pa.Table | pd.DataFrame", index: bool | No
         table = pa.Table.from_pandas(table, preserve_index=index)
     with whole(target) as temporary:
         with pq.ParquetWriter(temporary, table.schema) as writer:
-            writer.write_table(table)
+            writer.write_table(table, row_group_size=GROUP)
             writer.add_key_value_metadata({CHECKSUM: checksums.SEAL})
         checksums.seal(temporary)
 
@@ -208,6 +210,21 @@ def read_table(file: Path, fix: str) -> "pd.DataFrame":
 
     checksums.verify(awaited(file), fix)
     return pd.read_parquet(file)
+
+
+def read_part(file: Path, fix: str, index: int, count: int) -> "pd.DataFrame":
+    """One of `count` equal parts of such a file, and of it no more than that needs."""
+    import pyarrow.parquet as pq
+
+    checksums.verify(awaited(file), fix)
+    with pq.ParquetFile(file) as opened:
+        sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
+        first, last = (sum(sizes) * i // count for i in (index, index + 1))
+        ends = list(accumulate(sizes))
+        groups = [i for i, end in enumerate(ends) if end > first and end - sizes[i] < last]
+        before = ends[groups[0]] - sizes[groups[0]] if groups else 0
+        part = opened.read_row_groups(groups).slice(first - before, last - first)
+    return part.replace_schema_metadata(None).to_pandas()
 
 
 def sha256(file: Path) -> str:

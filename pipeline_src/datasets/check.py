@@ -119,7 +119,8 @@ def _counts(table: pd.DataFrame, dataset: Dataset) -> str:
 def _empty(name: str, table: pd.DataFrame, dataset: Dataset) -> list[str]:
     """An error if classes have no readable training clip."""
     counted = _by_class(table, dataset)
-    without = [c for c in dataset.classes if c not in set(counted.label[counted.split == "train"])]
+    there = set(counted.label[counted.split == "train"])
+    without = [c for c in dataset.classes if c not in there]
     return [f"{name}: expected training clips of every class, but got none of {listed(without)}"] if without else []
 
 

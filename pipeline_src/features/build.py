@@ -36,9 +36,8 @@ def extract(data: Data, index: int) -> None:
 
     `data` is the plan's entry of the dataset. Writes the shard and its quarantine table.
     """
-    manifest = _table(data.manifest / "manifest.parquet", data.manifest)
     stem, count = data.shards[index], len(data.shards)
-    rows = manifest.iloc[len(manifest) * index // count : len(manifest) * (index + 1) // count]
+    rows = files.read_part(data.manifest / "manifest.parquet", _fix(data.manifest), index, count)
     task, number = tasks[data.dataset.task], {label: i for i, label in enumerate(data.dataset.classes)}
     plain = [("id", pa.string()), ("label", _label_type(task)), ("split", pa.string()), ("group", pa.string())]
     columns = {m: pa.fixed_shape_tensor(pa.from_numpy_dtype(x.dtype), x.shape) for m, x in data.extractors.items()}
@@ -86,7 +85,11 @@ def as_label(value: Any) -> Label:
 
 def _table(file: Path, remove: Path) -> pd.DataFrame:
     """A table of an earlier job; `remove` is what to delete if it is damaged, so that this job runs again."""
-    return files.read_table(file, f"delete {remove} and run snakemake again")
+    return files.read_table(file, _fix(remove))
+
+
+def _fix(remove: Path) -> str:
+    return f"delete {remove} and run snakemake again"
 
 
 def _tensors(arrays: list[np.ndarray], type_: pa.DataType) -> pa.ExtensionArray:

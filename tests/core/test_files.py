@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from contextlib import contextmanager
 
+import pandas as pd
 import pytest
 
 from pipeline_src.core import files
@@ -267,6 +269,42 @@ def test_content_looks_into_a_file_once(raw, tmp_path, monkeypatch):
     (raw / "list.csv").write_text("changed")
     files.content(raw, index)
     assert looked[3:] == ["list.csv"]
+
+
+def test_a_folder_of_millions_of_files_takes_little_memory(tmp_path):
+    raw, count = tmp_path / "raw", 2000
+    raw.mkdir()
+    for i in range(count):
+        (raw / f"clip{i:08d}.mp4").touch()
+    files.content(raw, tmp_path / "seen.json")
+    tracemalloc.start()
+    files.content(raw, tmp_path / "seen.json")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 600 * count, f"{peak / count:.0f} bytes a file; an entry of the folder alone, with its state, is more"
+
+
+@pytest.mark.parametrize(("rows", "count"), [(0, 1), (1, 3), (10, 3), (23, 1), (23, 5), (23, 40)])
+def test_the_parts_of_a_table_are_the_table(tmp_path, monkeypatch, rows, count):
+    monkeypatch.setattr(files, "GROUP", 4)
+    table = pd.DataFrame(
+        {"id": [f"c{i}" for i in range(rows)], "label": [[i, i] for i in range(rows)], "x": range(rows)}
+    )
+    files.write_table(tmp_path / "table.parquet", table)
+    parts = [files.read_part(tmp_path / "table.parquet", "", i, count) for i in range(count)]
+    assert [len(part) for part in parts] == [rows * (i + 1) // count - rows * i // count for i in range(count)]
+    whole = files.read_table(tmp_path / "table.parquet", "")
+    assert [row for part in parts for row in part.id] == list(whole.id)
+    assert [list(row) for part in parts for row in part.label] == [list(row) for row in whole.label]
+
+
+def test_a_memory_of_another_form_is_forgotten(raw, tmp_path):
+    seen = tmp_path / "other.json"
+    before = files.content(raw, seen)
+    files.write_sealed(seen, {"list.csv": [1, 2, "digest"]})
+    assert files.remembered(seen) == {}
+    assert files.content(raw, seen) == before
+    assert files.remembered(seen)["list.csv"].endswith(files.sha256(raw / "list.csv"))
 
 
 def test_protected_files_of_an_unfinished_job_become_ones_own(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A table of the user's own: CSV and Parquet, any modalities, splits given or cut; a mistake names file and row."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from pipeline_src import cli
 from pipeline_src.core.errors import UserError
 from pipeline_src.datasets import manifest
+from pipeline_src.datasets.table import Table, TableParams
 from pipeline_src.features.build import extract, pack
 from pipeline_src.features.read import Cache
 from pipeline_src.media import cells
@@ -394,3 +396,22 @@ def test_a_block_that_cannot_be_is_said_before_any_job(tmp_path, monkeypatch, ca
     assert cli.main(["plan"]) == 2
     err = capsys.readouterr().err
     assert says in err and err.startswith("error: params.yaml:")
+
+
+def test_a_long_table_takes_little_memory(tmp_path):
+    """Paths, ids and groups are kept, rows are not, and of labels and splits one text each."""
+    count = 5000
+    table = pd.DataFrame({name: [f"{name}/{i:08d}.mp4" for i in range(count)] for name in ("group", "sound", "photo")})
+    table = table.assign(id=[f"clip{i}" for i in range(count)], label=[f"class {i % 9}" for i in range(count)])
+    table["split"] = ["test" if i % 5 == 0 else "train" for i in range(count)]
+    table.to_parquet(tmp_path / "table.parquet")
+    modalities = {"hearing": "sound", "seeing": "photo"}
+    data = Table(
+        TableParams(kind="table", recipe="any", folder=str(tmp_path), file="table.parquet", modalities=modalities)
+    )
+    tracemalloc.start()
+    kept = data._columns
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(kept["id"]) == count and len({id(label) for label in kept["label"]}) == 9
+    assert taken < 500 * count, f"{taken / count:.0f} bytes a row"
