@@ -1,6 +1,6 @@
 """Reading a cache that is not in memory: by page faults of the map, as training reads it, and at the disk's own rate.
 
-A tenth of the clips is read, in random order: of a cache that is larger than memory, what the system reads besides a
+A fifth of the clips is read, in random order: of a cache that is larger than memory, what the system reads besides a
 row is gone before it is wanted.
 """
 
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.features.read import Cache
 
 CLIP = {"visual": ("frames", (3, 3, 224, 224), "uint8")}  # 452 kB: CREMA-D's three frames
-BATCH, ROUNDS, BLOCK, THREADS, PART = 16, 5, 4 << 20, 4, 10
+BATCH, ROUNDS, BLOCK, THREADS, PART = 16, 5, 4 << 20, 8, 5
+PACES = (0.5, 1.0, 2.0)  # of a step, in times that the disk takes for a batch
 
 
 def cold(clips: int) -> None:
@@ -51,22 +53,34 @@ def cold(clips: int) -> None:
             seconds = way(cache)
             return seconds, (_from_disk() - before) / (count * size)
 
-        ways = {"page faults of the map": faults, "as training reads": streamed, "disk, large blocks in order": whole}
+        ways: dict[str, Callable[[Cache], float]] = {
+            "page faults of the map": faults,
+            "with the system's read-ahead": former,
+            "as training reads": streamed,
+            "disk, large blocks in order": whole,
+            "disk, the same rows": bare,
+        }
         turns: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        steps: dict[tuple[float, str], list[float]] = {}
         for _ in range(ROUNDS):
             for name, way in ways.items():
                 turns[name].append(run(way))
+            disk = min(turns[name][-1][0] for name in ways if name.startswith("disk"))
+            for pace in PACES:
+                step = pace * disk / len(_parts(clips))
+                for name, way in (("former", former), ("now", streamed)):
+                    taken = run(partial(way, step=step))[0]
+                    steps.setdefault((pace, name), []).append(max(disk, step * len(_parts(clips))) / taken)
         seconds = {name: statistics.median(s for s, _ in of) for name, of in turns.items()}
-        slow, _, disk = seconds.values()
+        slow, disk = seconds["page faults of the map"], min(s for name, s in seconds.items() if name.startswith("disk"))
         print(f"{'':30}{'clips/s':>9}{'MB/s':>8}{'ratio':>8}{'of the disk':>13}{'bytes read':>12}")
         for name, s in seconds.items():
             read, rate = statistics.median(part for _, part in turns[name]), count / s
-            print(f"{name:30}{rate:9.0f}{rate * size / 1e6:8.0f}{slow / s:8.2f}{disk / s:13.2f}{read:12.1f}")
-        for pace in (0.5, 1.0, 2.0):
-            step = pace * disk / len(_parts(clips))
-            taken = statistics.median(run(lambda at, step=step: streamed(at, step))[0] for _ in range(ROUNDS))
-            part = max(disk, step * len(_parts(clips))) / taken
-            print(f"steps of {pace:g} times the disk's time for a batch: {part:.2f} of the smaller rate of the two")
+            print(f"{name:30}{rate:9.0f}{rate * size / 1e6:8.0f}{slow / s:8.2f}{disk / s:13.2f}{read:12.2f}")
+        print("of the smaller rate of disk and steps, with the system's read-ahead and 4 batches ahead, and now:")
+        for pace in PACES:
+            before, now = (statistics.median(steps[pace, name]) for name in ("former", "now"))
+            print(f"steps of {pace:g} times the disk's time for a batch: {before:.2f}, {now:.2f}")
 
 
 def faults(cache: Cache) -> float:
@@ -93,6 +107,36 @@ def streamed(cache: Cache, step: float = 0.0) -> float:
     for _ in Reader(cache, list(CLIP), torch.device("cpu")).batches(parts):
         if step:
             time.sleep(step)
+    return time.perf_counter() - started
+
+
+def former(cache: Cache, step: float = 0.0) -> float:
+    """As training read before: fewer batches ahead, and what the system reads ahead by itself."""
+    from pipeline_src.training import stream
+
+    for part in cache._parts:
+        os.posix_fadvise(part.file.fileno(), 0, 0, os.POSIX_FADV_NORMAL)
+    ahead, stream.AHEAD = stream.AHEAD, 4
+    try:
+        return streamed(cache, step)
+    finally:
+        stream.AHEAD = ahead
+
+
+def bare(cache: Cache) -> float:
+    """The same rows by twice as many threads as training has, each into memory of its own, in no order."""
+    from pipeline_src.training.stream import READERS
+
+    rows, count = _rows(len(cache.clips)), 2 * READERS
+
+    def read(first: int) -> None:
+        out = np.empty((1, *CLIP["visual"][1]), np.uint8)
+        for row in rows[first::count]:
+            cache.gather("visual", np.array([row]), out)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(read, range(count)))
     return time.perf_counter() - started
 
 

@@ -75,6 +75,7 @@ class Cache:
         for shard in self.info["shards"]:
             batches, start = _mapped(self.folder / shard)
             file = (self.folder / shard).open("rb", buffering=0)
+            alone(file)
             parts += [Part(batch, file, start) for batch in batches]
         return parts
 
@@ -117,6 +118,12 @@ class Cache:
     @cached_property
     def _starts(self) -> np.ndarray:
         return np.cumsum([0, *(len(part.columns["id"]) for part in self._parts)])[:-1]
+
+
+def alone(file: BinaryIO) -> None:
+    """Read what is asked for and no more: beside rows that memory still holds, the system would read ahead."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
 
 
 def _fill(row: np.ndarray, file: BinaryIO, offset: int) -> None:

@@ -20,7 +20,7 @@ from pipeline_src.features.read import Cache
 from pipeline_src.training import device as devices
 
 READERS = 8  # threads: a disk gives its rate to several requests at a time
-AHEAD = 4  # batches that are read, being read or being copied
+AHEAD = 6  # batches that are read, being read or being copied
 PIECE = 2 << 20  # bytes of a batch that a thread reads at a time, or one row
 
 
