@@ -228,15 +228,12 @@ def memory(own: Trainer) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
     def watched(ctx, batch) -> None:
-        if peaks:
-            return step(ctx, batch)
         ctx.zero_grad()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             before = torch.cuda.memory_allocated(device)
             step(ctx, batch)
-            peaks.append(torch.cuda.max_memory_allocated(device) - before)
-            return None
+            return peaks.append(torch.cuda.max_memory_allocated(device) - before)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
             step(ctx, batch)
         events = record.profiler.kineto_results.events()
@@ -245,13 +242,12 @@ def memory(own: Trainer) -> int:
         for _, size in changes:
             total += size
             peak = max(peak, total)
-        peaks.append(peak)
-        return None
+        return peaks.append(peak)
 
     own.method.on_train_start(own.context)
     own.epoch(ACTIVE[-1])  # the optimiser has its state
     own.method.step = watched  # type: ignore[method-assign]
-    own.epoch(ACTIVE[-1] + 1)
+    next(_epoch(own, ACTIVE[-1] + 1))
     own.method.step = step  # type: ignore[method-assign]
     return peaks[0]
 
