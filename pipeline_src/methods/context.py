@@ -187,7 +187,7 @@ class Context:
 
     def parameters(self, of: nn.Module | None = None) -> dict[str, nn.Parameter]:
         """Parameters of a module of the model (default: of all) by name, gathered at the first call only: a walk over
-        a small model's modules takes a fiftieth of its step. The optimiser, too, holds the same tensors all along.
+        the modules of the default network takes 0.3 % of its step. The optimiser, too, holds the same tensors always.
         """
         module = self.model if of is None else of
         if module not in self._parameters:
