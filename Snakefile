@@ -40,7 +40,7 @@ if "resources" in config:
 params_file = str(config.get("params", "params.yaml"))
 try:
     progress.show()
-    plan = Plan(params_file)
+    plan = Plan(params_file, fresh=workflow.is_main_process)  # a job's own command looks at raw files if it reads them
     plan.index
 except UserError as error:
     raise WorkflowError(str(error)) from None

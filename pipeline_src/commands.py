@@ -26,7 +26,7 @@ def _targets(options: argparse.Namespace) -> list[Any]:
     """What the plan has at the targets; all that the stage has in the plan if none is named."""
     from pipeline_src.study.plan import Plan
 
-    plan = Plan(options.params)
+    plan = Plan(options.params, fresh=options.stage != "cache" or not options.target)
     targets = [options.target] if isinstance(options.target, str) else options.target
     return [plan.at(options.stage, target) for target in targets] if targets else plan.all(options.stage)
 
@@ -129,7 +129,7 @@ def train(options: argparse.Namespace) -> None:
     from pipeline_src.study.plan import Plan
     from pipeline_src.training import run as training
 
-    plan = Plan(options.params)
+    plan = Plan(options.params, fresh=False)
     wanted = {target: target.endswith(f"/{METRICS}") for target in options.target}
     runs = {target: resolved(plan.at("evaluate" if both else "train", target)) for target, both in wanted.items()}
     remains.make_way(plan, [*runs.values()], "train")
@@ -145,7 +145,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from pipeline_src.study.choice import resolved
     from pipeline_src.study.plan import Plan
 
-    plan = Plan(options.params)
+    plan = Plan(options.params, fresh=False)
     _evaluated(plan, [resolved(plan.at("evaluate", target)) for target in options.target])
 
 

@@ -7,12 +7,14 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import accumulate
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,7 @@ FILES = "files.json"  # index of a fetched folder: {path: sha256}
 PASSING = (".part", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
 GROUP = 1 << 16  # rows of a table that are read together
 BLOCK = 256  # files that a thread hashes at a time
+LAST = ".content"  # in place of .json: what `content` found last
 SAID = 1e9  # bytes; hashing more is announced, as it takes a while
 
 
@@ -353,11 +356,28 @@ def content(folder: Path, seen: Path) -> str:
     def passing(name: str) -> bool:
         return name.lower().endswith(PASSING) or name.startswith(".") or "/." in name
 
-    whole = hashlib.sha256(b"{")
+    whole_folder = hashlib.sha256(b"{")
     for i, (name, digest) in enumerate(_scanned(folder, seen, True, passing)):
-        whole.update(f"{', ' if i else ''}{json.dumps(name)}: {json.dumps(digest)}".encode())
-    whole.update(b"}")
-    return whole.hexdigest()
+        whole_folder.update(f"{', ' if i else ''}{quoted(name)}: {quoted(digest)}".encode())
+    whole_folder.update(b"}")
+    found = whole_folder.hexdigest()
+    if _last(seen) != found:
+        with suppress(UserError):  # looked at again next time
+            write_text(seen.with_suffix(LAST), found)
+    return found
+
+
+def last_content(folder: Path, seen: Path) -> str:
+    """`content` as it was last found: of millions of files, a look takes half a minute, or minutes over NFS."""
+    last = _last(seen)
+    return last if re.fullmatch("[0-9a-f]{64}", last) else content(folder, seen)
+
+
+def _last(seen: Path) -> str:
+    try:
+        return seen.with_suffix(LAST).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def unprotect(job: Iterable[str | Path]) -> None:

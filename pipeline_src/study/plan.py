@@ -47,10 +47,11 @@ from pipeline_src.training.spec import RunSpec
 
 
 class Plan:
-    """Every output that params.yaml asks for."""
+    """Every output that params.yaml asks for. Jobs that read no raw files of the user need no `fresh` look at them."""
 
-    def __init__(self, file: str | Path = "params.yaml"):
+    def __init__(self, file: str | Path = "params.yaml", fresh: bool = True):
         self.file = Path(file)
+        self._content = files.content if fresh else files.last_content
         self.params = config.load(file)
         self._paths: dict[str, dict[Path, Any]] = {}  # by stage, what lives at a path
         self._looks: dict[tuple, Any] = {}
@@ -109,7 +110,7 @@ class Plan:
         if folder is not None:
             # By folder, as studies may give one name to several.
             seen = Path(SEEN.format(name=f"{stored}-{fingerprint(folder=str(folder))}"))
-            source = self._look(files.content, folder, seen) if folder.is_dir() else "absent"
+            source = self._look(self._content, folder, seen) if folder.is_dir() else "absent"
         fetched = folder is None or type(dataset).fetch is not Dataset.fetch
         fp = fingerprint(stage="fetch", code=code, params=params.values("fetch"), source=source)
         raw = Path(RAW.format(dataset=stored, fp=fp)) if fetched else folder

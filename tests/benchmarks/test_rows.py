@@ -17,6 +17,11 @@ def test_a_study_of_many_rows_is_planned_and_its_clips_are_listed(tmp_path, monk
     listed = manifest.listed_clips(data)
     assert len(listed) == 120 and len(set(listed.groups)) == 60
     assert all((data.raw / path).exists() for path in listed.files["audio"])
+    (data.raw / listed.files["audio"][0]).write_text("changed")
+    assert Plan(fresh=False).data[0].manifest == data.manifest, (
+        "a job that reads no raw files does not look at all of them"
+    )
+    assert Plan().data[0].manifest != data.manifest
     with pytest.raises(UserError, match=r"^manifest: ended with 2: .*val_fraction: 0\.05 cuts the .* into 20 folds"):
         rows.spent(tmp_path, "manifest")
 

@@ -284,6 +284,20 @@ def test_a_folder_of_millions_of_files_takes_little_memory(tmp_path):
     assert peak < 600 * count, f"{peak / count:.0f} bytes a file; an entry of the folder alone, with its state, is more"
 
 
+def test_the_last_content_is_that_of_the_last_look(raw, tmp_path, monkeypatch):
+    index = tmp_path / "index.json"
+    before = files.last_content(raw, index)
+    assert before == files.content(raw, tmp_path / "fresh.json"), "looked at, as it never was"
+    (raw / "list.csv").write_text("changed")
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_walked", lambda *_: pytest.fail("looked into again"))
+        assert files.last_content(raw, index) == before
+    after = files.content(raw, index)
+    assert after != before and files.last_content(raw, index) == after
+    index.with_suffix(files.LAST).write_text("no hash")
+    assert files.last_content(raw, index) == after
+
+
 @pytest.mark.parametrize(("rows", "count"), [(0, 1), (1, 3), (10, 3), (23, 1), (23, 5), (23, 40)])
 def test_the_parts_of_a_table_are_the_table(tmp_path, monkeypatch, rows, count):
     monkeypatch.setattr(files, "GROUP", 4)
