@@ -108,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     command("manifest", commands.manifest, "?")
     command("extract", commands.extract, "?")
     command("cache", commands.cache, "?")
+    command("store", commands.store)
     command("train", commands.train, "+")
     command("evaluate", commands.evaluate, "+")
     command("aggregate", commands.aggregate, "?")
@@ -143,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
     unpack.add_argument("--with", dest="own", metavar="FILE", help="params file of a study of yours to compare with")
     prune = command("prune", commands.prune)
     prune.add_argument("--yes", action="store_true", help="remove; without it, only list")
+    prune.add_argument("--storage", action="store_true", help="also caches whose shards lie in storage, with these")
     prune.add_argument(
         "--also", nargs="+", default=[], metavar="FILE", help="params files elsewhere whose studies stay"
     )

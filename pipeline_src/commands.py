@@ -117,6 +117,17 @@ def cache(options: argparse.Namespace) -> None:
         pack(data)
 
 
+def store(options: argparse.Namespace) -> None:
+    """Move the shards of finished caches to the `storage` of their dataset, or back to this disk if it has none."""
+    from pipeline_src.features import fix, storage
+    from pipeline_src.study.plan import Plan
+
+    for data in Plan(options.params).all("cache"):
+        shards = [file for stem in data.shards if (file := stem.with_suffix(".arrow")).exists()]
+        moved = [storage.move(file, data.storage, data.objects, file.stem, fix(file)) for file in shards]
+        print(f"{data.name}: {sum(moved)} of {len(data.shards)} shards moved to {data.storage or data.cache}")
+
+
 def train(options: argparse.Namespace) -> None:
     """Train the runs at the given record.json or metrics.json paths, in one process; they must share a cell.
 
@@ -291,7 +302,7 @@ def prune(options: argparse.Namespace) -> None:
     """List, and with --yes remove, caches and runs that no params file (here, in experiments/, or given) names."""
     from pipeline_src.study import prune as stale
 
-    stale.prune([options.params, *options.also], options.yes)
+    stale.prune([options.params, *options.also], options.yes, options.storage)
 
 
 def track(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """A small cache in memory with what training reads of a real one, for any number of modalities."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -90,6 +91,11 @@ class SyntheticCache:
                 stats = {k: np.atleast_1d(getattr(train, k)(axes)).tolist() for k in ("mean", "std")}
             self.modalities[f"m{i}"] = {"layout": layout, "shape": list(shape), "dtype": dtype, **stats}
             self._values[f"m{i}"] = values
+
+    units = None  # nothing lies in storage
+
+    def ahead(self, modalities, parts):
+        return nullcontext(lambda: None)
 
     def rows(self, split: str) -> np.ndarray:
         return np.flatnonzero(self.clips.split == split)

@@ -86,6 +86,15 @@ def printable(text: str) -> str:
     return text
 
 
+def storage_address(text: str) -> str:
+    """Validator: an address of storage. One with credentials is refused, as parameters are shown and recorded."""
+    if "@" in text or re.search(r"(?i)(key|secret|token|password)\w*=", text):  # never shown
+        raise PydanticCustomError("secret", "an address without credentials; put them into the environment or ~/.aws")
+    if text and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[!-~]+", text):
+        raise ValueError("expected an address such as s3://bucket/prefix")
+    return text
+
+
 def address(text: str) -> str:
     """Validator: an address of the web. One with a password is refused, as parameters are shown and recorded."""
     if not text:

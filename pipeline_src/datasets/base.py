@@ -7,7 +7,17 @@ from typing import Annotated, ClassVar, NamedTuple
 from pydantic import AfterValidator, Field
 
 from pipeline_src.core.labels import Label
-from pipeline_src.core.params import CHARACTERS, SEED, Affects, Section, Varies, address, printable, varying
+from pipeline_src.core.params import (
+    CHARACTERS,
+    SEED,
+    Affects,
+    Section,
+    Varies,
+    address,
+    printable,
+    storage_address,
+    varying,
+)
 from pipeline_src.core.registry import Registry
 
 datasets = Registry("pipeline_src.datasets", "dataset")
@@ -45,6 +55,11 @@ class DatasetParams(Section):
     )
     shards: Annotated[int, Affects("extract")] = Field(
         default=1, ge=1, le=10_000, description="jobs that the extraction is cut into"
+    )
+    storage: Annotated[str, AfterValidator(storage_address), Affects(None)] = Field(
+        default="",
+        max_length=CHARACTERS,
+        description="address under which the shards of the cache lie, such as s3://bucket/prefix; none: on this disk",
     )
 
 

@@ -50,7 +50,7 @@ def evaluate(runs: list[Run], params: Settings) -> None:
     device = devices.pick(params.training.device, params.resources.cells_per_gpu)
     devices.use_precision(device, cell.spec.training.precision)
     devices.deterministic(device, params.resources.train.threads)
-    cache = Cache(cell.data.cache)
+    cache = Cache(cell.data.cache, params.resources.local_copy.room)
     modalities = cell.spec.modalities
     target, segments = tasks[cell.spec.task].target, cell.spec.segments
     loaders = {s: Loader(cache, s, modalities, device, False, target, segments) for s in ("train", "val", "test")}

@@ -1,15 +1,34 @@
 """The feature cache."""
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CACHE_FILE = "cache.json"  # index of a finished cache, in its folder
 QUARANTINE_FILE = "quarantine.parquet"  # all of its clips that could not be read, and those of the manifest
+
+
+class Room(NamedTuple):
+    """A folder of this machine, in which `$VARIABLES` and `~` are replaced, and how many bytes may lie there."""
+
+    folder: str
+    bytes: int
+
+    @property
+    def path(self) -> Path:
+        path = os.path.expandvars(self.folder)
+        if "$" in path:
+            raise UserError(
+                f"local_copy.folder: expected variables that this machine sets, but got {self.folder}; set them in the "
+                "environment of the jobs, or name another folder"
+            )
+        return Path(path).expanduser()
 
 
 def fix(file: Path) -> str:

@@ -2,7 +2,7 @@
 
 A shard has a column per modality with the canonical type `arrow.fixed_shape_tensor`, plus id, label, split and group.
 It is written in record batches of about 16 MB, so memory does not grow with its size. Clips that cannot be decoded
-go to the quarantine table of the shard.
+go to the quarantine table of the shard. A shard that is to lie in storage leaves a listing in its place, see `storage`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipeline_src.core import checksums, files
 from pipeline_src.datasets import quarantine
+from pipeline_src.features import storage
 from pipeline_src.features.read import tensors
 from pipeline_src.media.base import Extractor, MediaError
 from pipeline_src.tasks.base import Label, Task, tasks
@@ -70,6 +71,8 @@ def extract(data: Data, index: int) -> None:
                 log.info(f"{job}  {start + min(size, len(rows) - start)} of {len(rows)} clips, {len(bad)} quarantined")
         checksums.seal(temporary)
         files.write_table(stem.with_suffix(".quarantine.parquet"), quarantine.table(bad, "extract"))
+        if data.storage:
+            storage.put(temporary, data.storage, data.objects, stem.name)
 
 
 def _label_type(task: type[Task]) -> pa.DataType:

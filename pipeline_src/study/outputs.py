@@ -58,6 +58,16 @@ class Data:
         return self.dataset.params.max_quarantine
 
     @property
+    def storage(self) -> str:
+        """Address under which its shards lie; none: on this disk."""
+        return self.dataset.params.storage
+
+    @property
+    def objects(self) -> str:
+        """Where below that address."""
+        return "/".join(self.cache.parts[-2:])
+
+    @property
     def raw_index(self) -> Path:
         return self.raw / files.FILES
 

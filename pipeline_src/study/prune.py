@@ -60,17 +60,30 @@ def studies(given: Iterable[str | Path] = ()) -> list[Plan]:
     return list(plans.values())
 
 
-def prune(given: Iterable[str | Path], yes: bool) -> None:
-    """Print the studies that were considered, what none of them names, and its size; remove that if `yes`."""
+def prune(given: Iterable[str | Path], yes: bool, objects: bool = False) -> None:
+    """Print the studies that were considered, what none of them names, and its size; remove that if `yes`.
+
+    A cache whose shards lie in storage goes with them, if `objects`, or stays: another clone may read them.
+    """
+    from pipeline_src.features import storage  # pyarrow, which no plan needs
+
     plans, total = studies(given), 0
     print(f"kept, as named by one of {len(plans)} studies: {', '.join(str(plan.file) for plan in plans)}")
     for name in sorted(_absent(plans)):
         print(f"kept, as its folder is not there: everything of {name}")
     for path in stale(*plans):
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        stored = [about for file in sorted(path.glob("*.arrow")) if (about := storage.listed(file)) is not None]
+        size += sum(about.bytes for about in stored)
+        where = f"; shards in storage: {len(stored)}, {stored[0].address} ..." if stored else ""
+        if stored and not objects:
+            print(f"{size / 2**20:10.1f} MB  {path}{where}; kept: --storage removes it, see that nobody else reads it")
+            continue
         total += size
-        print(f"{size / 2**20:10.1f} MB  {path}")
+        print(f"{size / 2**20:10.1f} MB  {path}{where}")
         if yes:
+            for about in stored:
+                storage.Storage(about.base).remove(about.key)
             files.remove(path)
     print(f"{total / 2**20:10.1f} MB  " + ("removed" if yes else "in all; --yes removes them"))
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from pipeline_src.core.params import Section
+from pipeline_src.core.params import CHARACTERS, Section
+from pipeline_src.features import Room
 from pipeline_src.study import yaml
 
 SHIPPED = Path(__file__).parents[2] / "workflow" / "resources.yaml"
@@ -68,6 +69,26 @@ class Requests(Section):
         return {name: value for name, value in asked.items() if value is not None}
 
 
+class LocalCopy(Section):
+    """What stays on a machine's disk of the rows that lie in storage (`storage` of a dataset)."""
+
+    affects = None
+
+    folder: str = Field(
+        default="data/local",
+        min_length=1,
+        max_length=CHARACTERS,
+        description="on a disk of the machine that trains; ~ and $VARIABLES are replaced there. Jobs share it",
+    )
+    gb: float = Field(
+        default=100, ge=0, le=10**6, description="GB that may lie there; 0: every epoch reads from storage"
+    )
+
+    @property
+    def room(self) -> Room:
+        return Room(self.folder, int(self.gb * 1e9))
+
+
 def _complete(default: Requests) -> Requests:
     if None in (default.threads, default.mem_mb, default.runtime):
         raise ValueError("expected at least threads, mem_mb and runtime")
@@ -85,6 +106,7 @@ class Resources(Section):
         le=1000,
         description="cells on one GPU at a time, each with its share of the memory",
     )
+    local_copy: LocalCopy = LocalCopy()
     default: Annotated[Requests, AfterValidator(_complete)] = Field(
         description="of every stage that does not say otherwise"
     )

@@ -40,9 +40,33 @@ def status(plan: Plan) -> str:
             lines.append(f"{state}:")
             lines += [f"  {one.run.label}: {one.about}" for one in by[state][:SHOWN]]
             lines += [f"  and {len(by[state]) - SHOWN} more"] if len(by[state]) > SHOWN else []
+    lines += _storage(plan)
     tables = "written" if plan.index.exists() else "not written for this state"
     lines.append(f"tables and report: {tables} ({plan.results})")
     return "\n".join(lines)
+
+
+def _storage(plan: Plan) -> list[str]:
+    """A line for each dataset whose shards lie in storage, and one on what of them is on this machine."""
+    lines = []
+    from pipeline_src.features import storage  # pyarrow, which no plan needs
+    from pipeline_src.features.local import taken
+
+    for data in plan.all("cache"):
+        if not data.storage and storage.listed(data.shards[0].with_suffix(".arrow")) is None:
+            continue
+        listings = [about for stem in data.shards if (about := storage.listed(stem.with_suffix(".arrow"))) is not None]
+        size, where = sum(about.bytes for about in listings), listings[0].base if listings else data.storage
+        lines.append(
+            f"shards of {data.name} in storage: {len(listings)} of {len(data.shards)}, {size / 1e6:,.1f} MB"
+            f" ({where.partition('?')[0]})"
+        )
+    if lines:
+        room = plan.params.resources.local_copy.room
+        lines.append(
+            f"rows of them on this machine: {taken(room) / 1e9:.1f} of {room.bytes / 1e9:.1f} GB ({room.path})"
+        )
+    return lines
 
 
 def time_left(found: list[State]) -> str:

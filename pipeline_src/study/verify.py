@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline_src.core import checksums, files
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.progress import clock
-from pipeline_src.features import QUARANTINE_FILE, fix, read_info
+from pipeline_src.features import QUARANTINE_FILE, fix, read_info, storage
 from pipeline_src.study.outputs import Data
 from pipeline_src.study.plan import Plan
 from pipeline_src.study.runs import RunFiles
 
 AGAIN = "run snakemake again"
-Check = tuple[Path, Callable[[], object], bool]  # a file, what raises a UserError if it is damaged, whether it is due
+# A file, what raises a UserError if it is damaged (and may say how many bytes it read), whether it is due.
+Check = tuple[Path, Callable[[], object], bool]
 
 
 def verify(plan: Plan) -> str:
@@ -27,8 +29,8 @@ def verify(plan: Plan) -> str:
             missing += 1
             continue
         try:
-            check()
-            count, size = count + 1, size + file.stat().st_size
+            read = check()
+            count, size = count + 1, size + (read if isinstance(read, int) else file.stat().st_size)
         except UserError as error:
             damaged.append(str(error))
     took = f"{count + len(damaged)} files, {size / 1e6:,.1f} MB, in {clock(time.monotonic() - started)}"
@@ -73,6 +75,8 @@ def _data(data: Data) -> Iterator[Check]:
     for stem in data.shards:
         for file in (stem.with_suffix(".arrow"), stem.with_suffix(".quarantine.parquet")):
             yield _sealed(file, fix(stem.with_suffix(".arrow")), made)
+        if (about := storage.listed(stem.with_suffix(".arrow"))) is not None:
+            yield stem.with_suffix(".arrow"), partial(storage.verify, about), True
     yield data.cache_file, lambda: read_info(data.cache, fresh=True), False
     yield _sealed(data.cache / QUARANTINE_FILE, fix(data.cache / QUARANTINE_FILE), made)
 

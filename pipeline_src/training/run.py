@@ -69,7 +69,7 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
     devices.use_precision(device, cell.spec.training.precision)
     devices.deterministic(device, params.resources.train.threads)
     compiled.check(device, cell.spec.training.compile)
-    cache = Cache(cell.data.cache)
+    cache = Cache(cell.data.cache, params.resources.local_copy.room)
     task = tasks[cell.spec.task]
     loaders = make_loaders(cache, cell.spec, device, params)
     if task.counted and (missing := unseen_in_val(cache.clips.label, cache.clips.split)):

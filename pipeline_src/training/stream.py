@@ -46,7 +46,7 @@ class Reader:
         if not len(parts):
             return
         most, left = max(map(len, parts)), iter(parts)
-        with ThreadPoolExecutor(READERS, "reads") as pool:
+        with self.cache.ahead(self.modalities, parts) as done, ThreadPoolExecutor(READERS, "reads") as pool:
             asked: deque[tuple[int, Buffers, list[Future]]] = deque()
             try:
                 for rows in islice(left, AHEAD):
@@ -55,6 +55,7 @@ class Reader:
                     count, buffers, pieces = asked[0]
                     for piece in pieces:
                         piece.result()
+                    done()
                     inputs = self._sent(buffers, count)
                     asked.popleft()
                     self._keep(buffers)
@@ -67,7 +68,7 @@ class Reader:
 
     def whole(self, rows: np.ndarray, room: int) -> dict[str, Tensor]:
         """All rows (N,) as tensors (N, ...) on the device, by way of at most `room` bytes of the host's memory."""
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and self.cache.units is None:
             return {m: torch.from_numpy(self.cache.gather(m, rows)) for m in self.modalities}
         step = max(1, room // (AHEAD * self.cache.row_bytes(list(self.modalities))))
         parts = [rows[first : first + step] for first in range(0, len(rows), step)]

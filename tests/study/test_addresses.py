@@ -38,6 +38,7 @@ MARKED = {
         "split_seed": "manifest",
         "max_quarantine": "aggregate",
         "shards": "extract",
+        "storage": None,  # the same bytes, wherever they lie
     },
     "FolderParams": {"folder": None, "mirror": None},
     "ExtractorParams": {"kind": "manifest"},
