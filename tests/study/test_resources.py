@@ -77,7 +77,7 @@ def test_a_retry_asks_for_more_memory_and_time_up_to_the_set_most(loaded):
         ("train:", "evaluate:", "4: evaluate: unknown key; did you mean "),
         ("240", "0", "3: extract.runtime: expected greater than or equal to 1, but got 0"),
         ("threads: 1, ", "", "2: default: expected at least threads, mem_mb and runtime, but got {"),
-        (VALID, "", " expected sections (cells_per_gpu, default, "),
+        (VALID, "", " expected sections (cells_per_gpu, local_copy, default, "),
     ],
 )
 def test_mistakes_say_where_and_what(loaded, old, new, said):
