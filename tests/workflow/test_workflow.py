@@ -133,9 +133,14 @@ def test_a_cell_trained_again_predicts_the_same_bit_for_bit(study):
 
 
 def begun(process, folder: Path, finished: int) -> None:
-    """Wait until so many runs are finished and another one has a checkpoint."""
+    """Wait until so many runs are finished and another one, not yet done, has a checkpoint."""
+
+    def under_way() -> bool:
+        kept = folder.glob("results/runs/**/checkpoint.safetensors")
+        return any(not (file.parent / "record.json").exists() for file in kept)
+
     deadline = time.time() + 300
-    while len(records(folder)) < finished or not list(folder.glob("results/runs/**/checkpoint.safetensors")):
+    while len(records(folder)) < finished or not under_way():
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.05)
 
