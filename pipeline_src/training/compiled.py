@@ -34,7 +34,7 @@ def check(device: torch.device, how: Compile) -> None:
     except Exception as error:
         wanted = NEEDS.get(device.type, "a device that PyTorch compiles for")
         raise UserError(
-            f"training.compile: expected {wanted}, but got {_said(error)}; install it, or set none"
+            f"training.compile: expected {wanted}, but got {said(error)}; install it, or set none"
         ) from error
 
 
@@ -66,7 +66,7 @@ def compile_encoders(model: MultimodalModel, rows: int, how: Compile) -> None:
             found = inside(encoder, state, stages)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise UserError(
-                f"training.compile: expected encoders that PyTorch compiles, but got {_said(error)}; set none"
+                f"training.compile: expected encoders that PyTorch compiles, but got {said(error)}; set none"
             ) from error
         # The next replay of a CUDA graph writes where this one wrote; a method may keep what it got.
         return pytree.tree_map_only(torch.Tensor, torch.clone, found)
@@ -80,7 +80,7 @@ def next_step(how: Compile) -> None:
         torch.compiler.cudagraph_mark_step_begin()
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """The first two lines of what the compiler says: whose error it is, and which."""
     text = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
     return text.rstrip(".;: ") or type(error).__name__

@@ -18,6 +18,7 @@ from pipeline_src.models.multimodal import MultimodalModel
 from pipeline_src.training import device as devices
 from pipeline_src.training.assemble import assemble
 from pipeline_src.training.compiled import compile_encoders, next_step
+from pipeline_src.training.fused import fused_for
 from pipeline_src.training.loader import Loader, sizes
 from pipeline_src.training.optimizer import groups, optimizer
 from pipeline_src.training.spec import RunSpec
@@ -67,7 +68,8 @@ class Trainer:
         compile_encoders(self.model, self.schedule.batch_size * max(1, spec.segments), self.schedule.compile)
         self.optimizer = optimizer(groups(self.model, spec), self.schedule)
         own = {m: cache.modalities[m] for m in self.modalities}
-        self.transform = Transform(own, spec.augmentation, self.schedule.normalize, device, spec.segments)
+        fused = fused_for(device, self.schedule)
+        self.transform = Transform(own, spec.augmentation, self.schedule.normalize, device, spec.segments, fused)
         self.context = Context(
             self.model,
             self.optimizer,

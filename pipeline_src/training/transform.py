@@ -5,7 +5,7 @@ every clip of the batch at once, or for every frame (`per`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,7 +34,8 @@ class Transform:
 
     `modalities` is the cache's description, `augmentation` the random changes of each, `normalize` "train", "imagenet"
     or "none". Tokens become int64; a step of nothing but zeros of a sequence, which is padding, stays so. With
-    `segments` T, a sample becomes T rows (see `tasks.segments.cut`), after its random changes.
+    `segments` T, a sample becomes T rows (see `tasks.segments.cut`), after its random changes. `fused` takes frames of
+    training through crop, flip and normalisation at once (see `training.fused`); their type may be that of autocast.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class Transform:
         normalize: str,
         device: torch.device,
         segments: int = 0,
+        fused: Callable[[Tensor, Tensor, Tensor, Drawn], Tensor] | None = None,
     ):
-        self.segments = segments
+        self.segments, self.fused = segments, fused
         self.layouts = {m: modalities[m]["layout"] for m in augmentation}
         self.shapes, self.device = {m: modalities[m]["shape"] for m in augmentation}, device
         self.augmentation, self.scale, self.spread = augmentation, {}, {}
@@ -103,13 +105,17 @@ class Transform:
             if change.shift is not None:
                 x = roll(x, change.shift)  # first, as the cache's type is half as large
             factor, offset = self.scale[m]
+            if self.fused and drawn is not None and layout == "frames" and not self.corruptions[m]:
+                x = self.fused(x, factor, offset, change)
+                out[m] = cut(x, layout, self.segments) if self.segments else x
+                continue
             steps = x.ne(0).any(-1, keepdim=True) if layout == "sequence" else None
             x = (x * factor).add_(offset)  # float32, from any type
             if steps is not None:
                 x = x * steps
             if change.boxes is not None:
-                x = crop(x, change.boxes)
-            if change.flipped is not None:
+                x = crop(x, change.boxes, change.flipped)
+            elif change.flipped is not None:
                 x = torch.where(change.flipped[:, :, None, None, None], x.flip(-1), x)
             x = self._spoiled(m, x, change.seed)
             out[m] = cut(x, layout, self.segments) if self.segments else x
@@ -153,9 +159,9 @@ def crop_boxes(
     return torch.stack([x0, y0, x0 + w, y0 + h], 1)
 
 
-def crop(x: Tensor, boxes: Tensor) -> Tensor:
+def crop(x: Tensor, boxes: Tensor, flipped: Tensor | None = None) -> Tensor:
     """Frames (B, T, C, H, W) cut to each clip's box (B, 1, 4), or each frame's (B, T, 4), and brought back to (H, W),
-    bilinear, as v2.functional.resized_crop.
+    bilinear, as v2.functional.resized_crop; then those of `flipped` (B, 1) or (B, T) are mirrored.
 
     A crop is never larger than what it becomes, so there is nothing to smooth.
     """
@@ -164,6 +170,8 @@ def crop(x: Tensor, boxes: Tensor) -> Tensor:
     n = len(boxes)
     x0, y0, x1, y1 = boxes.to(x).split(1, dim=1)
     across, down = _sources(x0, x1, w), _sources(y0, y1, h)
+    if flipped is not None:
+        across = torch.where(flipped.flatten()[:, None], across.flip(-1), across)
     grid = torch.stack([across[:, None, :].expand(n, h, w), down[:, :, None].expand(n, h, w)], dim=-1)
     return grid_sample(x.reshape(n, -1, h, w), grid, padding_mode="border", align_corners=False).reshape(x.shape)
 

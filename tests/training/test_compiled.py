@@ -155,19 +155,19 @@ def test_a_compiled_run_goes_on_exactly(method):
 
 
 @pytest.fixture
-def uncached(tmp_path, monkeypatch):
-    """No compiled code of earlier calls, and none of this one for later ones."""
+def inductor():
+    """Nothing compiled before in this process, and what is quick to compile."""
     import torch._dynamo
     import torch._inductor.config as inductor
 
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     torch._dynamo.reset()
-    with inductor.patch(cpp_cache_precompile_headers=False):  # worth their time from a dozen kernels on
+    # Headers that are compiled before are worth their time from a dozen kernels on.
+    with inductor.patch({"cpp_cache_precompile_headers": False, "cpp.simdlen": 1}):
         yield inductor
     torch._dynamo.reset()
 
 
-@pytest.mark.usefixtures("uncached")
+@pytest.mark.usefixtures("inductor")
 def test_kernels_of_the_compiler_agree_within_the_tolerance():
     """1e-5 of the loss, and of the norm of each tensor, after three steps of a small encoder with batch norm."""
     parts = [("conv", nn.Conv2d(3, 4, 3)), ("bn", nn.BatchNorm2d(4)), ("relu", nn.ReLU()), ("flat", nn.Flatten(1))]
@@ -192,16 +192,17 @@ def test_kernels_of_the_compiler_agree_within_the_tolerance():
     assert torch._dynamo.utils.counters["inductor"]
 
 
-def test_a_missing_compiler_is_said_before_any_run(uncached):
+def test_a_missing_compiler_is_said_before_any_run(inductor, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # without what was compiled before
     with (
-        uncached.patch({"cpp.cxx": ("no-such-compiler",)}),
+        inductor.patch({"cpp.cxx": ("no-such-compiler",)}),
         pytest.raises(UserError, match=r"training\.compile: expected a C\+\+ compiler .*; install it, or set none"),
     ):
         compiled.check(CPU, "kernels")
     compiled.check(CPU, "none")
 
 
-@pytest.mark.usefixtures("uncached")
+@pytest.mark.usefixtures("inductor")
 def test_encoders_that_do_not_compile_are_an_error(monkeypatch):
     def fails(graph, inputs):
         raise RuntimeError("no kernel for it")
