@@ -25,6 +25,7 @@ from pipeline_src.core.stages import STAGES
 from pipeline_src.study.plan import Plan
 from pipeline_src.tracking.follow import Follower
 from pipeline_src.training.gpu import slots
+from pipeline_src.warm import serve
 
 min_version("9.27")
 
@@ -50,6 +51,7 @@ if here and workflow.is_main_process and workflow.local_exec and "gpu" not in wo
     workflow.register_resource("gpu", here)  # no more jobs that need one at a time; a cluster counts for itself
 inputs = engine.steer(workflow, plan)  # outputs decide what is done, not what Snakemake remembers
 follower = Follower(plan)  # mirrors the runs in MLflow, from a process of its own
+warm = serve.Warm(plan)  # imports once what jobs on this machine need
 reporter = watch.Reporter(plan)  # says every half minute how far the study is
 
 
@@ -71,14 +73,18 @@ wildcard_constraints:
 onstart:
     follower.start()
     reporter.start()
+    if workflow.local_exec and not here:
+        warm.start()
 
 
 onsuccess:
+    warm.end()
     reporter.end()
     follower.end()
 
 
 onerror:
+    warm.end()
     reporter.end()
     follower.end()
 

@@ -2,6 +2,11 @@
 
 import sys
 
-from pipeline_src.cli import main
+from pipeline_src.warm.ask import ask
 
-sys.exit(main())
+status = ask(sys.argv[1:])
+if status is None:
+    from pipeline_src.cli import main
+
+    status = main()
+sys.exit(status)

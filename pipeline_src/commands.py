@@ -134,6 +134,7 @@ def train(options: argparse.Namespace) -> None:
     Runs at metrics.json paths are evaluated, too. Where training is done already, only the evaluation is.
     """
     started = time.time() - time.process_time()
+    from pipeline_src.core import usage
     from pipeline_src.study import remains
     from pipeline_src.study.choice import resolved
     from pipeline_src.study.places import METRICS
@@ -149,6 +150,8 @@ def train(options: argparse.Namespace) -> None:
         if asked:
             raise StoppedError(asked, "between training and evaluation")
         _evaluated(plan, [run for target, run in runs.items() if wanted[target]])
+    if options.usage:
+        usage.write(Path(options.usage), started)
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -35,7 +35,7 @@ def addresses(plan: Plan) -> set[str]:
 
 
 def benchmarks(addresses: set[str], folder: Path = Path("logs")) -> pd.DataFrame:
-    """Where the time went, by stage (the first folder below `folder`), longest first, from Snakemake's benchmark files.
+    """Where the time went, by stage (the first folder below `folder`), longest first, from the jobs' benchmark files.
 
     Only files with one of `addresses` (fingerprints) in their path count: others are of earlier parameters or studies.
     Columns: stage, jobs, seconds (wall clock, summed), fraction (of all seconds), cpu_seconds (summed), max_rss (MB, of
@@ -160,7 +160,7 @@ def stages_table(stages: pd.DataFrame) -> Table | None:
         for s in stages.itertuples()
     ]
     caption = (
-        "From Snakemake's benchmark files of this study's jobs. Jobs run side by side, so less time passed on the"
+        "From the benchmark files of this study's jobs. Jobs run side by side, so less time passed on the"
         " clock. The aggregate stage, which writes this report, is left out."
     )
     return Table("Time by stage", caption, columns, _entries(rows), 1) if rows else None

@@ -224,7 +224,7 @@ def call(folder: str, call_folder: str, arguments: list[str], stub: Path) -> int
     if not pid:
         os.setpgid(0, 0)
         (place / "group").write_text(str(os.getpid()))
-        os.environ["STANDIN_CALL"] = call_folder
+        os.environ.update(STANDIN_CALL=call_folder, COUNTERPOISE_WARM="off")  # these jobs start at once as they are
         sys.executable = str(stub / "python")  # the Snakefile puts its folder before all others
         output = os.open(place / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1), os.dup2(output, 2)

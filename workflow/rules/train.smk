@@ -1,10 +1,5 @@
 METRICS = f"{places.EVALUATION}/metrics.json"
-# The C library gives freed memory back and takes it anew, 600,000 page faults a run of the default study. With these it keeps it:
-# about 7 % less CPU time, for 10 to 60 MB. Export other values to change it; 131072, twice, is the C library's own.
-ALLOCATOR = (
-    "MALLOC_MMAP_THRESHOLD_=${{MALLOC_MMAP_THRESHOLD_-1073741824}} "
-    "MALLOC_TRIM_THRESHOLD_=${{MALLOC_TRIM_THRESHOLD_-4294967296}}"
-)
+ALLOCATOR = " ".join(f"{name}=${{{{{name}-{value}}}}}" for name, value in serve.ALLOCATOR.items())
 # What a run says goes to its log, and to the terminal if it fails; with COUNTERPOISE_LOG=INFO as it comes.
 SAID = "2>&1 | tee {log:q}"
 if not watch.epochs_shown():
@@ -19,8 +14,6 @@ rule train:
         METRICS,
     log:
         "logs/train/{dataset}/{recipe}/{fusion}/{method}-{fp}/seed{seed}-{evaluation}.log",
-    benchmark:
-        "logs/train/{dataset}/{recipe}/{fusion}/{method}-{fp}/seed{seed}-{evaluation}.tsv"
     priority: lambda w: w.fusion != places.NO_FUSION  # the longer ones first, so that no core waits long for the last
     group:
         # Jobs of one group that need each other are one job of the queue: a tuned run's trials would be, with all its seeds.
@@ -32,5 +25,6 @@ rule train:
         **asked.train.job(),
     params:
         file=lambda w: params_file,
+        usage="logs/train/{dataset}/{recipe}/{fusion}/{method}-{fp}/seed{seed}-{evaluation}.tsv",
     shell:
-        f"{ALLOCATOR} python -m pipeline_src train --params={{params.file:q}} {{output:q}} {SAID}"
+        f"{ALLOCATOR} python -m pipeline_src train --params={{params.file:q}} --usage={{params.usage:q}} {{output:q}} {SAID}"
