@@ -19,6 +19,7 @@ def main() -> int:
     every = [
         "loader",
         "cold",
+        "storage",
         "gpu",
         "gpu_cell",
         "methods",
@@ -83,6 +84,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import cold
 
         return cold.cold(options.clips or 4000)
+    if options.what == "storage":
+        from benchmarks import storage
+
+        return storage.measure(options.clips or 600)
     if options.what == "extract":
         from benchmarks import extraction
 

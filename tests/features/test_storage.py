@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from benchmarks import clips
+from benchmarks.s3 import Server, serving
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
 from pipeline_src.features import Room, build, storage
 from pipeline_src.features.read import Cache
 from pipeline_src.training.loader import Loader
-from tests.features.s3 import Server, serving
 from tests.features.test_cache import CLIPS, Fake, arrays, built, data  # noqa: F401
 
 CPU = torch.device("cpu")

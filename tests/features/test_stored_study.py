@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import clips
+from benchmarks.s3 import serving
 from pipeline_src.cli import main
 from pipeline_src.core.errors import UserError
 from pipeline_src.features import storage
@@ -14,7 +15,6 @@ from pipeline_src.study.plan import Plan
 from pipeline_src.study.prune import prune
 from pipeline_src.study.status import status
 from pipeline_src.study.verify import verify
-from tests.features.s3 import serving
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,4 +1,4 @@
-"""A server that speaks as much of S3 as pyarrow needs, in memory, with faults to order."""
+"""A server that speaks as much of S3 as pyarrow needs, in memory, with faults to order: for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 FAULTS = ("500", "503", "403", "close", "slow", "stall", "truncate", "wrong")
 
@@ -31,8 +32,7 @@ class Server(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     def address(self, place: str) -> str:
-        """The address of a bucket and prefix of this server."""
-        return f"s3://{place}?scheme=http&endpoint_override=127.0.0.1:{self.server_port}&region=us-east-1"
+        return address(place, self.server_port)
 
     def fault(self) -> str:
         with self.lock:
@@ -40,6 +40,11 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, *_: object) -> None:
         """A client that has gone, as one that ran out of patience has, is no matter."""
+
+
+def address(place: str, port: int) -> str:
+    """The address of a bucket and prefix of a server on this machine."""
+    return f"s3://{place}?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -179,6 +184,14 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.server.objects.pop(place, None)
         self._answer(204)
+
+
+def serve(port: Any, delay: float) -> None:
+    """Serve for as long as the process lives; put the port into `port`, a multiprocessing queue."""
+    with Server() as server:
+        server.delay = delay
+        port.put(server.server_port)
+        server.serve_forever()
 
 
 @contextmanager
