@@ -50,13 +50,28 @@ class Size:
     agreed: int = 8  # steps that are compared with the CPU
     cells: tuple[int, ...] = (1, 2, 4)
     workers: int = 16
+    backend: str = "inductor"  # of the compiler
+    compiled: tuple[str, ...] = ()  # methods that are compared with themselves, not compiled; all if none is named
 
 
-TINY = Size(24, 16, 8, 1, 32, 4, (1, 1), 0.1, 2, (1, 2), 0)
+TINY = Size(24, 16, 8, 1, 32, 4, (1, 1), 0.1, 2, (1, 2), 0, "aot_eager", ("joint", "mmpareto"))
+
+
+def small_of(size: Size) -> Size:
+    """The network of width 16 on 32 x 32, whose steps are bound by launches."""
+    depth = (1,) * len(size.depth)
+    return replace(size, frames=1, pixels=min(32, size.pixels), width=min(16, size.width), depth=depth)
+
+
+def name_of(size: Size) -> str:
+    """The network of a size in tables."""
+    return "ResNet-18" if size.width == 64 else "tiny"
 
 
 def measure(size: Size, device_name: str = "auto") -> None:
     """Print every figure."""
+    from benchmarks import compiling
+
     device = devices.pick(device_name)
     devices.deterministic(device, 1)
     about, libraries = machine(device, 1), versions()
@@ -73,6 +88,7 @@ def measure(size: Size, device_name: str = "auto") -> None:
         agreement(cache, device, size)
         repeats(cache, device, size)
         beside_each_other(device, size)
+        compiling.measure(device, compiling.networks_of(size))
         pictures.write(Path("files"), size.published)
         plain = published(device, size)
     aims(rates, plain, device)
@@ -244,13 +260,11 @@ def repeats(cache: Cache, device: torch.device, size: Size) -> None:
 
 def beside_each_other(device: torch.device, size: Size) -> None:
     """Print the samples per second of several processes that train on the device at once, together."""
-    small = replace(
-        size, frames=1, pixels=min(32, size.pixels), width=min(16, size.width), depth=(1,) * len(size.depth)
-    )
+    small = small_of(size)
     write_cache(Path("small"), Pictures(1, 1.0), small)
     print("\n| network | processes | samples/s, together | over one |\n|---|---|---|---|")
     found: dict[tuple[str, int], float] = {}
-    for name, of, folder in (("ResNet-18" if size.width == 64 else "tiny", size, "cache"), ("small", small, "small")):
+    for name, of, folder in ((name_of(size), size, "cache"), ("small", small, "small")):
         for count in size.cells:
             go = Path(f"go-{folder}-{count}")
             environment = {**os.environ, CELL: f"{folder} {go} {of.batch} {of.width} {len(of.depth)} {of.depth[0]}"}
