@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -64,13 +65,13 @@ class Listing(Sequence[Clip]):
 
 
 def in_shards(work: Callable[[range], Result], count: int, processes: int) -> Iterator[Result]:
-    """What `work` gives for shard after shard of `count` clips, in their order, by up to so many processes.
+    """What `work` gives for shard after shard of `count` clips, in their order, by up to so many processes on Linux.
 
     They are forked, so that they have the list, the dataset and its plug-ins without a copy. Raises what `work` raises,
     and ChildProcessError if one of them is killed.
     """
     shards = [range(first, min(first + SHARD, count)) for first in range(0, count, SHARD)]
-    processes = min(processes, len(shards))
+    processes = min(processes, len(shards)) if sys.platform == "linux" else 1  # macOS stops forked processes
     if processes < 2:
         yield from map(work, shards)
         return
