@@ -3,7 +3,7 @@
 Every epoch reads each row once, in another order. So what is to be read soonest is nobody's to know beyond the epoch,
 and a unit that gives way to another is missed as often as the other is spared: nothing gains by it. What has come first
 stays, and of a cache n times as large as the room an n-th of each epoch is read from disk, which is the most there is
-(MinIO: Mohan et al., PVLDB 14(5), 2021, section 4.1).
+(Mohan et al., Analyzing and mitigating data stalls in DNN training, PVLDB 14(5), 2021).
 
 A cache has a folder: `rows`, a sparse file in which each unit has its place; `held`, a byte per unit, which is set once
 the unit is written; `bytes`, what they take. Processes share it. The limit is kept over all caches in the folder, and a
@@ -35,26 +35,31 @@ ASKED = 60.0  # seconds after which a full folder is looked at again: another jo
 
 
 class Kept:
-    """What of a cache of `count` units, `total` bytes, lies in its folder. Several threads and processes may ask.
+    """What of a cache, whose units have `sizes` (N,) in bytes, lies in its folder. Threads and processes may share it.
 
     A unit is named by its number and by its place, the bytes of the units before it.
     """
 
-    def __init__(self, room: Room, name: str, count: int, total: int):
+    def __init__(self, room: Room, name: str, sizes: np.ndarray):
         self.room, self.folder = room, room.path / name
         self._lock, self._asked_at, self._broken = threading.Lock(), -ASKED, False
+        count, total = len(sizes), int(sizes.sum())
         self._checked = np.zeros(count, bool)  # verified by this process
         room.path.mkdir(parents=True, exist_ok=True)
         self._gate = (room.path / "lock").open("ab")
         with self._alone():
             self.folder.mkdir(exist_ok=True)
-            self._used = (self.folder / "used").open("ab")  # locked for as long as the process lives
-            fcntl.flock(self._used, fcntl.LOCK_SH)
             for part, size in (("rows", total), ("held", count)):
                 with (self.folder / part).open("ab") as opened:
                     opened.truncate(size)
             self._rows: BinaryIO = (self.folder / "rows").open("r+b", buffering=0)
-        self.held = np.memmap(self.folder / "held", np.uint8, "r+", shape=(count,))
+            with (self.folder / "held").open("r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, count)  # a full disk is an error here, and none of memory later
+            self.held = np.memmap(self.folder / "held", np.uint8, "r+", shape=(count,))
+            self._used = (self.folder / "used").open("ab")
+            if _locked(self._used):  # alone: a process that was killed may have counted what it did not write
+                _count(self.folder, int(sizes[self.held == 1].sum()))
+            fcntl.flock(self._used, fcntl.LOCK_SH)  # for as long as the process lives
 
     def read(self, unit: int, place: int, size: int, digest: bytes) -> bytes | None:
         """A unit, or None if it does not lie here."""
@@ -87,11 +92,11 @@ class Kept:
                     self._asked_at = time.monotonic()
                     return
                 _count(self.folder, _counted(self.folder) + len(data))  # first: a process that is killed takes no more
-            done = 0
-            while done < len(data):
-                done += os.pwrite(self._rows.fileno(), memoryview(data)[done:], place + done)
-            self._checked[unit] = True
-            self.held[unit] = 1
+                done = 0
+                while done < len(data):
+                    done += os.pwrite(self._rows.fileno(), memoryview(data)[done:], place + done)
+                self._checked[unit] = True
+                self.held[unit] = 1
         except OSError as error:  # a full or broken disk: fetched again in each epoch
             self._broken = True
             log.warning(f"{self.folder}: expected to be able to write it, but got: {error.strerror}; not used any more")
@@ -135,10 +140,16 @@ def _unused(folder: Path) -> bool:
     """Whether no process has a cache open."""
     try:
         with (folder / "used").open("rb") as opened:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return _locked(opened)
     except FileNotFoundError:
         return False  # none of ours
-    except OSError:
+
+
+def _locked(opened: BinaryIO) -> bool:
+    """Whether nobody else has a lock on a file; this process has one now."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
     return True
 

@@ -72,7 +72,8 @@ class Units:
         self.every = np.array([column.every for column in self.columns])
         if room is not None and room.bytes:
             content = f"{name}-{self._objects.hexdigest()[:16]}"
-            self.kept = Kept(room, content, int(self.starts[-1]), self.bytes)
+            sizes = [_sizes(column) for column in self.columns]
+            self.kept = Kept(room, content, np.concatenate(sizes))
 
     def number(self, column: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Numbers of the units that hold rows (N,) of columns (N,)."""
@@ -181,6 +182,12 @@ class Units:
             pool.shutdown(cancel_futures=True)
             while waiting:
                 release()
+
+
+def _sizes(column: Column) -> np.ndarray:
+    """Bytes of each unit of a column; the last may have fewer rows."""
+    rows = np.arange(0, len(column.digests), column.every)
+    return column.row * np.minimum(column.every, len(column.digests) - rows)
 
 
 def name(folder: Path) -> str:

@@ -248,12 +248,15 @@ def test_a_killed_job_leaves_nothing_that_is_trusted_and_jobs_share_the_folder(l
     job = multiprocessing.get_context("spawn").Process(target=killed, args=(folder, room))
     job.start()
     job.join()
+    (count,) = (tmp_path / "room").rglob("bytes")
+    written = int(count.read_text())
     assert job.exitcode == -signal.SIGKILL
     (held,) = (tmp_path / "room").rglob("held")
     assert 0 < sum(held.read_bytes()) < 20
     with ThreadPoolExecutor() as pool:  # two jobs at the same time
         jobs = [pool.submit(epoch, Cache(folder, room), seed) for seed in range(2)]
         assert [job.result() for job in jobs] == [epoch(local, seed) for seed in range(2)]
+    assert written > 0 and int(count.read_text()) == sum(size for *_, size in set(server.read))  # each unit once
     server.read.clear()
     assert epoch(Cache(folder, room)) == epoch(local) and not server.read
 
