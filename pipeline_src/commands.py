@@ -145,7 +145,7 @@ def train(options: argparse.Namespace) -> None:
     wanted = {target: target.endswith(f"/{METRICS}") for target in options.target}
     runs = {target: resolved(plan.at("evaluate" if both else "train", target)) for target, both in wanted.items()}
     remains.make_way(plan, [*runs.values()], "train")
-    asked = training.train([*runs.values()], plan.params, started)
+    asked = training.train([*runs.values()], plan.params, started, options.params)
     if any(wanted.values()):
         if asked:
             raise StoppedError(asked, "between training and evaluation")

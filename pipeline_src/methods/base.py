@@ -116,6 +116,7 @@ class Setting(NamedTuple):
     epochs: int
     task: str = "classification"  # of the dataset
     frozen: tuple[str, ...] = ()  # modalities whose encoders are not trained
+    gpus: int = 1  # on which a run is trained together; then `Batch.inputs` is a part of the batch
 
     def lacks(
         self,

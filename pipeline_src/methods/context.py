@@ -25,6 +25,9 @@ class Batch(NamedTuple):
 
     `index` (B,) holds the samples' rows in the split. `position` (B,) says where in the list of `Method.samples` they
     are; without such a list it is `index`.
+
+    In a run on several GPUs `inputs` holds this process's part of the samples, and all else the whole batch; encoding
+    it gives the features of the whole batch (see `models.parts`).
     """
 
     inputs: dict[str, Tensor]
@@ -34,7 +37,8 @@ class Batch(NamedTuple):
 
     def rows(self, kept: Tensor) -> Batch:
         """The samples that `kept` (B,) bool selects."""
-        inputs = {m: x[kept] for m, x in self.inputs.items()}
+        rows = getattr(self.inputs, "rows", None)  # of a `models.parts.Part`
+        inputs = rows(kept) if rows else {m: x[kept] for m, x in self.inputs.items()}
         return Batch(inputs, self.label[kept], self.index[kept], self.position[kept])
 
 

@@ -119,9 +119,12 @@ class Greedy(Method):
         self, tap: int, names: list[str], module: nn.Module, means: list[Tensor], factors: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """The factors {m: (B, C_m)} that scale the states, after they entered the running means."""
+        from pipeline_src.models.parts import whole_batch
+
         shown = {}
         for i, m in enumerate(names):
-            source = factors[names[0] if self.params.average == "released" else m].detach().float().mean(dim=0)
+            of = factors[names[0] if self.params.average == "released" else m]
+            source = whole_batch(of.detach().float()).mean(dim=0)
             if len(source) != factors[m].shape[1]:
                 raise UserError(
                     "methods.greedy.average: expected encoders of the same width with average: released, but got "

@@ -66,7 +66,7 @@ class UMT(Method):
             return losses
         for m, f in output.features.items():
             with torch.no_grad():
-                teacher = ctx.run(m).encode({m: batch.inputs[m]})[m]
+                teacher = ctx.run(m).encode(batch.inputs)[m]
             distance = torch.nn.functional.mse_loss(f.float(), teacher.float())
             losses[f"distillation/{m}"] = self.params.weight * distance
         return losses

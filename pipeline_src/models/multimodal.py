@@ -11,6 +11,7 @@ from pipeline_src.models import base
 from pipeline_src.models.base import Encoder, EncoderParams, FusionParams, Init, Output
 from pipeline_src.models.fusions.base import Features, Fusion
 from pipeline_src.models.initial import start
+from pipeline_src.models.parts import Part
 from pipeline_src.models.stages import State
 
 
@@ -58,7 +59,11 @@ class MultimodalModel(nn.Module):
 
         Modalities that are not `kept` (default: all are) are removed: their encoders do not run, they exchange nothing,
         their features are zero. Without taps a feature comes from its own modality alone.
+
+        Of a `Part` of a batch it gives the features of the whole batch.
         """
+        if isinstance(inputs, Part):
+            return inputs.encode(self, kept)
         states: dict[str, Any] = {m: inputs[m] for m in self.modalities if kept is None or m in kept}
         hidden: dict[str, tuple[State, ...]] = {}
         through = self._through(inputs)

@@ -52,7 +52,25 @@ def load(file: str | Path, resources: str | Path | None = None) -> Settings:
         settings = settings.model_copy(update={"training": settings.training.resolved()})
         settings = schedules.expanded(grids.expanded(settings, mistakes), mistakes)
     mistakes.raise_if_any()
-    return settings.model_copy(update={"resources": requests.load(resources), "extended": extended})
+    asked = requests.load(resources)
+    _check_gpus(settings, asked, mistakes)
+    mistakes.raise_if_any()
+    return settings.model_copy(update={"resources": asked, "extended": extended})
+
+
+def _check_gpus(params: Settings, asked: requests.Resources, mistakes: Mistakes) -> None:
+    """Whether runs can be trained on several GPUs together, as far as the files tell."""
+    t, got = params.training, f"but got {params.training.gpus}"
+    if t.gpus == 1:
+        return
+    smallest = min(each.batch_size for each in params.trainings().values())
+    for wrong, expected in (
+        (t.device == "mps", "1 with device: mps, which has one GPU"),
+        (t.gpus > smallest, f"at most the clips of a batch, {smallest}"),
+        (asked.cells_per_gpu > 1, f"1 where GPUs are shared (cells_per_gpu: {asked.cells_per_gpu})"),
+    ):
+        if wrong:
+            mistakes.add(("training", "gpus"), f"expected {expected}, {got}")
 
 
 def _add_plugins(values: dict, mistakes: Mistakes) -> None:
@@ -168,6 +186,7 @@ def _check_references(params: Settings, mistakes: Mistakes) -> None:
     varied.check(params, mistakes)
     observed.check(params, mistakes)
     corrupted.check(params, mistakes)
+    gpus = params.training.gpus
     epochs = dict.fromkeys(training.epochs for training in params.trainings().values())
     for method in params.study.methods:
         refusals = {}  # one that holds for several fusions or datasets is said once
@@ -177,7 +196,7 @@ def _check_references(params: Settings, mistakes: Mistakes) -> None:
                 dataset = datasets[block.kind](block)
                 for count in epochs:
                     frozen = params.model.frozen(dataset.modalities)
-                    setting = Setting(tuple(dataset.modalities), fusion, count, dataset.task, frozen)
+                    setting = Setting(tuple(dataset.modalities), fusion, count, dataset.task, frozen, gpus)
                     refusals[methods[params.kinds[method]].refuses(own, setting)] = None
         for why in filter(None, refusals):
             mistakes.add(("methods", method), why)

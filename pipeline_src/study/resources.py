@@ -49,17 +49,20 @@ class Requests(Section):
     qos: str | None = Field(None, min_length=1, description="Slurm: quality of service")
     sbatch: str | None = Field(None, min_length=1, description="Slurm: further options of sbatch, as typed")
 
-    def job(self) -> dict[str, int | str | Callable]:
-        """Snakemake's `resources` of a job, as its Slurm executor names them; memory and time grow with retries."""
+    def job(self, gpus: int = 1) -> dict[str, int | str | Callable]:
+        """Snakemake's `resources` of a job, as its Slurm executor names them; memory and time grow with retries. A run
+        that is trained on several `gpus` asks for as many at least.
+        """
 
         def growing(value: int, most: int | None) -> Callable:
             return lambda wildcards, attempt: min(attempt * value, max(value, most) if most else attempt * value)
 
+        gpu = max(self.gpu or 0, gpus if gpus > 1 else 0)
         asked = {
             "mem_mb": growing(self.mem_mb, self.max_mem_mb),
             "runtime": growing(self.runtime, self.max_runtime),
-            "gpu": self.gpu or 0,
-            "gpu_model": self.gpu_model if self.gpu else None,
+            "gpu": gpu,
+            "gpu_model": self.gpu_model if gpu else None,
             "slurm_partition": self.partition,
             "slurm_account": self.account,
             "constraint": self.constraint,

@@ -26,8 +26,16 @@ def pick(name: str, cells_per_gpu: int = 1) -> torch.device:
 
     A CUDA GPU is this process's until it ends, shared with at most `cells_per_gpu` - 1 others, and waited for.
     """
+    return pick_several(name, 1, cells_per_gpu)[0]
+
+
+def pick_several(name: str, count: int, cells_per_gpu: int = 1) -> list[torch.device]:
+    """The devices of a run of `count` processes, as `pick` takes one: different GPUs, or so many times the CPU where
+    `name` is cpu. Raises UserError if the machine has too few.
+    """
     os.environ.setdefault(CUBLAS, ":4096:8")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    asked = name
     if name == "auto":
         name = next(device for device, there in available.items() if there)
     if not available[name]:
@@ -35,14 +43,20 @@ def pick(name: str, cells_per_gpu: int = 1) -> torch.device:
         raise UserError(
             f"training.device: expected a device of this machine ({there}), but got {name!r}; set auto to take the best"
         )
+    shown = torch.cuda.device_count() if name == "cuda" else 1 if name == "mps" else 0
+    if count > max(shown, 1) and (asked != "cpu"):
+        raise UserError(
+            f"training.gpus: expected at most the GPUs that this machine shows, but got {count} for {shown}; lower it, "
+            "or take a machine with more"
+        )
     if name != "cuda":
-        return torch.device(name)
-    uuids = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
-    device = torch.device("cuda", gpu.take(uuids, cells_per_gpu))
-    torch.cuda.set_device(device)
+        return [torch.device(name)] * count
+    uuids = [str(torch.cuda.get_device_properties(i).uuid) for i in range(shown)]
+    found = [torch.device("cuda", number) for number in gpu.take(uuids, cells_per_gpu, count=count)]
+    torch.cuda.set_device(found[0])
     if cells_per_gpu > 1:
-        torch.cuda.set_per_process_memory_fraction(1 / cells_per_gpu, device)
-    return device
+        torch.cuda.set_per_process_memory_fraction(1 / cells_per_gpu, found[0])
+    return found
 
 
 def deterministic(device: torch.device, threads: int) -> None:

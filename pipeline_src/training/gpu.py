@@ -17,11 +17,14 @@ log = logging.getLogger(__name__)
 
 
 HERE = Path("/proc/driver/nvidia/gpus")  # a folder per GPU of the machine
-_held: list[IO] = []  # this process's, for as long as it lives
+_held: dict[str, IO] = {}  # this process's slots, by the GPU's UUID, for as long as it lives
 
 
-def take(uuids: list[str], cells_per_gpu: int, folder: Path | None = None, look: float = 0.5) -> int:
-    """The number of a GPU with a free slot, which is this process's from now on; waits until there is one.
+def take(
+    uuids: list[str], cells_per_gpu: int, folder: Path | None = None, look: float = 0.5, count: int = 1
+) -> list[int]:
+    """The numbers of `count` GPUs with a free slot, which are this process's from now on; waits until there are as
+    many, and holds none while it waits. What the process has already counts.
 
     The GPU with the fewest cells comes first. `look` is the time in seconds between two looks.
     """
@@ -30,24 +33,30 @@ def take(uuids: list[str], cells_per_gpu: int, folder: Path | None = None, look:
     waits = False
     while True:
         for slot in range(cells_per_gpu):
-            for number, uuid in enumerate(uuids):
-                if _lock(folder / f"{uuid}-{slot}"):
-                    return number
+            for uuid in uuids:
+                if uuid not in _held and len(_held) < count and (lock := _lock(folder / f"{uuid}-{slot}")):
+                    _held[uuid] = lock
+        if len(_held) >= count:
+            return [uuids.index(uuid) for uuid in _held][:count]
+        while _held:  # two processes that each hold what the other one lacks would wait for ever
+            _held.popitem()[1].close()
         if not waits:
-            log.info(f"train  waits for a GPU: {cells_per_gpu} on each of {len(uuids)} (cells_per_gpu, GPUs that show)")
+            wanted = "a GPU" if count == 1 else f"{count} GPUs"
+            log.info(
+                f"train  waits for {wanted}: {cells_per_gpu} on each of {len(uuids)} (cells_per_gpu, GPUs that show)"
+            )
         waits = True
         time.sleep(look)
 
 
-def _lock(file: Path) -> bool:
+def _lock(file: Path) -> IO | None:
     opened = file.open("a")
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         opened.close()
-        return False
-    _held.append(opened)
-    return True
+        return None
+    return opened
 
 
 def slots(cells_per_gpu: int) -> int | None:

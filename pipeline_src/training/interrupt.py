@@ -13,6 +13,7 @@ class StoppedError(Exception):
     """Training has stopped because a signal asked for it, and everything is on disk."""
 
     def __init__(self, by: signal.Signals, where: str):
+        self.by, self.where = by, where
         super().__init__(f"stopped by {by.name} {where}; goes on when started again")
         self.status = 128 + by  # the exit status that shells give a process that the signal ended
 

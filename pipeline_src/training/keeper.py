@@ -1,15 +1,20 @@
 """What a run keeps on disk while it trains, so that a kill at any moment loses little and changes nothing.
 
+Of a run's several processes the first writes, and says when a checkpoint is due and whether to stop.
+
 checkpoint.safetensors is the truth: the trainer's state and every epoch's row so far. It is written after every epoch,
 within one when it is due, and when the run is asked to stop. Rows and weights are written before it and named in it;
 what is on disk beyond it is dropped and made again.
 """
 
+from __future__ import annotations
+
 import json
 import logging
+import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline_src.core import files
 from pipeline_src.study.places import CHECKPOINT, HISTORY, WEIGHTS
@@ -17,14 +22,20 @@ from pipeline_src.training import checkpoint, divergence
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.loop import Trainer
 
+if TYPE_CHECKING:
+    from pipeline_src.training.ranks import Ranks
+
 log = logging.getLogger(__name__)
 
 
 class Keeper:
     """`rows` of the epochs that are done, the `best` epoch so far, `seconds` spent, and how often `resumed`."""
 
-    def __init__(self, folder: Path, label: str, trainer: Trainer, minutes: float, stop: Stop):
+    def __init__(
+        self, folder: Path, label: str, trainer: Trainer, minutes: float, stop: Stop, ranks: Ranks | None = None
+    ):
         self.folder, self.label, self.trainer, self.minutes, self.stop = folder, label, trainer, minutes, stop
+        self.ranks, self.writes = ranks, ranks is None or ranks.first
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"epoch": -1}  # none so far
         self.resumed, self._before = 0, 0.0
@@ -47,7 +58,10 @@ class Keeper:
                 log.warning(
                     f"train {self.label}  on {device}, begun on {about['device']}: not bit for bit what one gives"
                 )
-        files.write_text(self.folder / HISTORY, "".join(map(_line, self.rows)))
+        if self.ranks:  # all have read the checkpoint before it changes
+            self.ranks.agreed(0)
+        if self.writes:
+            files.write_text(self.folder / HISTORY, "".join(map(_line, self.rows)))
         self._drop_weights()
         return found is not None
 
@@ -62,10 +76,13 @@ class Keeper:
     def pulse(self) -> None:
         """Between two steps: end if the run has diverged, save if it is time to, and stop if that was asked."""
         divergence.check_loss(self.trainer)
-        if self.stop.asked or time.monotonic() - self._saved >= 60 * self.minutes:
+        asked, due = int(self.stop.asked or 0), int(time.monotonic() - self._saved >= 60 * self.minutes)
+        if self.ranks:
+            asked, due = self.ranks.agreed(asked, due)
+        if asked or due:
             self.save()
-        if self.stop.asked:
-            raise StoppedError(self.stop.asked, self._where())
+        if asked:
+            raise StoppedError(signal.Signals(asked), self._where())
 
     def epoch_done(self, row: dict[str, Any], select: str) -> None:
         """Keep the epoch's row, and its weights if it is the one to be selected so far."""
@@ -73,13 +90,17 @@ class Keeper:
         key = f"val_{primary.name}"
         if select == "last" or self.best["epoch"] < 0 or primary.at_least(row[key], self.best[key]):
             self.best = {"epoch": row["epoch"], key: row[key]}
-            checkpoint.save(self._weights(row["epoch"]), self.trainer.model.state_dict(), self.best)
-        files.append_text(self.folder / HISTORY, _line(row))
+            if self.writes:
+                checkpoint.save(self._weights(row["epoch"]), self.trainer.model.state_dict(), self.best)
+        if self.writes:
+            files.append_text(self.folder / HISTORY, _line(row))
         self.rows.append(row)
         self.save()
         self._drop_weights()
 
     def save(self) -> None:
+        if not self.writes:
+            return
         tensors, at = self.trainer.snapshot()
         about = {
             "epoch": len(self.rows) - 1,  # the last that is done; the mirror in MLflow reads it
@@ -96,11 +117,13 @@ class Keeper:
     def finish(self) -> None:
         """Give the selected epoch's weights their name."""
         weights = self._weights(self.best["epoch"])
-        if weights.exists():  # else a run that was killed after this has done it
+        if self.writes and weights.exists():  # else a run that was killed after this has done it
             weights.replace(self.folder / WEIGHTS)
 
     def finish_diverged(self) -> None:
         """Keep the weights as they were when the run diverged."""
+        if not self.writes:
+            return
         checkpoint.save(self.folder / WEIGHTS, self.trainer.model.state_dict(), {})
         for file in self.folder.glob("weights-*.safetensors"):
             file.unlink()
@@ -110,7 +133,7 @@ class Keeper:
 
     def _drop_weights(self) -> None:
         """Of epochs that the checkpoint does not name: superseded, or to be trained again."""
-        for file in self.folder.glob("weights-*.safetensors"):
+        for file in self.folder.glob("weights-*.safetensors") if self.writes else ():
             if file != self._weights(self.best["epoch"]):
                 file.unlink()
 

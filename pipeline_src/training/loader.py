@@ -1,6 +1,7 @@
 """Batches on the device, in a given order: from a cache moved there whole, or streamed when it does not fit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.core.upload import upload
 from pipeline_src.features.read import Cache
 from pipeline_src.methods.base import Batch
+from pipeline_src.models.parts import Part, Place, own
 from pipeline_src.tasks.base import Target
 from pipeline_src.training.stream import Reader
 
@@ -47,6 +49,8 @@ class Loader:
 
     With `segments` T, `label` (N x T,) has a row per segment, those of a sample one after the other, and a batch of B
     samples has B x T of them; its `index` and `position` count segments as well. Inputs are cut by `Transform`.
+
+    With a `place`, the inputs of a batch are this process's part of it; see `models.parts`.
     """
 
     def __init__(
@@ -58,8 +62,10 @@ class Loader:
         resident: bool,
         target: Target = Target(),  # noqa: B008  # it cannot change
         segments: int = 0,
+        place: Place | None = None,
     ):
         self.cache, self.modalities, self.device, self.segments = cache, modalities, device, segments
+        self.place = place
         self.rows = cache.rows(split)
         label = targets(cache.clips.label.to_numpy()[self.rows], target)
         if segments and label.shape[1:] != (segments,):
@@ -95,9 +101,10 @@ class Loader:
         rows = order if samples is None else samples[order]
         index = upload(rows, self.device).split(lengths)
         position = index if samples is None else upload(order, self.device).split(lengths)
-        for inputs, i, p in zip(self._inputs(rows, index, lengths), index, position, strict=True):
-            row, place = self._segments(i), self._segments(p)
-            yield Batch(inputs, self.label[row], row, place)
+        with closing(self._inputs(rows, index, lengths)) as read:
+            for inputs, i, p in zip(read, index, position, strict=True):
+                row, place = self._segments(i), self._segments(p)
+                yield Batch(inputs, self.label[row], row, place)
 
     def _segments(self, samples: Tensor) -> Tensor:
         """The rows (B x T,) of samples (B,)."""
@@ -105,10 +112,20 @@ class Loader:
             return samples
         return (samples[:, None] * self.segments + torch.arange(self.segments, device=samples.device)).flatten()
 
-    def _inputs(self, rows: Tensor, index: Sequence[Tensor], lengths: list[int]) -> Iterator[dict[str, Tensor]]:
+    def _inputs(self, rows: Tensor, index: Sequence[Tensor], lengths: list[int]) -> Generator[dict[str, Tensor]]:
         """Inputs of each batch, of the rows (N,) of the split, which `index` has on the device."""
+        counts = [self.place.counts(length) if self.place else None for length in lengths]
+        parts = [slice(None) if of is None or self.place is None else own(of, self.place.rank) for of in counts]
         if self.resident is None:
-            yield from self.reader.batches([self.rows[part.numpy()] for part in rows.cpu().split(lengths)])
-            return
+            every = zip(rows.cpu().split(lengths), parts, strict=True)
+            read = self.reader.batches([self.rows[batch.numpy()[part]] for batch, part in every])
+        else:
+            read = self._picked(self.resident, [i[part] for i, part in zip(index, parts, strict=True)])
+        with closing(read):
+            for inputs, of in zip(read, counts, strict=True):
+                yield inputs if of is None or self.place is None else Part(inputs, of, self.place.rank)
+
+    @staticmethod
+    def _picked(resident: dict[str, Tensor], index: Sequence[Tensor]) -> Generator[dict[str, Tensor]]:
         for i in index:
-            yield {m: x.index_select(0, i) for m, x in self.resident.items()}
+            yield {m: x.index_select(0, i) for m, x in resident.items()}

@@ -21,8 +21,8 @@ import pipeline_src
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
-def machine(device: torch.device, threads: int) -> dict[str, Any]:
-    """Host, processor and its instruction set, threads, and the device that computes."""
+def machine(device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:
+    """Host, processor and its instruction set, threads, and the device that computes; how many of them if several."""
     capability = torch.backends.cpu.get_cpu_capability()
     limits = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     return {
@@ -33,6 +33,7 @@ def machine(device: torch.device, threads: int) -> dict[str, Any]:
         "instruction_set": " ".join([capability, *(f"{name}={value}" for name, value in limits.items())]),
         "cores": os.cpu_count(),
         "threads": threads,
+        **({"processes": processes} if processes > 1 else {}),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "slurm_job": os.environ.get("SLURM_JOB_ID"),

@@ -90,6 +90,13 @@ class Training(Section):
         description="also score each epoch on test, only to report the papers' best-test-epoch figure beside ours"
     )
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Affects(None)]
+    gpus: Annotated[int, Affects(None)] = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="GPUs of one machine that a run is trained on together, in a process each; with `device: cpu` so "
+        "many processes. As another machine would, another number changes the last digits of results and moves none",
+    )
     checkpoint_minutes: Annotated[float, Affects(None)] = Field(
         default=10,
         ge=0,

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from pipeline_src.core.errors import UserError, listed
 from pipeline_src.core.progress import clock
 from pipeline_src.features import unseen_in_val
 from pipeline_src.features.read import Cache
+from pipeline_src.models.parts import LostError, Place
 from pipeline_src.observers.base import SECONDS
 from pipeline_src.study import runs as states
 from pipeline_src.study.places import ATTEMPT, CHECKPOINT
@@ -43,20 +45,25 @@ from pipeline_src.training.observe import Observers
 log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from pipeline_src.models.multimodal import MultimodalModel
-    from pipeline_src.study.outputs import Run
+    from pipeline_src.study.outputs import Cell, Run
     from pipeline_src.study.params import Settings
+    from pipeline_src.training.ranks import Ranks
     from pipeline_src.training.spec import RunSpec
 
 SPLITS = ("train", "val", "test")
+PARAMS = "params.yaml"
 
 
-def train(runs: list[Run], params: Settings, process_started: float | None = None) -> signal.Signals | None:
+def train(
+    runs: list[Run], params: Settings, process_started: float | None = None, file: str = PARAMS
+) -> signal.Signals | None:
     """Train runs that share a cell (and so its cache and loaders). Finished ones are left alone, begun ones go on.
 
     Returns the signal that asked to stop when the last run was all but done.
 
     `params` is the whole params file, of which only what changes no result is read here: device, memory and threads.
-    `process_started` (Unix time) is when the process began, for the fixed cost in the first run's record.
+    `process_started` (Unix time) is when the process began, for the fixed cost in the first run's record. `file` is the
+    params file, which the processes of a run on several GPUs read for themselves.
     """
     for run in runs:
         if run.record.exists():
@@ -65,21 +72,21 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
     if not runs:
         return None
     cell = runs[0].cell
-    device = devices.pick(params.training.device, params.resources.cells_per_gpu)
-    devices.use_precision(device, cell.spec.training.precision)
-    devices.deterministic(device, params.resources.train.threads)
-    compiled.check(device, cell.spec.training.compile)
-    cache = Cache(cell.data.cache, params.resources.local_copy.room)
-    task = tasks[cell.spec.task]
-    loaders = make_loaders(cache, cell.spec, device, params)
-    if task.counted and (missing := unseen_in_val(cache.clips.label, cache.clips.split)):
-        names = listed([cache.classes[label] for label in missing])
-        log.warning(f"train {cell.data.name}  val has no sample of {names}, which train has: they do not select")
+    train_one: Callable[[Run, float | None, Stop], None]
+    if params.training.gpus > 1:
+        train_one = several(params, file)
+    else:
+        device = devices.pick(params.training.device, params.resources.cells_per_gpu)
+        cache, loaders = ready(cell, params, device)
+
+        def train_one(run: Run, started: float | None, stop: Stop) -> None:
+            _train(run, cache, loaders, device, params, started, stop)
+
     failed: list[Exception] = []
     with Stop() as stop:
         for run in runs:
             try:
-                _train(run, cache, loaders, device, params, process_started, stop)
+                train_one(run, process_started, stop)
             except StoppedError:
                 raise
             except Exception as error:  # the other seeds are trained all the same
@@ -93,15 +100,68 @@ def train(runs: list[Run], params: Settings, process_started: float | None = Non
     return stop.asked
 
 
-def make_loaders(cache: Cache, spec: RunSpec, device: torch.device, params: Settings) -> dict[str, Loader]:
+def several(params: Settings, file: str) -> Callable[[Run, float | None, Stop], None]:
+    """How a run is trained in as many processes as `training.gpus` says."""
+    from pipeline_src.training import ranks
+
+    found = devices.pick_several(params.training.device, params.training.gpus)
+
+    def train_one(run: Run, started: float | None, stop: Stop) -> None:
+        try:
+            ranks.launch(run.label, found, stop, in_process, file, str(run.record), started)
+        except StoppedError:
+            raise
+        except Exception as error:
+            with suppress(UserError, OSError, ValueError):  # what a process that was killed could not say itself
+                told = {"status": states.FAILED, "error": " ".join(repr(error).split()), "ended": _now()}
+                files.write_json(run.folder / ATTEMPT, files.read_json(run.folder / ATTEMPT) | told)
+            raise
+
+    return train_one
+
+
+def in_process(ranks: Ranks, file: str, record: str, started: float | None) -> None:
+    """One process's part of the training of the run with a record, of a params file."""
+    from pipeline_src.study.choice import resolved
+    from pipeline_src.study.plan import Plan
+    from pipeline_src.training.ranks import accept_signals
+
+    plan = Plan(file)
+    run = resolved(plan.at("train", record))
+    cache, loaders = ready(run.cell, plan.params, ranks.device, ranks.place)
+    with Stop() as stop:
+        accept_signals()
+        _train(run, cache, loaders, ranks.device, plan.params, started, stop, ranks)
+
+
+def ready(
+    cell: Cell, params: Settings, device: torch.device, place: Place | None = None
+) -> tuple[Cache, dict[str, Loader]]:
+    """The process as a cell is computed in it, the cell's cache, and its splits."""
+    threads = params.resources.train.threads
+    devices.use_precision(device, cell.spec.training.precision)
+    devices.deterministic(device, max(1, threads // place.processes) if place else threads)
+    compiled.check(device, cell.spec.training.compile)
+    cache = Cache(cell.data.cache, params.resources.local_copy.room)
+    loaders = make_loaders(cache, cell.spec, device, params, place)
+    if tasks[cell.spec.task].counted and (missing := unseen_in_val(cache.clips.label, cache.clips.split)):
+        names = listed([cache.classes[label] for label in missing])
+        log.warning(f"train {cell.data.name}  val has no sample of {names}, which train has: they do not select")
+    return cache, loaders
+
+
+def make_loaders(
+    cache: Cache, spec: RunSpec, device: torch.device, params: Settings, place: Place | None = None
+) -> dict[str, Loader]:
     """The three splits, on the device if all of them fit in the set share of its memory, else streamed."""
 
     def made(resident: bool) -> dict[str, Loader]:
         target = tasks[spec.task].target
-        return {s: Loader(cache, s, spec.modalities, device, resident, target, spec.segments) for s in SPLITS}
+        return {s: Loader(cache, s, spec.modalities, device, resident, target, spec.segments, place) for s in SPLITS}
 
     need = cache.row_bytes(spec.modalities) * len(cache.clips)
-    room = params.training.resident_fraction * devices.free_bytes(device, params.resources.train.mem_mb)
+    own_mb = params.resources.train.mem_mb // (place.processes if place else 1)
+    room = params.training.resident_fraction * devices.free_bytes(device, own_mb)
     try:
         return made(need <= room)
     except (RuntimeError, MemoryError) as error:
@@ -119,7 +179,9 @@ def _train(
     params: Settings,
     process_started: float | None,
     stop: Stop,
+    ranks: Ranks | None = None,
 ) -> None:
+    writes, processes = ranks is None or ranks.first, ranks.place.processes if ranks else 1
     attempt = {
         **run.names,
         "fingerprint": run.cell.fp,
@@ -127,14 +189,15 @@ def _train(
         "parameters": run.cell.spec.record(),
         **({"tuning": run.cell.outcome} if run.cell.outcome else {}),
         "cache": {"folder": str(cache.folder), "fingerprint": run.cell.data.cache_fp, "sha256": cache.info["sha256"]},
-        "machine": machine(device, params.resources.train.threads),
+        "machine": machine(device, params.resources.train.threads, processes),
         "versions": versions(),
         "resident": loaders["train"].resident is not None,
         "started": _now(),
     }
 
     def note(status: str, **more: Any) -> None:
-        files.write_json(run.folder / ATTEMPT, {**attempt, "status": status, **more})
+        if writes:
+            files.write_json(run.folder / ATTEMPT, {**attempt, "status": status, **more})
 
     note(states.RUNNING, pid=os.getpid(), checkpoint_minutes=params.training.checkpoint_minutes)
     try:
@@ -142,7 +205,7 @@ def _train(
             devices.memory_explained(f"train {run.label}", device, "training", run.cell.spec.training),
             devices.nondeterministic() as unordered,
         ):
-            result = _epochs(run, cache, loaders, device, params, process_started, stop)
+            result = _epochs(run, cache, loaders, device, params, process_started, stop, ranks)
     except StoppedError as error:
         note(states.INTERRUPTED, error=str(error), ended=_now())
         raise
@@ -156,8 +219,9 @@ def _train(
             f"train {run.label}  not deterministic on {devices.describe(device)}: {', '.join(unordered)}; another run "
             "of the seed may differ in its last digits"
         )
-    states.write_record(run.folder, {**attempt, **result, "ended": _now()})
-    _tidy(run)
+    if writes:
+        states.write_record(run.folder, {**attempt, **result, "ended": _now()})
+        _tidy(run)
 
 
 def _finished(run: Run, cache: Cache, device: torch.device) -> MultimodalModel:
@@ -201,21 +265,22 @@ def _epochs(
     params: Settings,
     process_started: float | None,
     stop: Stop,
+    ranks: Ranks | None,
 ) -> dict[str, Any]:
     with devices.weights_explained(f"train {run.label}", device):
         trainer = Trainer(
             run.cell.spec, run.seed, cache, loaders, device, lambda name: _finished(run.requires[name], cache, device)
         )
-    keeper = Keeper(run.folder, run.label, trainer, params.training.checkpoint_minutes, stop)
+    keeper = Keeper(run.folder, run.label, trainer, params.training.checkpoint_minutes, stop, ranks)
     if not keeper.resume():
         trainer.method.on_train_start(trainer.context)
     fixed = time.time() - process_started if process_started else 0.0
     diverged: DivergedError | None = None
     try:
-        _train_epochs(run, trainer, keeper, Observers(trainer))
+        _train_epochs(run, trainer, keeper, Observers(trainer), ranks)
     except DivergedError as error:
         diverged = error
-    except (UserError, StoppedError):
+    except (UserError, StoppedError, LostError):
         raise
     except Exception as error:
         if devices.is_out_of_memory(error):
@@ -242,6 +307,7 @@ def _epochs(
         "forwards": trainer.context.forwards,
         "backwards": trainer.context.backwards,
         "steps": trainer.context.step,
+        **({"united": ranks.differed} if ranks and ranks.differed else {}),
         "required": _required(run),
         "peak_memory_mb": devices.peak_mb(device),
         "parameters_count": sum(p.numel() for p in trainer.model.parameters()),
@@ -255,11 +321,13 @@ def _scores(row: dict[str, float], metric: Metric) -> str:
     return f"val {metric.shown(row[key])}" + (f"  ({', '.join(parts)})" if parts else "")
 
 
-def _train_epochs(run: Run, trainer: Trainer, keeper: Keeper, observers: Observers) -> None:
+def _train_epochs(run: Run, trainer: Trainer, keeper: Keeper, observers: Observers, ranks: Ranks | None = None) -> None:
     """The epochs that are left. Raises DivergedError at the first value that is not finite."""
     schedule = run.cell.spec.training
     for epoch in range(len(keeper.rows), schedule.epochs):
         row = trainer.epoch(epoch, keeper.pulse)
+        if ranks:
+            ranks.unite(trainer)
         check_epoch(trainer)
         row |= trainer.score("val", keeper.pulse)
         if schedule.track_test:

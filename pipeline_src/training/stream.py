@@ -7,7 +7,7 @@ while the last batch trains; the training thread waits for nothing but a read th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any
@@ -41,7 +41,7 @@ class Reader:
         self.side = self.backend.Stream(device) if self.backend else None
         self._free: list[Buffers] = []
 
-    def batches(self, parts: Sequence[np.ndarray]) -> Iterator[dict[str, Tensor]]:
+    def batches(self, parts: Sequence[np.ndarray]) -> Generator[dict[str, Tensor]]:
         """Inputs {m: (B, ...)} on the device of each part, rows (B,) of the cache, in their order."""
         if not len(parts):
             return

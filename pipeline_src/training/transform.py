@@ -14,6 +14,7 @@ from torch.nn.functional import grid_sample
 
 from pipeline_src.core.upload import upload
 from pipeline_src.corruptions.base import Corruption, corruptions
+from pipeline_src.models.parts import Part
 from pipeline_src.tasks.segments import cut
 from pipeline_src.training.params import Augmentation
 
@@ -27,6 +28,10 @@ class Drawn(NamedTuple):
     flipped: Tensor | None = None  # (B, 1) bool, or (B, T)
     shift: Tensor | None = None  # (B, 1) steps
     seed: int | None = None  # of the corruptions
+
+    def rows(self, own: slice) -> "Drawn":
+        """Those of some of the samples; a seed is of all of them."""
+        return Drawn(*(None if x is None else x[own] for x in self[:3]), self.seed)
 
 
 class Transform:
@@ -96,11 +101,12 @@ class Transform:
         return [Drawn(*one) for one in zip(*parts, seeds, strict=True)]
 
     def __call__(self, inputs: dict[str, Tensor], drawn: Mapping[str, Drawn] | None = None) -> dict[str, Tensor]:
-        out = {}
+        out, part = {}, inputs if isinstance(inputs, Part) else None
         for m, x in inputs.items():
             layout, change = self.layouts[m], (drawn or {}).get(m, Drawn())
+            change = change if part is None else change.rows(part.own)
             if layout == "tokens":
-                out[m] = self._spoiled(m, x.long(), change.seed)
+                out[m] = self._spoiled(m, x.long(), change.seed, part)
                 continue
             if change.shift is not None:
                 x = roll(x, change.shift)  # first, as the cache's type is half as large
@@ -117,16 +123,23 @@ class Transform:
                 x = crop(x, change.boxes, change.flipped)
             elif change.flipped is not None:
                 x = torch.where(change.flipped[:, :, None, None, None], x.flip(-1), x)
-            x = self._spoiled(m, x, change.seed)
+            x = self._spoiled(m, x, change.seed, part)
             out[m] = cut(x, layout, self.segments) if self.segments else x
-        return out
+        return out if part is None else part.made(out, self.segments or 1)
 
-    def _spoiled(self, m: str, x: Tensor, seed: int | None) -> Tensor:
-        """A modality of a training batch with the corruptions of its augmentation, drawn where x is."""
-        if seed is not None:
-            generator = Generator(x.device).manual_seed(seed)
-            for corruption, rate in self.corruptions[m]:
-                x = self.corrupted(m, x, corruption, rate, generator)
+    def _spoiled(self, m: str, x: Tensor, seed: int | None, part: Part | None = None) -> Tensor:
+        """A modality of a training batch with the corruptions of its augmentation, drawn where x is: for the whole
+        batch, of which x may be a part.
+        """
+        if seed is None:
+            return x
+        if part is not None:
+            whole = x.new_zeros(sum(part.counts), *x.shape[1:])
+            whole[part.own] = x
+            return self._spoiled(m, whole, seed)[part.own]
+        generator = Generator(x.device).manual_seed(seed)
+        for corruption, rate in self.corruptions[m]:
+            x = self.corrupted(m, x, corruption, rate, generator)
         return x
 
     def corrupted(self, m: str, x: Tensor, corruption: Corruption, rate: float, generator: Generator) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipeline_src.core.errors import UserError
+from pipeline_src.methods.base import methods
 from pipeline_src.study import config
 from pipeline_src.study.schema import SCHEMAS, schema_text
 from pipeline_src.study.yaml import Loader
@@ -377,6 +378,31 @@ def test_mistake_is_one_line_that_says_where_and_what(said, mistake):
     else:
         assert len(said(text)) == 1, said(text)
     assert [line for line in said(text) if line.startswith(f"{line_of(at)}: {place}: {what}")], said(text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cells_per_gpu", "what"),
+    [
+        ("batch_size: 32\n", "batch_size: 2\n", 1, "expected at most the clips of a batch, 2, but got 3"),
+        ("device: auto\n", "device: mps\n", 1, "expected 1 with device: mps, which has one GPU, but got 3"),
+        ("", "", 2, "expected 1 where GPUs are shared (cells_per_gpu: 2), but got 3"),
+        ("", "", 1, None),
+    ],
+)
+def test_a_run_on_several_gpus_is_refused_where_it_cannot_be(old, new, cells_per_gpu, what, said, monkeypatch):
+    Path("r.yaml").write_text(f"cells_per_gpu: {cells_per_gpu}\ndefault: {{threads: 1, mem_mb: 1, runtime: 1}}\n")
+    monkeypatch.setenv("COUNTERPOISE_RESOURCES", "r.yaml")
+    text = VALID.replace("device: auto\n", "device: auto\n  gpus: 3\n").replace(old, new)
+    line = 1 + next(i for i, each in enumerate(text.splitlines()) if "gpus: 3" in each)
+    assert said(text) == ([f"{line}: training.gpus: {what}"] if what else [])
+
+
+def test_a_method_can_refuse_several_gpus(said, monkeypatch):
+    monkeypatch.setattr(
+        methods["joint"], "refuses", lambda params, setting: f"expected one GPU, but got {setting.gpus}"
+    )
+    lines = said(VALID.replace("device: auto\n", "device: auto\n  gpus: 3\n"))
+    assert any(line.endswith("expected one GPU, but got 3") for line in lines)
 
 
 def test_doubled_key(said):

@@ -74,6 +74,7 @@ def addresses(plan: Plan) -> dict[str, set[str]]:
         ("training/select", "last", TRAIN),
         ("training/augmentation/audio", {"roll": 3}, TRAIN),
         ("training/device", "cpu", NOTHING),
+        ("training/gpus", 4, NOTHING),
         ("training/resident_fraction", 0.0, NOTHING),
         ("evaluation/probe_c", 0.5, EVALUATE),
         ("evaluation/probe_iterations", 7, EVALUATE),

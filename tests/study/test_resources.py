@@ -61,6 +61,13 @@ def test_requests_in_the_executors_words(loaded):
     }
 
 
+def test_a_run_on_several_gpus_asks_for_them(loaded):
+    train = loaded(VALID.replace("{gpu: 1", "{gpu: 1, gpu_model: a100")).train
+    assert {k: v for k, v in train.job(4).items() if k.startswith("gpu")} == {"gpu": 4, "gpu_model": "a100"}
+    assert loaded(VALID.replace("{gpu: 1", "{gpu: 0")).train.job(4)["gpu"] == 4
+    assert loaded(VALID.replace("{gpu: 1", "{gpu: 8")).train.job(4)["gpu"] == 8
+
+
 def test_a_retry_asks_for_more_memory_and_time_up_to_the_set_most(loaded):
     resources = loaded(VALID)
     asked = [requests(resources.train, attempt) for attempt in (1, 2, 3)]

@@ -15,8 +15,11 @@ from pathlib import Path
 from pipeline_src.core import progress
 from pipeline_src.training import gpu
 progress.show()
-number = gpu.take(sys.argv[2].split(), int(sys.argv[3]), Path(sys.argv[1]), look=0.01)
-print(number, flush=True)
+count = int(sys.argv[4])
+numbers = gpu.take(sys.argv[2].split(), int(sys.argv[3]), Path(sys.argv[1]), look=0.01, count=count)
+again = gpu.take(sys.argv[2].split(), int(sys.argv[3]), Path(sys.argv[1]), look=0.01)  # as evaluation asks
+assert again == numbers[:1]
+print(*numbers, flush=True)
 sys.stdin.read()
 """
 
@@ -24,18 +27,21 @@ sys.stdin.read()
 class Cell:
     """A process that takes a slot and keeps it until it is killed."""
 
-    def __init__(self, folder, uuids: str, cells: int):
-        command = [sys.executable, "-c", HOLD, str(folder), uuids, str(cells)]
+    def __init__(self, folder, uuids: str, cells: int, count: int):
+        command = [sys.executable, "-c", HOLD, str(folder), uuids, str(cells), str(count)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.process = subprocess.Popen(command, **pipes, text=True)
 
     def gpu(self) -> int:
         """The number of its GPU; waits until it has one."""
-        return int(self.process.stdout.readline())
+        return self.gpus()[0]
+
+    def gpus(self) -> list[int]:
+        return [int(number) for number in self.process.stdout.readline().split()]
 
     def waits(self) -> bool:
         """Whether it found no slot; waits until it says so."""
-        return "waits for a GPU" in self.process.stderr.readline()
+        return "waits for " in self.process.stderr.readline()
 
     def kill(self) -> None:
         self.process.kill()
@@ -46,7 +52,7 @@ class Cell:
 def start(tmp_path):
     """A function that starts a cell; all are ended with the test."""
     cells = []
-    yield lambda uuids, slots: cells.append(Cell(tmp_path / "slots", uuids, slots)) or cells[-1]
+    yield lambda uuids, slots, count=1: cells.append(Cell(tmp_path / "slots", uuids, slots, count)) or cells[-1]
     for cell in cells:
         cell.kill()
 
@@ -54,6 +60,14 @@ def start(tmp_path):
 def test_every_gpu_gets_one_cell_before_any_gets_two(start):
     assert [start("a b", 2).gpu() for _ in range(4)] == [0, 1, 0, 1]
     assert start("a b", 2).waits()
+
+
+def test_a_run_on_several_gpus_takes_all_of_them_or_none(start):
+    assert start("a b c", 1).gpu() == 0
+    assert start("a b c", 1, 3).waits()
+    pair = start("a b c", 1, 2)  # the one that waits for three holds none
+    assert pair.gpus() == [1, 2]
+    pair.kill()
 
 
 def test_a_gpu_goes_by_its_uuid_whatever_its_number(start):

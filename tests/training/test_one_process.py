@@ -52,6 +52,19 @@ def test_one_process_makes_what_two_make(one):
     assert [row["loss"] for row in rows] == [row["loss"] for row in training.RunFiles(one).rows()]
 
 
+def test_a_run_in_two_processes_is_evaluated_by_the_one_that_started_them(one):
+    assert call("train", one.metrics).status == 0
+    alone = training.RunFiles(one).rows()
+    shutil.rmtree(one.folder)
+    Path(FILE).write_text(STUDY.replace("device: cpu\n", "device: cpu\n  gpus: 2\n"))
+    outcome = call("train", one.metrics)
+    assert outcome.status == 0, outcome.err
+    assert one.metrics.exists() and training.RunFiles(one).record()["machine"]["processes"] == 2
+    together = training.RunFiles(one).rows()
+    assert [row["loss"] for row in together] == pytest.approx([row["loss"] for row in alone], rel=1e-5)
+    assert [row["val_accuracy"] for row in together] == [row["val_accuracy"] for row in alone]
+
+
 def test_a_trained_run_is_only_evaluated(one, monkeypatch):
     assert call("train", one.record).status == 0
     weights, record = one.train_files[1].read_bytes(), one.record.read_bytes()
