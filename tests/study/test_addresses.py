@@ -46,7 +46,13 @@ MARKED = {
     "Model": {"init": "train"},
     "SavedParams": {"folder": None},  # the same
     "TokenizerParams": {"file": None},  # its sha256 counts
-    "Training": {"augmentation": None, "device": None, "checkpoint_minutes": None, "resident_fraction": None},
+    "Training": {
+        "augmentation": None,
+        "device": None,
+        "gpus": None,
+        "checkpoint_minutes": None,
+        "resident_fraction": None,
+    },
 }
 
 
