@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.training.interrupt import StoppedError
 
 if TYPE_CHECKING:
+    from pipeline_src.study.params import Settings
     from pipeline_src.study.plan import Plan, Run
 
 PARAMS = "params.yaml"
@@ -145,13 +147,22 @@ def train(options: argparse.Namespace) -> None:
     wanted = {target: target.endswith(f"/{METRICS}") for target in options.target}
     runs = {target: resolved(plan.at("evaluate" if both else "train", target)) for target, both in wanted.items()}
     remains.make_way(plan, [*runs.values()], "train")
-    asked = training.train([*runs.values()], plan.params, started, options.params)
+    asked = training.train([*runs.values()], plan.params, started, partial(_planned, options.params))
     if any(wanted.values()):
         if asked:
             raise StoppedError(asked, "between training and evaluation")
         _evaluated(plan, [run for target, run in runs.items() if wanted[target]])
     if options.usage:
         usage.write(Path(options.usage), started)
+
+
+def _planned(file: str, record: str) -> tuple[Run, Settings]:
+    """The run with a record, planned again in another process, and its params file."""
+    from pipeline_src.study.choice import resolved
+    from pipeline_src.study.plan import Plan
+
+    plan = Plan(file)
+    return resolved(plan.at("train", record)), plan.params
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -144,7 +144,11 @@ class Context:
         gradients.
         """
         rows = max(1, self.segments)  # an encoder may read a sample's segments one after the other
-        inputs = {m: torch.cat([x, torch.zeros_like(x[:rows])]) for m, x in batch.inputs.items()}
+        followed = getattr(batch.inputs, "followed_by_zeros", None)  # of a `models.parts.Part`
+        if followed:
+            inputs = followed(rows)
+        else:
+            inputs = {m: torch.cat([x, torch.zeros_like(x[:rows])]) for m, x in batch.inputs.items()}
         features = self._encode(inputs, None, False)
         shown = {m: f[:-rows] for m, f in features.items()}
         return features.replaced(shown), {m: f[-rows:][:1] for m, f in features.items()}

@@ -74,6 +74,13 @@ class Part(dict[str, Tensor]):
         mask = kept[self.own]
         return Part({m: x[mask] for m, x in self.items()}, tuple(counts), self.rank)
 
+    def followed_by_zeros(self, rows: int) -> Part:
+        """The batch and so many rows of zeros, which the last process has."""
+        counts = (*self.counts[:-1], self.counts[-1] + rows)
+        if self.rank < len(counts) - 1:
+            return Part(self, counts, self.rank)
+        return Part({m: torch.cat([x, x.new_zeros(rows, *x.shape[1:])]) for m, x in self.items()}, counts, self.rank)
+
     def encode(self, model: MultimodalModel, kept: Collection[str] | None) -> Features:
         """`MultimodalModel.encode` of the whole batch."""
         x = next(iter(self.values()))

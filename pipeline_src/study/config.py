@@ -66,6 +66,7 @@ def _check_gpus(params: Settings, asked: requests.Resources, mistakes: Mistakes)
     smallest = min(each.batch_size for each in params.trainings().values())
     for wrong, expected in (
         (t.device == "mps", "1 with device: mps, which has one GPU"),
+        (t.compile != "none", f"1 with compile: {t.compile}, which compiles whole batches"),
         (t.gpus > smallest, f"at most the clips of a batch, {smallest}"),
         (asked.cells_per_gpu > 1, f"1 where GPUs are shared (cells_per_gpu: {asked.cells_per_gpu})"),
     ):

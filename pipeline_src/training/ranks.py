@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipeline_src.core import faults, progress
+from pipeline_src.core import progress
 from pipeline_src.core.errors import UserError
 from pipeline_src.models import parts
 from pipeline_src.models.parts import LostError, Place
@@ -95,6 +95,7 @@ class Outcome(NamedTuple):
     kind: str  # done, stopped, user (a UserError), lost (another process) or failed
     text: str = ""
     by: int = 0  # the signal, if it was stopped
+    error: Exception | None = None  # the system's, which the command line explains
 
 
 def launch(label: str, devices: list[torch.device], stop: Stop, target: Callable[..., None], *arguments: Any) -> None:
@@ -102,7 +103,7 @@ def launch(label: str, devices: list[torch.device], stop: Stop, target: Callable
 
     A signal that `stop` was asked by goes on to the first process. In the processes signals are blocked until
     `accept_signals`. Raises StoppedError if they were stopped, UserError if the user can fix what failed or if one was
-    killed, and RuntimeError with what any other error said.
+    killed, errors of the system as they were, and RuntimeError with what any other error said.
     """
     context = multiprocessing.get_context("spawn")
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
@@ -153,7 +154,7 @@ def _raise(label: str, codes: list[int | None], outcomes: list[Outcome | None], 
     if "user" in said:
         raise UserError(said["user"].text)
     if "failed" in said:
-        raise RuntimeError(said["failed"].text)
+        raise said["failed"].error or RuntimeError(said["failed"].text)
     silent = {rank: code for rank, code in enumerate(codes) if code and outcomes[rank] is None}
     if silent and stop.asked:
         raise StoppedError(stop.asked, "before its first step")
@@ -206,11 +207,11 @@ def _run(
         outcome = Outcome("user", str(error))
     except LostError as error:
         outcome = Outcome("lost", str(error))
+    except (OSError, MemoryError) as error:
+        outcome = Outcome("failed", repr(error), error=error)
     except BaseException as error:
-        said = faults.explained(error, "train")
-        if said is None:
-            traceback.print_exc()
-        outcome = Outcome("user", said) if said else Outcome("failed", " ".join(repr(error).split()))
+        traceback.print_exc()
+        outcome = Outcome("failed", " ".join(repr(error).split()))
     with suppress(OSError):
         end.send(outcome)
         sys.stdout.flush()

@@ -51,19 +51,19 @@ if TYPE_CHECKING:
     from pipeline_src.training.spec import RunSpec
 
 SPLITS = ("train", "val", "test")
-PARAMS = "params.yaml"
+Planned = Callable[[str], "tuple[Run, Settings]"]  # the path of a record -> its run, and the params; can be pickled
 
 
 def train(
-    runs: list[Run], params: Settings, process_started: float | None = None, file: str = PARAMS
+    runs: list[Run], params: Settings, process_started: float | None = None, planned: Planned | None = None
 ) -> signal.Signals | None:
     """Train runs that share a cell (and so its cache and loaders). Finished ones are left alone, begun ones go on.
 
     Returns the signal that asked to stop when the last run was all but done.
 
     `params` is the whole params file, of which only what changes no result is read here: device, memory and threads.
-    `process_started` (Unix time) is when the process began, for the fixed cost in the first run's record. `file` is the
-    params file, which the processes of a run on several GPUs read for themselves.
+    `process_started` (Unix time) is when the process began, for the fixed cost in the first run's record. By `planned`
+    the processes of a run on several GPUs find the run again.
     """
     for run in runs:
         if run.record.exists():
@@ -74,7 +74,8 @@ def train(
     cell = runs[0].cell
     train_one: Callable[[Run, float | None, Stop], None]
     if params.training.gpus > 1:
-        train_one = several(params, file)
+        assert planned is not None
+        train_one = several(params, planned)
     else:
         device = devices.pick(params.training.device, params.resources.cells_per_gpu)
         cache, loaders = ready(cell, params, device)
@@ -100,7 +101,7 @@ def train(
     return stop.asked
 
 
-def several(params: Settings, file: str) -> Callable[[Run, float | None, Stop], None]:
+def several(params: Settings, planned: Planned) -> Callable[[Run, float | None, Stop], None]:
     """How a run is trained in as many processes as `training.gpus` says."""
     from pipeline_src.training import ranks
 
@@ -108,7 +109,7 @@ def several(params: Settings, file: str) -> Callable[[Run, float | None, Stop], 
 
     def train_one(run: Run, started: float | None, stop: Stop) -> None:
         try:
-            ranks.launch(run.label, found, stop, in_process, file, str(run.record), started)
+            ranks.launch(run.label, found, stop, in_process, planned, str(run.record), started)
         except StoppedError:
             raise
         except Exception as error:
@@ -120,18 +121,15 @@ def several(params: Settings, file: str) -> Callable[[Run, float | None, Stop], 
     return train_one
 
 
-def in_process(ranks: Ranks, file: str, record: str, started: float | None) -> None:
-    """One process's part of the training of the run with a record, of a params file."""
-    from pipeline_src.study.choice import resolved
-    from pipeline_src.study.plan import Plan
+def in_process(ranks: Ranks, planned: Planned, record: str, started: float | None) -> None:
+    """One process's part of the training of the run with a record."""
     from pipeline_src.training.ranks import accept_signals
 
-    plan = Plan(file)
-    run = resolved(plan.at("train", record))
-    cache, loaders = ready(run.cell, plan.params, ranks.device, ranks.place)
+    run, params = planned(record)
+    cache, loaders = ready(run.cell, params, ranks.device, ranks.place)
     with Stop() as stop:
         accept_signals()
-        _train(run, cache, loaders, ranks.device, plan.params, started, stop, ranks)
+        _train(run, cache, loaders, ranks.device, params, started, stop, ranks)
 
 
 def ready(

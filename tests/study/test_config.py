@@ -385,6 +385,12 @@ def test_mistake_is_one_line_that_says_where_and_what(said, mistake):
     [
         ("batch_size: 32\n", "batch_size: 2\n", 1, "expected at most the clips of a batch, 2, but got 3"),
         ("device: auto\n", "device: mps\n", 1, "expected 1 with device: mps, which has one GPU, but got 3"),
+        (
+            "device: auto\n",
+            "device: auto\n  compile: kernels\n",
+            1,
+            "expected 1 with compile: kernels, which compiles whole batches, but got 3",
+        ),
         ("", "", 2, "expected 1 where GPUs are shared (cells_per_gpu: 2), but got 3"),
         ("", "", 1, None),
     ],
