@@ -138,8 +138,7 @@ def _prepare(file: str) -> dict[str, tuple[int, int]]:
 
     plan = Plan(file)
     sources = _sources()  # the imports that take long are still to come
-    for cell in plan.cells:
-        assert cell.fp  # reads the sources
+    assert plan.index and all(cell.fp for cell in plan.cells)  # sources are read once
     for module in IMPORTED:
         importlib.import_module(module)
     gc.collect()

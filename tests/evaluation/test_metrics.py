@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn import metrics
 from sklearn.metrics import classification_report
 from sklearn.preprocessing import label_binarize
 
@@ -63,3 +65,18 @@ def test_contributions_add_up_and_a_useless_modality_has_none(count):
     found = contributions(names, value)
     assert sum(found.values()) == pytest.approx(value(tuple(names)) - value(()))
     assert found["m0"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ranking_gives_the_bits_of_scikit_learn(seed):
+    draw = np.random.default_rng(seed)
+    count, classes = int(draw.integers(3, 600)), int(draw.integers(2, 12))
+    label, logits = draw.integers(0, classes, count), draw.normal(size=(count, classes)).astype(np.float32)
+    logits[np.arange(count), label] += draw.integers(0, 4)
+    logits = np.round(logits, 1) if seed % 2 else logits  # many equal scores
+    present, predicted, scores = np.unique(label), logits.argmax(1), softmax(logits, axis=1)
+    assert ranking(logits, label) == {
+        "accuracy": metrics.accuracy_score(label, predicted),
+        "macro_f1": metrics.f1_score(label, predicted, labels=present, average="macro", zero_division=0),
+        "map": np.mean([metrics.average_precision_score(label == c, scores[:, c]) for c in present]),
+    }
