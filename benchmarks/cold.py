@@ -12,6 +12,7 @@ import mmap
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from pipeline_src.features.read import Cache
 
 CLIP = {"visual": ("frames", (3, 3, 224, 224), "uint8")}  # 452 kB: CREMA-D's three frames
 BATCH, ROUNDS, BLOCK, THREADS, PART = 16, 5, 4 << 20, 8, 5
+BATCHES, DEPTH, SERVICE = 40, 8, 0.016  # of the made-up disk; seconds
 PACES = (0.5, 1.0, 2.0)  # of a step, in times that the disk takes for a batch
 
 
@@ -82,6 +84,9 @@ def cold(clips: int) -> None:
         for pace in PACES:
             before, now = (statistics.median(steps[pace, name]) for name in ("former", "now"))
             print(f"steps of {pace:g} times the disk's time for a batch: {before:.2f}, {now:.2f}")
+    print("the reader alone, on a made-up disk that takes 16 ms for each of 8 rows at once, after its first batch:")
+    for pace in PACES:
+        print(f"such steps: {reader_alone(pace):.2f} of the smaller rate")
 
 
 def faults(cache: Cache) -> float:
@@ -130,6 +135,42 @@ def steps_alone(step: float, count: int) -> float:
     for _ in range(count):
         time.sleep(step)
     return time.perf_counter() - started
+
+
+class Disk:
+    """In the place of a cache: rows that take a fixed time, so many at once, and no processor."""
+
+    def __init__(self) -> None:
+        self.modalities = {"v": {"shape": [1], "dtype": "uint8"}}
+        self.free = threading.Semaphore(DEPTH)
+
+    def row_bytes(self, modalities: list[str]) -> int:
+        return int(np.prod(CLIP["visual"][1]))
+
+    def ahead(self, modalities: list[str], parts: list[np.ndarray]) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext(lambda: None)
+
+    def gather(self, modality: str, rows: np.ndarray, out: np.ndarray) -> None:
+        for _ in rows:
+            with self.free:
+                time.sleep(SERVICE)
+
+
+def reader_alone(pace: float) -> float:
+    """The part of the smaller rate of disk and steps that the reader gives on `Disk`, after the first batch."""
+    import torch
+
+    from pipeline_src.training.stream import Reader
+
+    parts = np.array_split(np.arange(BATCHES * BATCH), BATCHES)
+    batch = SERVICE * BATCH / DEPTH
+    batches = Reader(Disk(), ["v"], torch.device("cpu")).batches(parts)  # type: ignore[arg-type]
+    next(batches)
+    started = time.perf_counter()
+    time.sleep(pace * batch)
+    for _ in batches:
+        time.sleep(pace * batch)
+    return max((BATCHES - 1) * batch, BATCHES * pace * batch) / (time.perf_counter() - started)
 
 
 def bare(cache: Cache) -> float:

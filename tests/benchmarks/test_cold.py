@@ -13,6 +13,7 @@ from pipeline_src.features.read import Cache
 def test_every_way_reads_all_clips_and_is_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cold, "ROUNDS", 1)
+    monkeypatch.setattr(cold, "BATCHES", 6)
     cold.cold(200)
     said = capsys.readouterr().out
     assert said.startswith("40 of 200 clips of 452 kB") and not list(tmp_path.iterdir())
@@ -28,6 +29,8 @@ def test_every_way_reads_all_clips_and_is_printed(tmp_path, monkeypatch, capsys)
         assert rate > 0 and of_disk > 0
         assert read <= 1.05 or name != "as training reads"  # whole rows and nothing else
     paces = [line for line in said.splitlines() if line.startswith("steps of ")]
+    alone = [float(line.split()[2]) for line in said.splitlines() if line.startswith("such steps: ")]
+    assert len(alone) == 3 and all(0.1 < part < 1.2 for part in alone)
     assert len(paces) == 3 and all(float(x) > 0 for line in paces for x in line.partition(": ")[2].split(", "))
 
 
