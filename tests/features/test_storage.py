@@ -19,7 +19,7 @@ from benchmarks import clips
 from benchmarks.s3 import Server, serving
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
-from pipeline_src.features import Room, build, storage
+from pipeline_src.features import Room, build, storage, units
 from pipeline_src.features.read import Cache
 from pipeline_src.training.loader import Loader
 from tests.features.test_cache import CLIPS, Fake, arrays, built, data  # noqa: F401
@@ -331,3 +331,31 @@ def test_a_shard_that_came_to_harm_in_storage_is_named_and_replaced(data, server
     build.extract(data, 0)
     assert server.objects[name] == held
     build.pack(data)
+
+
+def test_an_epoch_that_is_left_keeps_nothing(local, folder, server):
+    cache = Cache(folder)
+    loader = Loader(cache, "train", list(MODALITIES), CPU, resident=False)
+    server.delay = 0.05
+    batches, other = loader.batches(4), Loader(cache, "val", list(MODALITIES), CPU, resident=False).batches(4)
+    next(batches), next(other)  # two passes at a time share what both ask for
+    assert cache.units._flights
+    batches.close()
+    assert [part.index.tolist() for part in other] == [[4, 5, 6, 7]]
+    assert not cache.units._flights
+    server.delay = 0.0
+    assert epoch(cache) == epoch(local)
+
+
+def test_no_more_is_in_memory_than_a_set_size(folder, server, monkeypatch):
+    monkeypatch.setattr(units, "AHEAD", 2_000_000)
+    cache, most = Cache(folder), [0]
+    get = units.Units._get
+
+    def watched(self, *arguments):
+        most[0] = max(most[0], sum(flight.size for flight in self._flights.values()))
+        return get(self, *arguments)
+
+    monkeypatch.setattr(units.Units, "_get", watched)
+    epoch(cache)
+    assert 1_500_000 < most[0] <= 2_000_000 + 1_000_000  # the last one may pass the limit
