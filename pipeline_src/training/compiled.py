@@ -59,7 +59,8 @@ def compile_encoders(model: MultimodalModel, rows: int, how: Compile) -> None:
         "deterministic": True,  # no kernel is chosen by the clock
         "triton.cudagraphs": how == "graphs",
     }
-    inside = torch.compile(run, dynamic=False, backend=BACKEND, options=options if BACKEND == "inductor" else None)
+    chosen = options if BACKEND == "inductor" else None
+    inside = torch.compile(run, dynamic=False, backend=BACKEND, options=chosen)
 
     def compiled(encoder: nn.Module, state: Any, stages: tuple[str, ...] | None = None) -> Any:
         try:
