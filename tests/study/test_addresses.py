@@ -259,6 +259,8 @@ EXPECTED = {
     "pipeline_src.corruptions.base": "train",
     "pipeline_src.datasets.av_digits": "fetch",
     "pipeline_src.datasets.base": "fetch",
+    "pipeline_src.datasets.folds": "manifest",
+    "pipeline_src.datasets.listing": "manifest",
     "pipeline_src.datasets.lists": "fetch",
     "pipeline_src.datasets.manifest": "manifest",
     "pipeline_src.datasets.quarantine": "manifest",
