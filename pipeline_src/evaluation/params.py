@@ -21,3 +21,10 @@ class Evaluation(Section):
         default=None, ge=1, le=1000, description="perplexity of the t-SNE of test features; null: none is made"
     )
     probe_iterations: int = Field(ge=1, le=1_000_000, description="most L-BFGS steps of the linear probe")
+    probe_samples: int = Field(
+        default=200_000,
+        ge=1,
+        le=1_000_000_000,
+        description="most training samples that the linear probe is fitted on, evenly spread over train; its memory"
+        " grows with samples times classes",
+    )

@@ -105,7 +105,8 @@ def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.
     probes = {}
     for m in modalities:
         train, *others = (features[split][m].cpu().numpy() for split in ("train", *scored))
-        logits = task.probe(train, labels["train"], others, how.probe_c, how.probe_iterations)
+        fitted = spread(len(train), how.probe_samples)
+        logits = task.probe(train[fitted], labels["train"][fitted], others, how.probe_c, how.probe_iterations)
         probes[m] = dict(zip(scored, logits, strict=True))
 
     planes = {m: plane(features["train"][m].cpu().numpy()) for m in modalities}
@@ -222,6 +223,11 @@ def _rows(
         if m in worth:
             scores += rows(m, {"contribution": worth[m]})
     return scores
+
+
+def spread(count: int, most: int) -> np.ndarray | slice:
+    """Which of `count` rows are kept where there are more than `most`: so many, evenly spread."""
+    return slice(None) if count <= most else np.arange(most) * count // most
 
 
 def plane(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

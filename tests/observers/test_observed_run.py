@@ -33,11 +33,12 @@ def bare(one) -> list[dict]:
     return [{k: v for k, v in row.items() if k.partition("/")[0] not in left} for row in rows(one)]
 
 
-def predictions(one, cache) -> dict[str, np.ndarray]:
+def predictions(one, cache, **how) -> dict[str, np.ndarray]:
     """The columns of numbers that evaluating a run writes."""
     cell = one.cell
     spoiled = {"missing": corruptions["missing"].Params(rates=[0.5])}
-    cell.evaluation = Evaluation(batch_size=8, probe_c=1.0, probe_iterations=1000, tsne=5.0, corruptions=spoiled)
+    asked = {"tsne": 5.0, "corruptions": spoiled, **how}
+    cell.evaluation = Evaluation(batch_size=8, probe_c=1.0, probe_iterations=1000, **asked)
     one.evaluation = one.folder / "evaluation"
     one.metrics = one.evaluation / "metrics.json"
     loaders = {s: Loader(cache, s, list(cache.modalities), CPU, resident=False) for s in SPLITS}
@@ -68,6 +69,22 @@ def test_an_observed_run_has_the_files_of_one_that_is_not(tmp_path):
         row for row in metrics[1] if row["split"] != "train"
     ]
     assert {row["modality"] for row in metrics[0] if row["split"] == "corrupted"} == {"m0", "m1", "fused"}
+
+
+def test_the_probe_is_fitted_on_no_more_samples_than_asked(tmp_path):
+    assert evaluation.spread(10, 10) == slice(None)
+    assert evaluation.spread(10, 4).tolist() == [0, 2, 5, 7]
+    cache, one = SyntheticCache(2), make_run(tmp_path)
+    train(one, cache)
+    count = len(cache.rows("train"))
+    every, as_many, fewer = (
+        predictions(one, cache, **how) for how in ({}, {"probe_samples": count}, {"probe_samples": 9})
+    )
+    for name in every:
+        np.testing.assert_array_equal(every[name], as_many[name], err_msg=name)
+        if not name.endswith("/probe"):
+            np.testing.assert_array_equal(every[name], fewer[name], err_msg=name)
+    assert not np.array_equal(every["m0/probe"], fewer["m0/probe"])
 
 
 @pytest.mark.parametrize("after", [1, 2])
