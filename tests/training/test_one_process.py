@@ -1,13 +1,17 @@
 """`train METRICS`: training and evaluation in one process, each left out where it is done."""
 
+import os
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
+from pipeline_src.core import files
+from pipeline_src.core.errors import UserError
 from pipeline_src.evaluation import run as evaluation
 from pipeline_src.study.plan import Plan, Run
+from pipeline_src.training import ranks
 from pipeline_src.training import run as training
 from tests.attacks.judge import STUDY, call
 
@@ -63,6 +67,18 @@ def test_a_run_in_two_processes_is_evaluated_by_the_one_that_started_them(one):
     together = training.RunFiles(one).rows()
     assert [row["loss"] for row in together] == pytest.approx([row["loss"] for row in alone], rel=1e-5)
     assert [row["val_accuracy"] for row in together] == [row["val_accuracy"] for row in alone]
+
+
+def test_a_process_of_a_run_that_was_killed_is_in_its_status(one, monkeypatch):
+    def killed(*_) -> None:
+        files.write_json(one.folder / "attempt.json", {"status": "running", "pid": os.getpid()})
+        raise UserError("train it: expected 2 processes to the end, but got an end of process 1 by SIGKILL")
+
+    Path(FILE).write_text(STUDY.replace("device: cpu\n", "device: cpu\n  gpus: 2\n"))
+    monkeypatch.setattr(ranks, "launch", killed)
+    outcome = call("train", one.metrics)
+    assert outcome.status == 2 and "error: train it: expected 2 processes to the end" in outcome.err
+    assert "but got an end of process 1 by SIGKILL" in call("status").out
 
 
 def test_a_trained_run_is_only_evaluated(one, monkeypatch):
