@@ -123,8 +123,9 @@ class Cache:
 
     @cached_property
     def clips(self) -> pd.DataFrame:
+        # A cache of millions of clips has some ten thousand parts: a table of each would take most of the time.
         plain = ["id", "label", "split", "group"]
-        return pd.concat([pd.DataFrame({c: part.columns[c] for c in plain}) for part in self._parts], ignore_index=True)
+        return pd.DataFrame({c: pd.concat([p.columns[c] for p in self._parts], ignore_index=True) for c in plain})
 
     def rows(self, split: str) -> np.ndarray:
         """Numbers of the rows of a split, ascending."""
