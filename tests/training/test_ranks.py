@@ -34,7 +34,7 @@ CASES = [
     Case("relearning", params={"every": 1, "times": 1, "optimizer": "reset"}, epochs=2),
     Case("greedy", "mmtm", epochs=2),  # takes statistics of states that the encoders exchange
     Case("mmpareto", "avga"),  # compares gradients; the fusion reads hidden states
-    Case("agm"),  # encodes an input of zeros as well
+    Case("agm", task="segments"),  # encodes an input of zeros as well; a sample is two rows
     Case("umt"),  # has teachers
 ]
 

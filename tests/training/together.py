@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.models.parts import Place
+from pipeline_src.tasks.base import tasks
 from pipeline_src.training import device as devices
 from pipeline_src.training import run
 from pipeline_src.training.interrupt import Stop
@@ -22,6 +23,7 @@ from pipeline_src.training.loop import Trainer
 from pipeline_src.training.params import Augmentation
 from pipeline_src.training.ranks import Ranks, accept_signals
 from tests.synthetic import SPLITS, SyntheticCache, spec, stand_ins
+from tests.tasks.tasked import SEGMENTS, cache_of
 from tests.training import killed
 
 CPU = torch.device("cpu")
@@ -38,6 +40,7 @@ class Case(NamedTuple):
     corrupted: bool = False
     layouts: tuple[str, ...] = ("spectrogram", "frames")
     epochs: int = 1
+    task: str = "classification"
     training: dict[str, Any] = {}  # noqa: RUF012
 
     @property
@@ -46,12 +49,16 @@ class Case(NamedTuple):
 
 
 def trainer(case: Case, place: Place | None) -> Trainer:
-    cache = SyntheticCache(case.modalities, layouts=case.layouts)
+    cache, segments = SyntheticCache(case.modalities, layouts=case.layouts), SEGMENTS.get(case.task, 0)
+    if segments:
+        cache = cache_of(case.task)
     what = spec(cache, case.fusion, case.method, case.params, epochs=case.epochs, **case.training)
+    what = replace(what, task=case.task, segments=segments)
     if case.corrupted:
         corrupted = Augmentation(flip=0.5, corruption={"noise": 0.5, "patches": 0.3, "missing": 0.3})
         what = replace(what, augmentation=dict.fromkeys(what.augmentation, corrupted))
-    loaders = {s: Loader(cache, s, list(cache.modalities), CPU, case.resident, place=place) for s in ("train", "val")}
+    how = (list(cache.modalities), CPU, case.resident, tasks[case.task].target, segments, place)
+    loaders = {s: Loader(cache, s, *how) for s in ("train", "val")}
     return Trainer(what, 0, cache, loaders, CPU, stand_ins(what, cache))
 
 
