@@ -84,10 +84,10 @@ class Kept:
         """Keep a unit, which is verified, if there is room."""
         if self._broken or time.monotonic() < self._asked_at + ASKED:
             return
-        try:
-            with self._alone():
-                if self.held[unit]:
-                    return
+        with self._alone():
+            if self._broken or self.held[unit]:
+                return
+            try:
                 if not self._has_room(len(data)):
                     self._asked_at = time.monotonic()
                     return
@@ -97,9 +97,10 @@ class Kept:
                     done += os.pwrite(self._rows.fileno(), memoryview(data)[done:], place + done)
                 self._checked[unit] = True
                 self.held[unit] = 1
-        except OSError as error:  # a full or broken disk: fetched again in each epoch
-            self._broken = True
-            log.warning(f"{self.folder}: expected to be able to write it, but got: {error.strerror}; not used any more")
+            except OSError as error:  # a full or broken disk: fetched again in each epoch
+                self._broken = True
+                said = error.strerror or error
+                log.warning(f"{self.folder}: expected to be able to write it, but got: {said}; not used any more")
 
     def _has_room(self, size: int) -> bool:
         """Whether so many bytes fit; caches that nobody uses give way to them."""
