@@ -38,6 +38,7 @@ def main() -> int:
         "result",
         "tuning",
         "new-data",
+        "all-methods",
     ]
     parser.add_argument("what", choices=every)
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
@@ -121,6 +122,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import new_data
 
         return new_data.new_data()
+    if options.what == "all-methods":
+        from benchmarks import all_methods
+
+        return all_methods.all_methods()
     if options.what == "plan":
         from benchmarks import planning
 
