@@ -22,6 +22,7 @@ from pipeline_src.training import device as devices
 READERS = 8  # threads: a disk gives its rate to several requests at a time
 AHEAD = 6  # batches that are read, being read or being copied
 PIECE = 2 << 20  # bytes of a batch that a thread reads at a time, or one row
+LEAST = 256 << 10  # and at least, so that every thread reads of the first batch
 
 
 class Buffers:
@@ -95,7 +96,8 @@ class Reader:
 
     def _asked(self, pool: ThreadPoolExecutor, rows: np.ndarray, buffers: Buffers) -> tuple[int, Buffers, list[Future]]:
         """Have the rows read into the buffers, a piece by each thread that is free."""
-        step = max(1, PIECE // self.cache.row_bytes(list(self.modalities)))
+        size = self.cache.row_bytes(list(self.modalities))
+        step = max(1, LEAST // size, min(PIECE // size, -(-len(rows) // READERS)))
 
         def read(first: int) -> None:
             if buffers.event is not None:
