@@ -78,7 +78,7 @@ def ready(data):
 @pytest.mark.parametrize("kind", published.MADE)
 def test_from_published_files_to_a_manifest(copy, kind):
     _, data = copy(kind)
-    manifest.make(ready(data), threads=2)
+    manifest.make(ready(data), processes=2)
     table = pd.read_parquet(data.manifest / "manifest.parquet")
     assert pd.read_parquet(data.manifest / "quarantine.parquet").empty
     splits, groups = EXPECTED[kind]
