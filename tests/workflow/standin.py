@@ -141,7 +141,7 @@ def fetch(data) -> None:
     event("fetched", data.raw)
 
 
-def make(data, threads=1) -> None:
+def make(data, processes=1) -> None:
     _write("manifest", data.manifest / "quarantine.parquet", data.manifest / "manifest.parquet")
 
 
