@@ -53,7 +53,7 @@ def cache_files(data) -> list[Path]:
     return [data.cache / "cache.json", *(stem.with_suffix(".arrow") for stem in data.shards)]
 
 
-def train(runs: list, params, started=None) -> None:
+def train(runs: list, params, started=None, planned=None) -> None:
     from pipeline_src.core import files
     from pipeline_src.core.errors import UserError
 
