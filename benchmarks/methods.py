@@ -47,6 +47,8 @@ class Passes(NamedTuple):
 class Noise:
     """A cache of random samples: BATCHES batches for train, and a quarter as many samples for val."""
 
+    units = None  # nothing lies in storage
+
     def __init__(self, modalities: dict[str, dict[str, Any]], classes: int, batch: int):
         import numpy as np
         import pandas as pd
