@@ -38,7 +38,11 @@ def ask(arguments: list[str]) -> int | None:
         ended = answers.readline()
         if not ended:  # the warm process was killed, and nobody would tell how the job ends
             hand_on(signal.SIGKILL, None)
-            print("error: expected the warm process to say how the job ended, but it is gone", file=sys.stderr)
+            print(
+                "error: train: expected the warm process to say how the job ended, but it is gone; run snakemake "
+                f"again, with {ADDRESS}=off if that does not help",
+                file=sys.stderr,
+            )
             return 1
     status = os.waitstatus_to_exitcode(int(ended))
     if status < 0:

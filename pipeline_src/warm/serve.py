@@ -107,7 +107,7 @@ def serve(file: str, address: str) -> None:
             elif connection in ready:  # who asked has nothing more to say but that it is gone
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
-        if sys.stdin in ready or (listener in ready and _sources() != sources):
+        if sys.stdin in ready or (listener in ready and _changed(sources)):
             taking = False
             listener.close()  # so that nobody waits here any more
         elif listener in ready:
@@ -125,9 +125,17 @@ def _sources() -> dict[str, tuple[int, int]]:
     """Size and time of every file that a job may import or read as a source, the user's plug-ins included."""
     found: dict[str, tuple[int, int]] = {}
     for folder in (Path(__file__).parents[1], *plugins.FOLDERS.values()):
-        stats = {entry.path: entry.stat() for name, entry in files.below(folder) if not name.endswith(".pyc")}
+        stats = {entry.path: entry.stat() for name, entry in files.below(folder) if "__pycache__/" not in name}
         found |= {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
     return found
+
+
+def _changed(sources: dict[str, tuple[int, int]]) -> bool:
+    """Whether a source is not as it was; one that goes while it is looked at is not, and no error of the jobs."""
+    try:
+        return _sources() != sources
+    except OSError:
+        return True
 
 
 def _prepare(file: str) -> dict[str, tuple[int, int]]:

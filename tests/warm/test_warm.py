@@ -133,7 +133,8 @@ def test_whoever_is_killed_the_job_ends_too(warm):
     process, job = begun(warm)
     warm.kill()
     said, _ = process.communicate(timeout=60)
-    assert process.returncode == 1 and said.splitlines()[-1].startswith("error: expected the warm process to say how")
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith("error: train: expected the warm process to say how the job ended, but")
     until(lambda: not alive(job))
     shutil.rmtree(Path(os.environ[ADDRESS]).parent)
 
@@ -159,6 +160,22 @@ def test_a_copy_that_would_differ_is_not_made(warm, monkeypatch, tmp_path):
     assert ask(request) is None
     monkeypatch.setenv(ADDRESS, f"{tempfile.gettempdir()}/nobody")
     assert ask(request) is None
+
+
+def test_only_sources_count_as_sources_and_one_that_goes_is_a_change(study, monkeypatch):
+    sources = serve._sources()
+    Path("mine/__pycache__").mkdir(exist_ok=True)
+    Path("mine/__pycache__/other.pyc.140213").write_text("as an import writes it")
+    assert serve._sources() == sources and not serve._changed(sources)
+
+    class Gone:
+        path = "mine/other.py"
+
+        def stat(self) -> None:
+            raise FileNotFoundError(self.path)
+
+    monkeypatch.setattr(serve.files, "below", lambda _: [("other.py", Gone())])
+    assert serve._changed(sources)
 
 
 def test_it_is_started_for_many_jobs_only_and_where_nobody_said_otherwise(study, monkeypatch):
