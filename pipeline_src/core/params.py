@@ -88,10 +88,11 @@ def printable(text: str) -> str:
 
 def storage_address(text: str) -> str:
     """Validator: an address of storage. One with credentials is refused, as parameters are shown and recorded."""
-    if "@" in text or re.search(r"(?i)(key|secret|token|password)\w*=", text):  # never shown
+    if "@" in text or re.search(r"(?i)(key|secret|token|password|\bsig|signature)\w*=", text):  # never shown
         raise PydanticCustomError("secret", "an address without credentials; put them into the environment or ~/.aws")
-    if text and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[!-~]+", text):
-        raise ValueError("expected an address such as s3://bucket/prefix")
+    # All that pyarrow opens: the first shard is sent only after hours of extraction, perhaps.
+    if text and not re.fullmatch(r"((s3|gs|gcs|abfss?)://[^/?#]|(hdfs|viewfs)://|file:///)[!-~]*", text):
+        raise ValueError("expected an address such as s3://bucket/prefix (or gs://, abfs://, hdfs://, file:///folder)")
     return text
 
 

@@ -49,14 +49,14 @@ class Kept:
         self._gate = (room.path / "lock").open("ab")
         with self._alone():
             self.folder.mkdir(exist_ok=True)
-            for part, size in (("rows", total), ("held", count)):
-                with (self.folder / part).open("ab") as opened:
-                    opened.truncate(size)
+            with (self.folder / "rows").open("ab") as opened:
+                opened.truncate(total)
             self._rows: BinaryIO = (self.folder / "rows").open("r+b", buffering=0)
-            with (self.folder / "held").open("r+b") as opened:
-                os.posix_fallocate(opened.fileno(), 0, count)  # a full disk is an error here, and none of memory later
+            with (self.folder / "held").open("ab") as opened:
+                missing = max(0, count - opened.tell())
+                opened.write(bytes(missing))  # no hole: a full disk is an error here, and none of memory later
             self.held = np.memmap(self.folder / "held", np.uint8, "r+", shape=(count,))
-            self._used = (self.folder / "used").open("ab")
+            self._used = (self.folder / "used").open("a+b")  # NFS locks what is open for reading and writing
             if _locked(self._used):  # alone: a process that was killed may have counted what it did not write
                 _count(self.folder, int(sizes[self.held == 1].sum()))
             fcntl.flock(self._used, fcntl.LOCK_SH)  # for as long as the process lives
@@ -140,7 +140,7 @@ def _count(folder: Path, size: int) -> None:
 def _unused(folder: Path) -> bool:
     """Whether no process has a cache open."""
     try:
-        with (folder / "used").open("rb") as opened:
+        with (folder / "used").open("r+b") as opened:
             return _locked(opened)
     except FileNotFoundError:
         return False  # none of ours

@@ -77,7 +77,8 @@ class Storage:
         try:
             system, path = pafs.FileSystem.from_uri(self.base)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise UserError(f"{self.base}: expected an address that pyarrow opens, but got: {_said(error)}") from None
+            raise UserError(f"{self.base}: expected an address that pyarrow opens, but got: {_said(error)}; "
+                            "correct the dataset's `storage`, see docs/data.md") from None  # fmt: skip
         return system, path.rstrip("/")
 
     def name(self, key: str) -> str:
@@ -126,14 +127,18 @@ class Storage:
 
     def size(self, key: str) -> int | None:
         """Bytes of an object, or None if there is none."""
-        system, path = self._place
-        return self.tried(key, lambda: system.get_file_info(f"{path}/{key}").size)
+
+        def once() -> int | None:
+            system, path = self._place  # of S3, a request: where the bucket is
+            return system.get_file_info(f"{path}/{key}").size
+
+        return self.tried(key, once)
 
     def write(self, key: str, file: Path) -> None:
         """Upload a file."""
-        system, path = self._place
 
         def once() -> None:
+            system, path = self._place
             if system.type_name == "local":
                 system.create_dir(f"{path}/{key}".rpartition("/")[0], recursive=True)
             with file.open("rb") as opened, system.open_output_stream(f"{path}/{key}") as sink:
@@ -147,8 +152,8 @@ class Storage:
 
     def remove(self, key: str) -> None:
         """Remove an object, if it is there."""
-        system, path = self._place
         if self.size(key) is not None:
+            system, path = self._place
             self.tried(key, lambda: system.delete_file(f"{path}/{key}"))
 
 

@@ -9,9 +9,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pytest
 import torch
 
@@ -190,6 +192,22 @@ def test_requests_are_made_again_with_growing_pauses_and_not_for_ever(monkeypatc
     assert len(pauses) == storage.TRIES - 1 and max(pauses) <= storage.LONGEST
 
 
+def test_storage_whose_bucket_is_not_found_is_named(monkeypatch):
+    monkeypatch.setattr(storage, "TRIES", 2)
+    monkeypatch.setattr(storage, "FIRST", 0.001)
+
+    def unresolved(_: str) -> None:
+        raise OSError("When resolving region for bucket 'b': no network")
+
+    monkeypatch.setattr(pafs, "FileSystem", SimpleNamespace(from_uri=unresolved))
+    place = storage.Storage("s3://b/prefix")
+    for ask in (place.size, place.remove, lambda key: place.write(key, Path(__file__))):
+        with pytest.raises(
+            UserError, match=r"^s3://b/prefix/key: expected an answer of storage in 2 tries, but got: When"
+        ):
+            ask("key")
+
+
 def test_credentials_are_not_in_messages(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "abc/123+x")
 
@@ -274,6 +292,17 @@ def test_a_cache_that_no_job_uses_gives_way(folder, server, tmp_path, monkeypatc
     assert not (base / "idle").exists() and (base / "busy").exists()
     (ours,) = base.glob("*-*")
     assert 2_500_000 < int((ours / "bytes").read_text()) <= 3_000_000
+
+
+def test_files_of_the_local_copy_suit_nfs_and_macos(folder, server, tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)  # macOS has none
+    cache = Cache(folder, Room(str(tmp_path / "room"), 10**9))
+    kept = cache.units.kept
+    (held,) = (tmp_path / "room").rglob("held")
+    assert held.stat().st_size == len(kept.held) <= held.stat().st_blocks * 512  # in full, as it is mapped
+    assert kept._used.readable() and kept._used.writable()  # NFS gives locks of both kinds to nothing else
+    again = Cache(folder, Room(str(tmp_path / "room"), 10**9))
+    assert again.units and held.stat().st_size == len(kept.held)
 
 
 def test_a_disk_that_cannot_be_written_is_no_error(local, folder, server, tmp_path, monkeypatch, caplog):

@@ -74,12 +74,15 @@ def test_where_shards_lie_moves_no_address_and_credentials_are_refused(tmp_path,
 
     assert planned("s3://bucket/prefix").data[0].storage == "s3://bucket/prefix"
     assert planned("s3://bucket/prefix").index == planned("gs://other").index == planned("").index
-    for secret in ("s3://me:hush@bucket/prefix", "s3://bucket/prefix?secret_key=hush"):
+    for secret in ("s3://me:hush@bucket/prefix", "s3://bucket/prefix?secret_key=hush", "abfs://in/a?se=1&sig=hush"):
         with pytest.raises(UserError, match="address without credentials") as caught:
             planned(secret)
         assert "hush" not in str(caught.value)
-    with pytest.raises(UserError, match="expected an address such as s3://bucket/prefix"):
-        planned("bucket/prefix")
+    for wrong in ("bucket/prefix", "ftp://server/folder", "s3://", "s3:///prefix", "s3://?region=x", "file://folder"):
+        with pytest.raises(UserError, match="expected an address such as s3://bucket/prefix"):
+            planned(wrong)
+    for right in ("file:///mnt/shards", "hdfs://name:8020/shards", "s3://b?endpoint_override=h:9000&scheme=http"):
+        assert planned(right).data[0].storage == right
 
 
 def test_store_moves_the_shards_of_a_study(local, server, tmp_path, monkeypatch, capsys):
