@@ -8,8 +8,7 @@ method, and a method knows nothing of it. Backward, a process takes the gradient
 encoders' parameters get from it is summed over the processes before anything sees it: `.grad`, `Context.gradients` and
 the hooks of a method hold the gradients of the whole batch, as in one process.
 
-Inside the encoders, batch normalisation exchanges its sums, by the kernels of PyTorch's SyncBatchNorm on a GPU and by
-the same formulas on a CPU, which that module refuses.
+Inside the encoders, batch normalisation takes the statistics of the whole batch (`models.batch_norm`).
 """
 
 from __future__ import annotations
@@ -19,23 +18,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from pipeline_src.core.seeding import seed_of
+from pipeline_src.models.batch_norm import WholeBatch
+from pipeline_src.models.collective import all_gather, all_reduce
 from pipeline_src.models.fusions.base import Features
 from pipeline_src.models.stages import State
 
 if TYPE_CHECKING:
     from pipeline_src.models.multimodal import MultimodalModel
-
-
-class LostError(RuntimeError):
-    """Another process of the run cannot be reached."""
 
 
 class Place(NamedTuple):
@@ -84,7 +78,7 @@ class Part(dict[str, Tensor]):
     def encode(self, model: MultimodalModel, kept: Collection[str] | None) -> Features:
         """`MultimodalModel.encode` of the whole batch."""
         x = next(iter(self.values()))
-        with _encoding(self), own_draws(self.rank, x.device), WholeBatch(self.counts, self.rank):
+        with _encoding(self), own_draws(self.rank, x.device), WholeBatch():
             found: Features = torch.func.functional_call(_Encode(model), summed(model), (dict(self), kept))
         gather = self._gathered
         features = {
@@ -192,163 +186,6 @@ class _Gather(Function):
         return gradient[ctx.own], None, None
 
 
-class WholeBatch(TorchFunctionMode):
-    """While entered, batch normalisation that trains takes mean and variance of the whole batch, whichever module asks
-    for it.
-    """
-
-    def __init__(self, counts: tuple[int, ...], rank: int):
-        super().__init__()
-        self.counts, self.rank = counts, rank
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        return self._normalised(*args, **kwargs) if func is functional.batch_norm else func(*args, **kwargs)
-
-    def _normalised(
-        self,
-        input: Tensor,  # as PyTorch names them
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
-        if not training:
-            return functional.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-        return _Normalised.apply(input, weight, bias, running_mean, running_var, momentum, eps)
-
-
-class _Normalised(Function):
-    """Batch normalisation of x (B_r, C, ...) by the mean and variance of all processes' rows."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        momentum: float,
-        eps: float,
-    ) -> Tensor:
-        x, kernels = dense(x), _kernels(x)
-        mean, invstd = kernels.batch_norm_stats(x, eps)
-        rows = torch.full((1,), x.numel() / x.shape[1], dtype=mean.dtype, device=x.device)
-        of_all = torch.stack(all_gather(torch.cat([mean, invstd, rows])))
-        means, invstds, counts = of_all.split([len(mean), len(mean), 1], dim=1)
-        counts = counts.reshape(-1)
-        mean, invstd = kernels.batch_norm_gather_stats_with_counts(
-            x, means.contiguous(), invstds.contiguous(), running_mean, running_var, momentum, eps, counts
-        )
-        ctx.save_for_backward(x, weight, mean, invstd, counts.to(torch.int32))
-        return kernels.batch_norm_elemt(x, weight, bias, mean, invstd, eps)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, invstd, counts = ctx.saved_tensors
-        gradient, kernels, needed = dense(gradient), _kernels(x), ctx.needs_input_grad
-        sum_dy, sum_dy_xmu, weight_gradient, bias_gradient = kernels.batch_norm_backward_reduce(
-            gradient, x, mean, invstd, weight, *needed[:3]
-        )
-        back = None
-        if needed[0]:
-            together = torch.cat([sum_dy, sum_dy_xmu])
-            all_reduce(together)
-            sum_dy, sum_dy_xmu = together.split(len(mean))
-            back = kernels.batch_norm_backward_elemt(
-                gradient, x, mean, invstd, weight, sum_dy, sum_dy_xmu, counts
-            )  # the parameters' gradients are this process's, and summed by `_Sum`
-        return back, weight_gradient if needed[1] else None, bias_gradient if needed[2] else None, *[None] * 4
-
-
-def dense(x: Tensor) -> Tensor:
-    """As PyTorch's kernels need it: channels last, or contiguous."""
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
-    return x if last is not None and x.is_contiguous(memory_format=last) else x.contiguous()
-
-
-def _kernels(x: Tensor) -> Any:
-    return torch if x.is_cuda else Formulas
-
-
-class Formulas:
-    """What PyTorch has for CUDA alone, by the same names: steps of batch normalisation, in float32."""
-
-    @staticmethod
-    def batch_norm_stats(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        """Mean and 1 / sqrt(variance + eps) of each channel (C,)."""
-        variance, mean = torch.var_mean(x.float(), _places(x), correction=0)
-        return mean, (variance + eps).rsqrt()
-
-    @staticmethod
-    def batch_norm_gather_stats_with_counts(
-        x: Tensor,
-        means: Tensor,
-        invstds: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        momentum: float,
-        eps: float,
-        counts: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Those of all rows, from those of `counts` (P,) rows each (P, C); the running statistics move towards them."""
-        total, weights = counts.sum(), counts[:, None]
-        mean = (weights * means).sum(0) / total
-        variance = (weights * (invstds**-2 - eps + (means - mean) ** 2)).sum(0) / total
-        if running_mean is not None:
-            running_mean.lerp_(mean, momentum)
-        if running_var is not None:
-            running_var.lerp_(variance * total / (total - 1), momentum)
-        return mean, (variance + eps).rsqrt()
-
-    @staticmethod
-    def batch_norm_elemt(
-        x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, invstd: Tensor, eps: float
-    ) -> Tensor:
-        y = (x.float() - _broad(mean, x)) * _broad(invstd if weight is None else invstd * weight, x)
-        return (y if bias is None else y + _broad(bias, x)).to(x.dtype)
-
-    @staticmethod
-    def batch_norm_backward_reduce(
-        gradient: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, weight: Tensor | None, *needed: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sums of dy and of dy (x - mean), and the gradients of weight and bias, of each channel (C,)."""
-        dy, places = gradient.float(), _places(x)
-        sum_dy, sum_dy_xmu = dy.sum(places), (dy * (x.float() - _broad(mean, x))).sum(places)
-        return sum_dy, sum_dy_xmu, sum_dy_xmu * invstd, sum_dy
-
-    @staticmethod
-    def batch_norm_backward_elemt(
-        gradient: Tensor,
-        x: Tensor,
-        mean: Tensor,
-        invstd: Tensor,
-        weight: Tensor | None,
-        sum_dy: Tensor,
-        sum_dy_xmu: Tensor,
-        counts: Tensor,
-    ) -> Tensor:
-        total = counts.sum()
-        along = (x.float() - _broad(mean, x)) * _broad(invstd**2 * sum_dy_xmu / total, x)
-        back = gradient.float() - _broad(sum_dy / total, x) - along
-        return (back * _broad(invstd if weight is None else invstd * weight, x)).to(x.dtype)
-
-
-def _places(x: Tensor) -> list[int]:
-    """The dimensions of (B, C, ...) but the channels."""
-    return [0, *range(2, x.dim())]
-
-
-def _broad(values: Tensor, x: Tensor) -> Tensor:
-    """(C,) as it broadcasts to (B, C, ...)."""
-    return values.view(1, -1, *[1] * (x.dim() - 2))
-
-
 @contextmanager
 def own_draws(rank: int, device: torch.device) -> Iterator[None]:
     """What the encoders draw from PyTorch's global generators, dropout, differs between the processes, and follows from
@@ -371,37 +208,3 @@ def own_draws(rank: int, device: torch.device) -> Iterator[None]:
             generator.set_state(state)
         if drawn:
             torch.rand(())  # another seed next time
-
-
-# What the processes exchange. Each waits for the others, so all of them must ask for the same in the same order.
-
-
-def all_gather(x: Tensor, rows: int | None = None) -> list[Tensor]:
-    """Every process's tensor, of any type; they have one shape, or up to `rows` rows and are filled up to that."""
-    rows = x.shape[0] if rows is None else rows
-    mine = x.contiguous() if len(x) == rows else torch.cat([x, x.new_zeros(rows - len(x), *x.shape[1:])])
-    raw = mine.view(-1).view(torch.uint8)
-    found = [torch.empty_like(raw) for _ in range(dist.get_world_size())]
-    with _reached():
-        dist.all_gather(found, raw)
-    return [other.view(x.dtype).view(mine.shape) for other in found]
-
-
-def all_reduce(x: Tensor) -> None:
-    """Sum in place."""
-    with _reached():
-        dist.all_reduce(x)
-
-
-def broadcast(x: Tensor) -> None:
-    """The first process's values in place of all others'."""
-    with _reached():
-        dist.broadcast(x, 0)
-
-
-@contextmanager
-def _reached() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise LostError(f"expected to reach the run's other processes, but got: {error}") from error

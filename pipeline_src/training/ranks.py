@@ -28,8 +28,9 @@ from torch import Tensor
 
 from pipeline_src.core import progress
 from pipeline_src.core.errors import UserError
-from pipeline_src.models import parts
-from pipeline_src.models.parts import LostError, Place
+from pipeline_src.models import collective
+from pipeline_src.models.collective import LostError
+from pipeline_src.models.parts import Place
 from pipeline_src.training import checkpoint
 from pipeline_src.training.interrupt import SIGNALS, Stop, StoppedError
 
@@ -59,7 +60,7 @@ class Ranks:
     def agreed(self, *numbers: int) -> list[int]:
         """The first process's numbers. Waits for all processes."""
         told = torch.tensor(numbers)
-        parts.broadcast(told)
+        collective.broadcast(told)
         return told.tolist()
 
     def unite(self, trainer: Trainer) -> None:
@@ -69,7 +70,7 @@ class Ranks:
         one's state. Raises UserError if a CPU's do: then something took a part of the batch for the whole.
         """
         state = checkpoint.on_host(trainer.state_dict())
-        if len({tuple(other.tolist()) for other in parts.all_gather(_digest(state))}) == 1:
+        if len({tuple(other.tolist()) for other in collective.all_gather(_digest(state))}) == 1:
             return
         if self.device.type == "cpu":
             raise UserError(
@@ -77,7 +78,7 @@ class Ranks:
                 "the batch for the whole (see models/parts.py); fix it, or set 1"
             )
         for name in sorted(state):
-            parts.broadcast(state[name])
+            collective.broadcast(state[name])
         trainer.load_state_dict(state)
         self.differed += 1
 

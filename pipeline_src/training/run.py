@@ -25,7 +25,8 @@ from pipeline_src.core.errors import UserError, listed
 from pipeline_src.core.progress import clock
 from pipeline_src.features import unseen_in_val
 from pipeline_src.features.read import Cache
-from pipeline_src.models.parts import LostError, Place
+from pipeline_src.models.collective import LostError
+from pipeline_src.models.parts import Place
 from pipeline_src.observers.base import SECONDS
 from pipeline_src.study import runs as states
 from pipeline_src.study.places import ATTEMPT, CHECKPOINT
