@@ -136,12 +136,12 @@ def _watch(processes: list[Any], stop: Stop) -> None:
     """Wait until all processes have ended, or one has failed and the others have had time to say what they met."""
     told = False
     while running := [process for process in processes if process.exitcode is None]:
-        ended = connection.wait([process.sentinel for process in running], LOOK)
+        connection.wait([process.sentinel for process in running], LOOK)
         if stop.asked and not told:
             told = True
             with suppress(ProcessLookupError):
                 os.kill(processes[0].pid, stop.asked)
-        if ended and any(process.exitcode for process in processes):
+        if any(process.exitcode for process in processes):
             for process in processes:
                 process.join(GRACE)
             return
@@ -193,17 +193,19 @@ def _run(
     arguments: tuple[Any, ...],
 ) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    for number in SIGNALS:  # one that comes after training, or from a scheduler and from the job, ends nothing
+        signal.signal(number, _ignored)
     progress.show()
     if place.rank:
         progress.PACKAGE.setLevel(logging.CRITICAL)  # the first one says it
     try:
         _join(place, device, port)
-        ranks = Ranks(place, device)
-        target(ranks, *arguments)
-        ranks.agreed(0)
-        outcome = Outcome("done")
-    except StoppedError as error:
-        outcome = Outcome("stopped", error.where, error.by)
+        ranks, outcome = Ranks(place, device), Outcome("done")
+        try:
+            target(ranks, *arguments)
+        except StoppedError as error:
+            outcome = Outcome("stopped", error.where, error.by)
+        ranks.agreed(0)  # the first one has written all; the job ends what is left when one has ended
     except UserError as error:
         outcome = Outcome("user", str(error))
     except LostError as error:
@@ -218,6 +220,10 @@ def _run(
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(outcome.kind != "done")  # the libraries would wait for processes that have gone
+
+
+def _ignored(number: int, frame: object) -> None:
+    """Not SIG_IGN, which would drop a signal that is still blocked."""
 
 
 def _join(place: Place, device: torch.device, port: int) -> None:

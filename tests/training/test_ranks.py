@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,10 +19,10 @@ from pipeline_src.training import checkpoint
 from pipeline_src.training import device as devices
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.loader import Loader
-from pipeline_src.training.ranks import launch
+from pipeline_src.training.ranks import _watch, launch
 from tests.synthetic import SyntheticCache
 from tests.training.killed import CPU
-from tests.training.together import Case, all_cases, train_part, trained, trainer
+from tests.training.together import Case, all_cases, stopped_and_slow, train_part, trained, trainer
 
 LOSSES = 1e-6  # largest difference from one process, relative to the largest value; seen 2e-7
 STATE = 1e-4  # of any tensor of the state in the end, likewise; seen 3e-5, in a momentum
@@ -175,6 +176,33 @@ def wait_for(met, seconds: float) -> None:
 def test_what_a_process_raises_the_job_raises(tmp_path):
     with Stop() as stop, pytest.raises(UserError, match=r"^process 1 has no batch$"):
         launch("a run", [CPU] * 2, stop, train_part, "joint", str(tmp_path), "a step", 2, 1, "has no batch")
+
+
+def test_who_has_stopped_waits_for_the_one_that_writes(tmp_path):
+    with Stop() as stop, pytest.raises(StoppedError, match=r"^stopped by SIGTERM after a step; "):
+        launch("a run", [CPU] * 2, stop, stopped_and_slow, str(tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "written"
+
+
+def test_a_process_that_ended_between_two_looks_is_seen():
+    inside, outside = os.pipe()
+    looks = []
+
+    class Waiting:
+        sentinel, pid = inside, os.getpid()
+
+        @property
+        def exitcode(self) -> None:
+            looks.append(1)
+            assert len(looks) < 20, "it waits for ever"
+
+        def join(self, seconds: float) -> None: ...
+
+    ended = SimpleNamespace(exitcode=-9, sentinel=inside, pid=os.getpid(), join=lambda seconds: None)
+    _watch([Waiting(), ended], Stop())
+    for end in (inside, outside):
+        os.close(end)
+    assert looks
 
 
 def test_a_machine_with_too_few_gpus_is_an_error(monkeypatch):

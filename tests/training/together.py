@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,11 +18,11 @@ from pipeline_src.models.parts import Place
 from pipeline_src.tasks.base import tasks
 from pipeline_src.training import device as devices
 from pipeline_src.training import run
-from pipeline_src.training.interrupt import Stop
+from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from pipeline_src.training.params import Augmentation
-from pipeline_src.training.ranks import Ranks, accept_signals
+from pipeline_src.training.ranks import GRACE, Ranks, accept_signals
 from tests.synthetic import SPLITS, SyntheticCache, spec, stand_ins
 from tests.tasks.tasked import SEGMENTS, cache_of
 from tests.training import killed
@@ -139,3 +140,14 @@ def train_part(
     with Stop() as stop:
         accept_signals()
         run._train(one, cache, loaders, CPU, params, None, stop, ranks)
+
+
+def stopped_and_slow(ranks: Ranks, file: str) -> None:
+    """All stop at once; the first one gets the signal again, as from a scheduler, and writes for long."""
+    with Stop():
+        accept_signals()
+    if ranks.first:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE + 1)
+        Path(file).write_text("written")
+    raise StoppedError(signal.SIGTERM, "after a step")
