@@ -16,8 +16,9 @@ import pandas as pd
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.evaluation import FUSED
+from pipeline_src.reports import predictions
 from pipeline_src.study.runs import RunFiles
-from pipeline_src.tasks.base import tasks
+from pipeline_src.tasks.base import Task, tasks
 
 if TYPE_CHECKING:
     from pipeline_src.study.outputs import Cell, Data, Run
@@ -29,6 +30,7 @@ CAPTION = (
     " (Du et al., ICML 2023, arXiv:2305.01233)."
 )
 COSTS = ("seconds", "forwards", "backwards")
+BLOCK = 1 << 18  # logits of a model that are averaged at once
 
 
 @dataclass
@@ -102,46 +104,45 @@ def with_ensembles(plan: Plan, every: dict[str, Ensemble]) -> list[dict[str, str
 
 
 def _add(one: Ensemble, runs: list[Run]) -> None:
-    """One seed's ensemble of its unimodal runs, in the order of the modalities."""
+    """One seed's ensemble of its unimodal runs, in the order of the modalities; none where a run has no logits."""
     task = tasks[one.data.dataset.task](len(one.data.dataset.classes))
-    read = [_predictions(run) for run in runs]
-    if any(table is None for table in read):
+    places = [RunFiles(run).predictions() for run in runs]
+    if any(FUSED not in predictions.names(file) for file in places):
         return
-    first, costs = read[0], _costs(runs)
-    for run, table in zip(runs, read, strict=True):
-        if not (first.id.equals(table.id) and first.split.equals(table.split)):
-            raise UserError(
-                f"{run.evaluation}: expected predictions of the samples of {runs[0].evaluation}, but got others; "
-                "delete both folders and run snakemake again"
-            )
     metrics: list[dict[str, Any]] = []
     for split in ("val", "test"):
-        at = (first.split == split).to_numpy()
-        if not at.any():
+        read = [predictions.read(file, ["id", "label", FUSED], split) for file in places]
+        ids, label = read[0]["id"], read[0]["label"]
+        for run, table in zip(runs, read, strict=True):
+            if not ids.equals(table["id"]):
+                raise UserError(
+                    f"{run.evaluation}: expected predictions of the samples of {runs[0].evaluation}, but got others; "
+                    "delete both folders and run snakemake again"
+                )
+        if not len(ids):
             continue
-        mean = task.ensemble([np.stack(table[FUSED].to_numpy()[at]).reshape(-1, task.outputs) for table in read])
-        label = np.asarray(first.label[at].tolist())
+        mean = averaged(task, [table.pop(FUSED).reshape(-1, task.outputs) for table in read])
         values = task.evaluate(mean, label.reshape(-1) if task.segmented else label, whole=True)
         metrics += [{"split": split, "modality": FUSED, "metric": k, "value": v} for k, v in values.items()]
         if split == "test":
             predicted = task.predicted(mean).reshape(label.shape)
             each, confusion = task.by_sample(predicted, label), task.confusion(predicted, label)
             if each is not None:
-                one.scores.append(pd.Series(each, index=first.id[at]))
+                one.scores.append(pd.Series(each, index=ids))
             if confusion is not None:
                 one.confusion = confusion if one.confusion is None else one.confusion + confusion
-    metrics += [{"split": "train", "modality": FUSED, "metric": k, "value": v} for k, v in costs.items()]
+    metrics += [{"split": "train", "modality": FUSED, "metric": k, "value": v} for k, v in _costs(runs).items()]
     one.metrics[runs[0].seed] = metrics
 
 
-def _predictions(run: Run) -> pd.DataFrame | None:
-    """id, split, label and the fused logits of a run's samples; None if the file has no logits."""
-    import pyarrow.parquet as pq
-
-    file = RunFiles(run).predictions()
-    if FUSED not in pq.read_schema(file).names:
-        return None
-    return pq.read_table(file, columns=["id", "split", "label", FUSED]).to_pandas()
+def averaged(task: Task, logits: Sequence[np.ndarray]) -> np.ndarray:
+    """`task.ensemble` of logits (N, outputs), by blocks of rows: it takes some ten times the memory of its result."""
+    mean = np.empty(logits[0].shape)
+    step = max(1, BLOCK // mean.shape[1])
+    for start in range(0, len(mean), step):
+        rows = slice(start, start + step)
+        mean[rows] = task.ensemble([each[rows] for each in logits])
+    return mean
 
 
 def _costs(runs: list[Run]) -> dict[str, float]:

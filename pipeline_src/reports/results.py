@@ -23,6 +23,7 @@ from pipeline_src.evaluation import CORRUPTED, FUSED
 from pipeline_src.features import CACHE_FILE
 from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import convergence, declared, sweeps
+from pipeline_src.reports import predictions as stored
 from pipeline_src.reports.ensemble import ENSEMBLE, Ensemble
 from pipeline_src.reports.published import Published, published
 from pipeline_src.reports.scores import BASELINE, CELL
@@ -294,25 +295,23 @@ def predictions(runs: list[Run], task: Task, paired: bool = True) -> Outcome | N
 
     `paired`: all seeds have the same test samples. Else an id names another sample in each.
     """
-    import pyarrow.parquet as pq
-
     outcome: Outcome | None = None
     scores: list[pd.Series] = []
     for run in runs:
         file = RunFiles(run).predictions()
-        schema = pq.read_schema(file)
-        places = [name for name in schema.names if name.endswith(("/pca", "/tsne"))] if outcome is None else []
-        columns = ["id", "split", "label", "predicted", *places]
-        rows = pq.read_table(file, columns=columns, filters=[("split", "==", "test")])
-        label, predicted = (np.asarray(rows[name].to_pylist()) for name in ("label", "predicted"))
+        places = []
+        if outcome is None:
+            places = [name for name in stored.names(file) if name.endswith(("/pca", "/tsne"))]
+        rows = stored.read(file, ["id", "label", "predicted", *places], "test")
+        label, predicted = rows["label"], rows["predicted"]
         each, confusion = task.by_sample(predicted, label), task.confusion(predicted, label)
         if each is not None:
-            scores.append(pd.Series(each, index=rows["id"].to_pandas()))
+            scores.append(pd.Series(each, index=rows["id"]))
         if outcome is None:
             plane: dict[str, dict[str, np.ndarray]] = {"pca": {}, "tsne": {}}
             for name in places:
                 modality, _, kind = name.rpartition("/")
-                plane[kind][modality] = rows[name].combine_chunks().flatten().to_numpy().reshape(-1, 2)
+                plane[kind][modality] = rows[name].reshape(-1, 2)
             classes = label.reshape(-1) if task.counted else None
             outcome = Outcome(confusion, None, classes, plane["pca"], plane["tsne"])
         elif confusion is not None:
@@ -326,15 +325,12 @@ def test_samples(finished: Iterable[Run]) -> dict[str, int]:
     """The number of test targets (a sample has one, or one per segment) by dataset, the smallest of its seeds', from
     the runs of one cell of each.
     """
-    import pyarrow.parquet as pq
-
     counts: dict[str, int] = {}
     first: dict[str, str] = {}  # dataset -> its cell that is read
     for run in finished:
         name, place = run.cell.data.name, str(run.cell.place)
         if first.setdefault(name, place) == place:
-            rows = pq.read_table(RunFiles(run).predictions(), columns=["label"], filters=[("split", "==", "test")])
-            count = np.asarray(rows["label"].to_pylist()).size
+            count = stored.read(RunFiles(run).predictions(), ["label"], "test")["label"].size
             counts[name] = min(count, counts.get(name, count))
     return counts
 

@@ -1,6 +1,7 @@
 """The ensemble of the models trained alone: a row beside the methods, from the predictions of the same seed."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline_src.core import files
 from pipeline_src.core.errors import UserError
+from pipeline_src.reports import ensemble
 from pipeline_src.reports.aggregate import aggregate
 from pipeline_src.reports.ensemble import ENSEMBLE
 from pipeline_src.tasks.base import tasks
@@ -50,6 +52,21 @@ def test_the_mean_of_probabilities():
     assert np.exp(task.ensemble(logits)) == pytest.approx(np.array([[0.6, 0.4], [0.35, 0.65]]))
     extreme = task.ensemble([np.array([[1e4, -1e4]]), np.array([[-1e4, 1e4]])])
     assert np.exp(extreme) == pytest.approx(np.array([[0.5, 0.5]])), "finite for large logits"
+
+
+@pytest.mark.parametrize("name", ["classification", "segments", "multilabel", "regression"])
+def test_blocks_of_rows_have_the_same_mean_and_take_less_memory(name, monkeypatch):
+    task = tasks[name](300)
+    rng = np.random.default_rng(0)
+    logits = [rng.normal(size=(2_000, task.outputs)).astype(np.float32) for _ in range(2)]
+    whole = task.ensemble(logits)
+    monkeypatch.setattr(ensemble, "BLOCK", 7 * task.outputs)  # does not divide the rows
+    tracemalloc.start()
+    found = ensemble.averaged(task, logits)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.dtype == whole.dtype and found.tobytes() == whole.tobytes()
+    assert peak < 1.5 * whole.nbytes + 200_000, f"{peak / whole.nbytes:.1f} times the result"
 
 
 def test_it_is_right_where_either_modality_is(study):
