@@ -7,7 +7,6 @@ from pipeline_src.reports.figures.fitting import fitting
 from pipeline_src.study import estimate
 from pipeline_src.study.runs import RunFiles
 from tests.reports import study as written
-from tests.reports.test_observed import results_of
 
 
 @pytest.fixture
@@ -17,7 +16,7 @@ def results(tmp_path, monkeypatch):
     plan = written.Study(methods=("joint", "ogm"))
     plan.params.reporting = plan.params.reporting.model_copy(update={"convergence": [0.4]})
     monkeypatch.setattr(estimate, "operations", lambda cell, m: (2e9, 6e9))
-    return results_of(plan), plan
+    return written.results_of(plan), plan
 
 
 def test_epochs_to_a_score_are_of_the_seeds_that_reach_it(results):

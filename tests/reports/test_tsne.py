@@ -8,7 +8,6 @@ from pipeline_src.core import files
 from pipeline_src.reports.figures.features import features
 from pipeline_src.reports.figures.tsne import tsne
 from tests.reports import study as written
-from tests.reports.test_observed import results_of
 
 
 class Embedded(written.Study):
@@ -28,7 +27,7 @@ class Embedded(written.Study):
 
 def test_a_panel_per_modality_and_method_of_the_samples_that_have_a_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    results = results_of(Embedded(methods=("joint",)))
+    results = written.results_of(Embedded(methods=("joint",)))
     assert {"coordinates", "neighbours"} <= results.offers
     (drawing,) = tsne(results)
     assert drawing.name == "tsne-av_digits"
@@ -42,5 +41,5 @@ def test_a_panel_per_modality_and_method_of_the_samples_that_have_a_place(tmp_pa
 
 def test_without_tsne_there_is_no_figure(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    results = results_of(written.Study())
+    results = written.results_of(written.Study())
     assert "neighbours" not in results.offers and not list(tsne(results))
