@@ -96,6 +96,16 @@ def test_every_file_that_a_page_names_is_there(page):
     assert [str(path.relative_to(ROOT)) for path in named if not path.exists()] == []
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda page: page.stem)
+def test_every_section_that_a_page_links_to_is_there(page):
+    missing = []
+    for path, section in re.findall(r"\]\(([^):#]*)#([\w-]+)\)", page.read_text()):
+        headings = re.findall(r"^#+ (.+)$", (page.parent / path if path else page).read_text(), re.MULTILINE)
+        if section not in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}:
+            missing.append(f"{path}#{section}")
+    assert missing == []
+
+
 @pytest.mark.parametrize(("own", "value"), [(None, "1073741824"), ("131072", "131072")])
 def test_a_job_that_trains_keeps_freed_memory_unless_the_user_says_otherwise(own, value):
     """The shell command of the rule, with `env` in the place of `python`."""
