@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -118,5 +120,16 @@ def _each(work: Callable[[range], Any], shards: list[range], results: Connection
             except BrokenPipeError:
                 raise
             except Exception as error:
-                results.send((False, error))
+                results.send((False, _sendable(error)))
                 return
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error with its traceback as a note; one of a kind that cannot be sent, such as a plug-in's, as its text."""
+    said = traceback.format_exc()
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(said)
+    return error

@@ -52,6 +52,25 @@ def test_an_error_of_a_shard_is_raised_and_ends_the_processes(monkeypatch):
     assert not multiprocessing.active_children()
 
 
+class PluginError(Exception):
+    """One that pickle writes and cannot read."""
+
+    def __init__(self, file: str, why: str):
+        super().__init__(f"{file}: {why}")
+
+
+def test_an_error_says_where_it_was_raised_whatever_its_kind(monkeypatch):
+    monkeypatch.setattr(listing, "SHARD", 1)
+
+    def work(shard: range) -> None:
+        raise PluginError("a.dat", "no header") if shard.start else ValueError("first")
+
+    for first, kind, text in ((0, ValueError, "first"), (1, RuntimeError, "PluginError: a.dat: no header")):
+        with pytest.raises(kind, match=text) as caught:
+            list(in_shards(lambda shard, first=first: work(range(first, 2)), 4, 2))
+        assert "in work" in caught.value.__notes__[0]
+
+
 def test_a_process_that_is_killed_is_an_error(monkeypatch):
     monkeypatch.setattr(listing, "SHARD", 1)
     with pytest.raises(ChildProcessError, match="ended with -9"):
