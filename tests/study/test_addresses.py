@@ -325,29 +325,31 @@ def expected(module: str) -> str | None:
 
 def test_an_edit_of_a_module_moves_what_it_computes_and_a_message_moves_nothing(plan, monkeypatch):
     monkeypatch.setattr(plan, "file", Path("params.yaml"))
-    read, texts = fingerprint._module, {}
+    read, texts, made = fingerprint._module, {}, {}
 
     def digest(module: str) -> tuple:
         if module not in texts:
             return read(module)
-        folder = module if fingerprint._file(module).stem == "__init__" else module.rpartition(".")[0]
-        made, asked = fingerprint._digest(folder, fingerprint._source(module) + texts[module], {})
-        return made, tuple(sorted(fingerprint._ours(asked, folder)))
+        key = module, texts[module]
+        if key not in made:
+            folder = module if fingerprint._file(module).stem == "__init__" else module.rpartition(".")[0]
+            text, asked = fingerprint._digest(folder, fingerprint._source(module) + texts[module], {})
+            made[key] = text, tuple(sorted(fingerprint._ours(asked, folder)))
+        return made[key]
 
-    def after(module: str, **snippet: object) -> dict[str, set[str]]:
-        texts[module] = SNIPPET.format(**snippet)
-        try:
-            return addresses(Plan(plan.file))
-        finally:
-            texts.clear()
+    def after(**edited: str) -> dict[str, set[str]]:
+        """The addresses when every module has the function, and these another one."""
+        texts.update(dict.fromkeys(modules, SNIPPET.format(number=1, message="a message")) | edited)
+        return addresses(Plan(plan.file))
 
     monkeypatch.setattr(fingerprint, "_module", digest)
-    wrong = []
-    for module in module_names():
-        before = after(module, number=1, message="a message")
-        if moved(before, after(module, number=1, message="another")):
-            wrong.append(f"{module}: a message moves an address")
-        got = moved(before, after(module, number=2, message="a message"))
+    modules, wrong = module_names(), []
+    before, other = after(), SNIPPET.format(number=1, message="another")
+    if moved(before, after(**dict.fromkeys(modules, other))):
+        found = [module for module in modules if moved(before, after(**{module: other}))]
+        wrong.append(f"a message moves an address in {found}")
+    for module in modules:
+        got = moved(before, after(**{module: SNIPPET.format(number=2, message="a message")}))
         if got != DATA[expected(module)]:
             wrong.append(f"{module}: expected {expected(module)} and what follows, but got {sorted(got)}")
     assert not wrong, "\n".join(wrong)
