@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from pipeline_src.core.params import CLIPS, EPOCHS, LARGE, SMALL, Affects, Section, ascending
 
@@ -117,12 +117,6 @@ class Training(Section):
     resident_fraction: Annotated[float, Affects(None)] = Field(
         ge=0, le=1, description="cache is kept on the device if it fits in this share of its free memory"
     )
-
-    @model_validator(mode="after")
-    def _compiled_on_one(self) -> Self:
-        if self.compile != "none" and self.gpus > 1:  # a part of a batch has fewer rows than what is compiled
-            raise ValueError(f"expected gpus 1 with compile {self.compile}, but got {self.gpus}; set compile to none")
-        return self
 
     def resolved(self) -> Self:
         """With fp32 or bf16 in the place of `auto`."""

@@ -23,9 +23,8 @@ from pipeline_src.models.multimodal import MultimodalModel
 from pipeline_src.training import compiled
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
-from pipeline_src.training.params import Training
 from tests.methods.test_contract import works
-from tests.synthetic import SCHEDULE, SyntheticCache, encoder, spec, stand_ins
+from tests.synthetic import SyntheticCache, encoder, spec, stand_ins
 from tests.training.test_run import make_run, train
 
 CPU = torch.device("cpu")
@@ -225,9 +224,3 @@ def test_the_record_says_that_a_run_was_compiled(tmp_path):
     one = make_run(tmp_path, compile="kernels", epochs=1, batch_size=100)  # without a full batch: nothing to compile
     train(one)
     assert json.loads(one.record.read_text())["parameters"]["training"]["compile"] == "kernels"
-
-
-def test_several_gpus_are_refused():
-    Training(**SCHEDULE, gpus=2), Training(**SCHEDULE, compile="kernels")
-    with pytest.raises(ValueError, match="expected gpus 1 with compile kernels, but got 2; set compile to none"):
-        Training(**SCHEDULE, gpus=2, compile="kernels")
