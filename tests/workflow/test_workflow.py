@@ -273,7 +273,7 @@ def test_rules_only_declare():
         for rule in rules:
             for directive in ("log", "threads", "resources", "conda", "shell"):
                 assert re.search(rf"^ +{directive}:", rule, flags=re.MULTILINE), (file.name, directive)
-            usage = "--usage={{params.usage:q}}" in rule  # measured by the job itself, as another process may do its work
+            usage = "--usage={{params.usage:q}}" in rule  # by the job, as a copy may do the work
             assert usage != bool(re.search(r"^ +benchmark:", rule, flags=re.MULTILINE)), file.name
             assert re.search(r"\*\*asked\.\w+\.job\(", rule), file.name
             assert re.search(r"python -m pipeline_src \w+ --params", rule)
