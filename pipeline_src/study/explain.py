@@ -43,7 +43,7 @@ def explain(name: str, file: str | Path = "") -> str:
     if own is not None and name in own.kinds:
         given = ", ".join(f"{key}: {getattr(own.methods[name], key)}" for key in own.methods[name].model_fields_set)
         return f"{name}: {own.kinds[name]} with {given or 'its defaults'} ({file}).\n\n{_method(own.kinds[name])}"
-    known = closest(name, [*methods, *fusions, *encoders, *tasks, *(own.kinds if own is not None else [])])
+    known = closest(name, sorted({*methods, *fusions, *encoders, *tasks, *(own.kinds if own is not None else [])}))
     raise UserError(f"expected a registered method, fusion, encoder or task, but got {brief(name)}{known}")
 
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,8 +57,10 @@ def test_every_method_has_a_family_and_a_sentence(name):
 
 
 def test_an_unknown_name_gets_the_closest():
-    with pytest.raises(UserError, match="did you mean 'ogm_ge'"):
-        explain("ogmge")
+    with pytest.raises(UserError, match="did you mean 'ogm_ge'") as error:
+        explain("ogmge", Path(__file__).parents[2] / "params.yaml")
+    known = str(error.value).partition("(known: ")[2].rstrip(")").split(", ")
+    assert len(known) == len(set(known)), "one name stands once, whatever the params file adds"
 
 
 def test_it_costs_no_torch():
