@@ -49,7 +49,7 @@ VOLATILE = {
     ADDRESS,
     *ALONE,
 }  # variables that may differ
-LEAST = 10  # jobs; for fewer the imports are not worth a process
+LEAST = 4  # jobs; for fewer the imports are not worth a process
 TASKS = Path("/proc/self/task")  # the threads of this process: a fork takes only one along
 LIBRARIES = ("OMP_NUM", "GOTO_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM", "NUMEXPR_NUM")
 THREADS = [f"{name}_THREADS" for name in LIBRARIES]  # variables that Snakemake sets to the number of a job's threads

@@ -251,7 +251,10 @@ def serve(connection: socket.socket, stub: Path) -> None:
     """Answer one request, in a process of its own."""
     request = b""
     while not request.endswith(b"\4"):
-        request += connection.recv(65536)
+        part = connection.recv(65536)
+        if not part:  # the client was killed before it had said what it wants
+            return
+        request += part
     folder, call_folder, *arguments = request[:-2].decode().split("\0")
     if arguments[0] == "state":
         os.chdir(folder)
