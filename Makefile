@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
-TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 4)
+TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 3)
 
 # PyTorch without CUDA, at the pinned versions; uv knows where its wheels are.
 TORCH_CPU ?= --torch-backend cpu $(shell sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' envs/requirements.txt)
@@ -24,7 +24,7 @@ run: .venv/ready ## the study of params.yaml, from raw media to results/
 ui: .venv/ready ## the runs in MLflow's UI, on this machine alone; PORT=5001: at another port
 	$(BIN)/python -m pipeline_src ui $(if $(PORT),--port $(PORT))
 
-test: .venv/ready lint ## every check there is, on every core (and four more, as some wait); TEST_WORKERS=0: one after the other
+test: .venv/ready lint ## every check there is, on every core (and three more, as some wait); TEST_WORKERS=0: one after the other
 	$(BIN)/python -m pytest -n $(TEST_WORKERS)
 
 test-avx2: .venv/ready ## networks and training on the instruction set of older processors, less than a minute
