@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from benchmarks.methods import EPOCHS, Noise, Passes, passes, refused, takes, trainer
 from pipeline_src.methods.base import FAMILIES, Method, Setting, methods
 from pipeline_src.models.base import encoders, fusions
-from pipeline_src.study.explain import by_family, idea, words
+from pipeline_src.study.explain import LEFT_OUT, by_family, idea, words
 from pipeline_src.tasks.base import tasks
 from pipeline_src.training.params import Training
 from pipeline_src.training.spec import RunSpec
@@ -36,12 +36,11 @@ code differs. [measuring.md](measuring.md) has the time and the memory of a step
   of 100. Joint training has 1 forward and 1 backward. A pass over val counts as the fraction of train that val is, here
   a quarter.
 - Fusions: those that the method takes, with encoders that have taps. It refuses the others before any run.
-- Golden: cases made by the authors' own code. The contract test covers every method with every fusion that it takes and
-  two to four modalities, including exact resume.
+- Golden: cases made by the authors' own code. The contract test covers every method with a fusion of each kind that it
+  takes and two to four modalities (with four, one fusion), including exact resume.
 - Not first-hand: what the method's file says of sources that were not read.
 
-`pdmp` (arXiv:2604.05773) is left out until the constants by which it scales gradients are published.
-"""
+""" + "".join(f"`{name}` {why}.\n" for name, why in LEFT_OUT.items())
 
 
 def cards() -> str:

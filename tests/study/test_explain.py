@@ -56,6 +56,11 @@ def test_every_method_has_a_family_and_a_sentence(name):
     assert f"Family: {methods[name].family}" in explain(name)
 
 
+def test_a_method_that_is_left_out_says_why():
+    with pytest.raises(UserError, match=r"^pdmp \(arXiv:2604\.05773\) is left out until the constants .* are published$"):
+        explain("pdmp")
+
+
 def test_an_unknown_name_gets_the_closest():
     with pytest.raises(UserError, match="did you mean 'ogm_ge'") as error:
         explain("ogmge", Path(__file__).parents[2] / "params.yaml")
