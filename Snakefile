@@ -23,7 +23,7 @@ from pipeline_src.study.resources import RESOURCES
 from pipeline_src.core.errors import UserError
 from pipeline_src.core.stages import STAGES
 from pipeline_src.study.plan import Plan
-from pipeline_src.tracking.follow import Follower
+from pipeline_src.tracking.beside import Follower
 from pipeline_src.training.gpu import slots
 from pipeline_src.warm import serve
 

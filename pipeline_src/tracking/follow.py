@@ -1,17 +1,14 @@
 """Syncs: one, of all that is there, for a person; or one after the other while Snakemake works.
 
-Training knows nothing of this. A `Follower` is a process of its own beside Snakemake's; whatever happens to it or to
+Training knows nothing of this. Who follows is a process of its own (see `beside`), and whatever happens to it or to
 MLflow, the workflow ends as it would without.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipeline_src.core.errors import UserError, concealed
 from pipeline_src.tracking import store, view
+from pipeline_src.tracking.beside import BEHIND, FIX, LAST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +26,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOG = Path("logs/track.log")
-FIX = "`python -m pipeline_src track` brings it up to date"
-BEHIND = 3  # exit status of a follower that could not mirror all
-INTERVAL = 2.0  # seconds between two looks at the folders, at least
+INTERVAL, LONGEST = 2.0, 30.0  # seconds between two looks at the folders
+SHARE = 0.03  # of a core that syncs may take, within these bounds
 PAUSE = 60.0  # seconds before the next try after two failures in a row
-LAST, UNPROVEN = 20.0, 5.0  # seconds that the last sync may take, of a store that has answered and of another
+UNPROVEN = 5.0  # seconds that the last sync may take of a store that has not answered yet; LAST of another
 FEW = 8  # runs that are looked up one by one; more are found in one listing
 
 
@@ -141,7 +137,7 @@ def follow(plan: Plan, parent: int) -> int:
         while True:
             if os.getppid() != parent:
                 end()
-            last, started = asked, time.monotonic()
+            last, started, rest = asked, time.monotonic(), 0.0
             now = {run.folder: view.state(run) for run in plan.runs}
             cost = time.monotonic() - started
             changed = {folder for folder, state in now.items() if any(state) and state != seen.get(folder)}
@@ -150,8 +146,9 @@ def follow(plan: Plan, parent: int) -> int:
             if (wanted or last or at is None) and started >= pause:
                 try:
                     at = at or opened(plan)
+                    began = time.process_time()
                     sync(plan, [run for run in plan.runs if run.folder in wanted], at, ended=last)
-                    failures, seen = 0, now
+                    failures, seen, rest = 0, now, min(LONGEST, (time.process_time() - began) / SHARE)
                 except UnreadableError as error:  # said again when the file changes
                     log.warning(f"track  {error}")
                     failures, seen = 0, now
@@ -162,7 +159,7 @@ def follow(plan: Plan, parent: int) -> int:
             if last:
                 signal.setitimer(signal.ITIMER_REAL, 0)  # or it would end this process on its way out
                 break
-            _sleep(max(INTERVAL, 50 * cost), lambda: asked or os.getppid() != parent)
+            _sleep(max(INTERVAL, 50 * cost, rest), lambda: asked or os.getppid() != parent)
     except _Ended:
         failures += 1
     if failures:
@@ -174,41 +171,3 @@ def _sleep(seconds: float, disturbed: Callable[[], bool]) -> None:
     until = time.monotonic() + seconds
     while not disturbed() and (left := until - time.monotonic()) > 0:
         time.sleep(min(0.5, left))
-
-
-class Follower:
-    """The process that follows a run of Snakemake."""
-
-    def __init__(self, plan: Plan):
-        self.plan = plan
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it, if params.yaml wants it and MLflow is installed."""
-        if not self.plan.params.tracking.enabled or importlib.util.find_spec("mlflow") is None:
-            return
-        command = [sys.executable, "-m", "pipeline_src", "track", f"--params={self.plan.file}"]
-        try:
-            LOG.parent.mkdir(exist_ok=True)
-            with LOG.open("a", encoding="utf-8") as sink:
-                self.process = subprocess.Popen(
-                    [*command, "--follow", "--parent", str(os.getpid())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=sink,
-                    stderr=subprocess.STDOUT,
-                )
-        except OSError as error:
-            log.warning(f"track  not followed: {error}; {FIX}")
-
-    def end(self) -> None:
-        """Let it finish, for a few seconds at most; one line if MLflow is behind."""
-        if self.process is None:
-            return
-        try:
-            self.process.terminate()
-            status = self.process.wait(LAST + 5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            status = BEHIND
-        if status:
-            log.warning(f"track  MLflow is behind ({LOG} says why); {FIX}")

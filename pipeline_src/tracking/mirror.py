@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline_src.tracking.store import Store
@@ -154,7 +152,8 @@ class Mirror:
         elif status:
             self.client.set_terminated(run_id, view.status, view.ended)
         if final:
-            self._artifacts(view, run)
+            for file in view.artifacts:
+                self.store.upload(run, file)
             self.client.set_tag(run_id, MIRRORED, view.digest)  # last: all of it is there
 
     def _missing(self, view: View, run: mlflow.entities.Run) -> list[list]:
@@ -193,20 +192,6 @@ class Mirror:
         marks = [RunTag(k, v) for k, v in tags.items()]
         for i in range(0, len(marks), FEW):
             self.client.log_batch(run_id, tags=marks[i : i + FEW])
-
-    def _artifacts(self, view: View, run: mlflow.entities.Run) -> None:
-        for file in view.artifacts:
-            self.store.upload(run, file)
-        if not view.rows:  # it diverged in its first epoch
-            return
-        try:
-            from pipeline_src.reports.figures.run import history
-        except ImportError:  # Matplotlib is an extra
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            drawn = Path(folder) / "history.png"
-            history(view.rows, view.name, view.quantities, view.primary).savefig(drawn, dpi=100)
-            self.store.upload(run, drawn)
 
     def summary(self, plan: Plan) -> str:
         """Bring the results of a complete study (tables, figures, report, metrics) to a run of their own."""

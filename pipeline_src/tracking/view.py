@@ -27,7 +27,6 @@ from pipeline_src.core.fingerprint import fingerprint
 from pipeline_src.core.params import varying
 from pipeline_src.evaluation import CORRUPTED, FUSED
 from pipeline_src.features import read_info
-from pipeline_src.methods.base import Quantity
 from pipeline_src.reports import declared
 from pipeline_src.reports.scores import BASELINE
 from pipeline_src.study import runs as states
@@ -67,9 +66,6 @@ class View:
     final: dict[str, float]
     final_time: int  # Unix time, ms
     artifacts: list[Path]
-    rows: list[dict[str, Any]]  # of metrics.jsonl, for the figure
-    quantities: dict[str, Quantity]  # that the method declares, for the figure
-    primary: declared.Primary  # metric of the task, for the figure
     dataset: dict[str, Any]  # cache.json, with its folder
     digest: str | None  # of all there is to mirror, once the run is finished
 
@@ -205,9 +201,6 @@ def _read(run: Run, reader: RunFiles, complete: bool, about: dict[str, Any], bas
         final=final,
         final_time=final_time,
         artifacts=artifacts,
-        rows=rows,
-        quantities=quantities,
-        primary=declared.primary(cell.spec.task),
         dataset=read_info(cell.data.cache) | {"folder": cell.data.cache.as_posix()}
         if cell.data.cache_file.exists()
         else {},

@@ -296,7 +296,6 @@ EXPECTED = {
     "pipeline_src.observers": None,  # the study has none
     "pipeline_src.observers.base": "train",
     "pipeline_src.reports": "aggregate",
-    "pipeline_src.reports.figures.run": None,  # of MLflow's pages
     "pipeline_src.reports.overview": None,  # pages across studies
     "pipeline_src.reports.together": None,
     "pipeline_src.study.choice": "aggregate",  # the report reads what was tuned, and where

@@ -77,7 +77,7 @@ def test_a_finished_run_is_mirrored_whole_and_once(kept):
     assert "| method | accuracy |" in summary.data.tags["mlflow.note.content"]
 
 
-def test_the_artifacts_are_the_runs_files_and_a_figure(kept, tmp_path):
+def test_the_artifacts_are_the_runs_files(kept, tmp_path):
     plan, uri, mirror = kept
     run = plan.runs[1]
     finish(run, [row(0), row(1)])
@@ -94,10 +94,8 @@ def test_the_artifacts_are_the_runs_files_and_a_figure(kept, tmp_path):
         "record.json",
         "metrics.json",
         "predictions.parquet",
-        "history.png",
     }
     assert (base / "predictions.parquet").read_bytes() == (run.evaluation / "predictions.parquet").read_bytes()
-    assert (base / "history.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_run_that_is_killed_and_resumed_is_one_run_with_every_point_once(kept):

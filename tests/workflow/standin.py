@@ -282,7 +282,7 @@ def serve(connection: socket.socket, stub: Path) -> None:
 
 def main() -> None:
     stub = Path(sys.argv[1])
-    for name in ("snakemake.cli", "pipeline_src.cli", "pipeline_src.tracking.follow"):
+    for name in ("snakemake.cli", "pipeline_src.cli", "pipeline_src.tracking.beside"):
         import_module(name)
     import_module("snakemake.cli").get_argument_parser()  # finds all plug-ins
     from pipeline_src.study.plan import Plan
