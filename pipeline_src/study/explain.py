@@ -72,7 +72,7 @@ def _fusion(name: str) -> str:
         "classifiers": "those of a classifier on each modality's features",
         "removal": "the prediction with the other modalities' features set to zero",
     }
-    lines = [f"{name}: {_first(sys.modules[fusion.__module__])}", "", words(fusion), ""]
+    lines = [f"{name}: {idea(fusion)}", "", words(fusion), ""]
     lines += [f"Unimodal logits: {unimodal[facts.unimodal_by()]}.", f"Encoders: {_asks(facts)}."]
     refused: dict[str, list[str]] = {}
     for method in methods:
@@ -139,7 +139,7 @@ def models() -> str:
     width = max(map(len, [*fusions, *encoders]))
     parts = []
     for what, said in (
-        ("fusions", {name: _first(sys.modules[fusions[name].__module__]) for name in fusions}),
+        ("fusions", {name: idea(fusions[name]) for name in fusions}),
         ("encoders", {kind: _first(encoders[kind]) for kind in encoders}),
     ):
         parts.append("\n".join([f"{what}:", *(f"  {name:<{width}}  {line}" for name, line in said.items())]))
@@ -167,9 +167,9 @@ def words(plugin: type) -> str:
     return inspect.getdoc(sys.modules[plugin.__module__]) or ""
 
 
-def idea(method: type[Method]) -> str:
-    """The method in a sentence: the first line of the class's own words, or of its file's."""
-    return _first(method if method.__doc__ else sys.modules[method.__module__])
+def idea(plugin: type) -> str:
+    """A method or fusion in a sentence: the first line of the class's own words, or of its file's."""
+    return _first(plugin if plugin.__doc__ else sys.modules[plugin.__module__])
 
 
 def hooks(method: type[Method]) -> list[str]:

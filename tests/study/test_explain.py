@@ -107,3 +107,8 @@ def test_a_task_says_its_metrics_and_who_refuses_it():
     assert "The mean absolute error. (a number; lower is better)" in text
     assert "expected task classification or segments, as it needs classes, but got regression" in " ".join(text.split())
     assert "Every method takes it." in explain("classification")
+
+
+def test_no_two_fusions_are_explained_alike():
+    lines = [line.split(None, 1)[1] for line in models().partition("\n\n")[0].splitlines()[1:]]
+    assert len(lines) == len(fusions) == len(set(lines))

@@ -65,6 +65,8 @@ class Attention(nn.Module):
 
 @fusions.register("avga", taps=1, writes=True)
 class AVGA(Fusion):
+    """Audio-guided visual attention: where the others are looked at follows from the first modality."""
+
     def __init__(self, dims: dict[str, int], classes: int, widths: dict[str, tuple[int, ...]] | None = None):
         super().__init__(dims, classes, widths)
         (guide, *attended) = dims
@@ -98,6 +100,8 @@ class AVGA(Fusion):
 
 @fusions.register("dmrn", taps=1, writes=True)
 class DMRN(AVGA):
+    """Audio-guided visual attention, then the dual multimodal residual network."""
+
     def head(self) -> None:
         narrow = min(self.dims.values())
         wider = {m: dim for m, dim in self.dims.items() if dim > narrow}

@@ -29,6 +29,8 @@ from pipeline_src.models.fusions.base import Fusion, linear
 
 @fusions.register("film", additive=False)
 class Film(Fusion):
+    """FiLM: the first modality scales and shifts the features of the others (Perez et al., AAAI 2018, Eq. 1-2)."""
+
     modulating = 0  # position of the modality that modulates
 
     def __init__(self, dims: dict[str, int], classes: int):
@@ -50,4 +52,6 @@ class Film(Fusion):
 
 @fusions.register("film_reversed", additive=False)
 class FilmReversed(Film):
+    """FiLM in which the last modality scales and shifts the features of the others."""
+
     modulating = -1

@@ -27,6 +27,8 @@ from pipeline_src.models.fusions.base import Fusion, linear
 
 @fusions.register("gated", additive=False)
 class Gated(Fusion):
+    """Gated fusion: the first modality gates the others (Kiela et al., AAAI 2018)."""
+
     gating = 0  # position of the modality that is the gate
 
     def __init__(self, dims: dict[str, int], classes: int):
@@ -49,4 +51,6 @@ class Gated(Fusion):
 
 @fusions.register("gated_reversed", additive=False)
 class GatedReversed(Gated):
+    """Gated fusion in which the last modality gates the others."""
+
     gating = -1

@@ -52,6 +52,8 @@ class Exchange(nn.Module):
 
 @fusions.register("mmtm", own_classifiers=True, taps=3, writes=True)
 class MMTM(Fusion):
+    """MMTM: squeeze and excitation across modalities at the encoders' last three taps (Joze et al., CVPR 2020)."""
+
     def __init__(self, dims: dict[str, int], classes: int, widths: dict[str, tuple[int, ...]] | None = None):
         super().__init__(dims, classes, widths)
         taps = zip(*self.widths.values(), strict=True)
@@ -73,4 +75,4 @@ class MMTM(Fusion):
 
 @fusions.register("mmtm_last", own_classifiers=True, taps=1, writes=True)
 class MMTMLast(MMTM):
-    pass
+    """MMTM at the last tap of the encoders alone."""

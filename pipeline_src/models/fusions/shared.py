@@ -20,6 +20,8 @@ HIDDEN = 256  # of ReconBoost's classifier
 
 @fusions.register("shared", additive=True)
 class Shared(Fusion):
+    """One linear classifier for all modalities, as alternating and boosting methods need it."""
+
     def __init__(self, dims: dict[str, int], classes: int):
         super().__init__(dims, classes)
         narrow = min(dims.values())
@@ -47,6 +49,8 @@ class Shared(Fusion):
 
 @fusions.register("shared_mlp", additive=True)
 class SharedMLP(Shared):
+    """One classifier of two layers for all modalities, as alternating and boosting methods need it."""
+
     def __init__(self, dims: dict[str, int], classes: int):
         super().__init__(dims, classes)
         self.weight = 1
