@@ -54,6 +54,8 @@ def extract(data: Data, index: int) -> None:
     size = max(1, BATCH_BYTES // row_bytes)
     job, done = f"extract {data.name} shard {index + 1} of {count}", 0
     bad: list[dict[str, Any]] = []
+    if data.storage:  # one that cannot be reached is told before hours of decoding
+        storage.Storage(data.storage).size(f"{data.objects}/{stem.name}")
     # The quarantine table comes first: so a shard that exists has its table.
     with files.whole(stem.with_suffix(".arrow")) as temporary:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:

@@ -192,14 +192,19 @@ def test_requests_are_made_again_with_growing_pauses_and_not_for_ever(monkeypatc
     assert len(pauses) == storage.TRIES - 1 and max(pauses) <= storage.LONGEST
 
 
+def failing(said: str) -> SimpleNamespace:
+    """pyarrow's file systems, of which there is none at any address."""
+
+    def from_uri(_: str) -> None:
+        raise OSError(said)
+
+    return SimpleNamespace(from_uri=from_uri)
+
+
 def test_storage_whose_bucket_is_not_found_is_named(monkeypatch):
     monkeypatch.setattr(storage, "TRIES", 2)
     monkeypatch.setattr(storage, "FIRST", 0.001)
-
-    def unresolved(_: str) -> None:
-        raise OSError("When resolving region for bucket 'b': no network")
-
-    monkeypatch.setattr(pafs, "FileSystem", SimpleNamespace(from_uri=unresolved))
+    monkeypatch.setattr(pafs, "FileSystem", failing("When resolving region for bucket 'b': no network"))
     place = storage.Storage("s3://b/prefix")
     for ask in (place.size, place.remove, lambda key: place.write(key, Path(__file__))):
         with pytest.raises(
@@ -360,6 +365,14 @@ def test_a_shard_that_came_to_harm_in_storage_is_named_and_replaced(data, server
     build.extract(data, 0)
     assert server.objects[name] == held
     build.pack(data)
+
+
+def test_storage_that_refuses_says_so_before_clips_are_decoded(data, monkeypatch):  # noqa: F811
+    params = data.dataset.params.model_copy(update={"storage": "s3://closed"})
+    monkeypatch.setattr(pafs, "FileSystem", failing("ACCESS_DENIED"))
+    monkeypatch.setattr(build, "_decode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(UserError, match="check the credentials"):
+        build.extract(replace(data, dataset=Fake(params)), 0)
 
 
 def test_an_epoch_that_is_left_keeps_nothing(local, folder, server):

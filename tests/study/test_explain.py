@@ -111,4 +111,4 @@ def test_a_task_says_its_metrics_and_who_refuses_it():
 
 def test_no_two_fusions_are_explained_alike():
     lines = [line.split(None, 1)[1] for line in models().partition("\n\n")[0].splitlines()[1:]]
-    assert len(lines) == len(fusions) == len(set(lines))
+    assert len(lines) == len(list(fusions)) == len(set(lines))
