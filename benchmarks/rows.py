@@ -104,7 +104,6 @@ PARAMS = {
     "evaluation": {"batch_size": 4096, "probe_c": 1.0e-6, "probe_iterations": 1000},
     "reporting": {"confidence": 0.95},
     "tracking": {"enabled": False},
-    "plugins": ["plugins"],
 }
 
 
@@ -224,9 +223,11 @@ def lay_out(folder: Path, rows: int) -> None:
         "file": names,
     }
     pq.write_table(pa.table(table), media / "clips.parquet")
-    (folder / "plugins").mkdir()
-    (folder / "plugins/nothing.py").write_text(NOTHING, encoding="utf-8")
-    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False), encoding="utf-8")
+    plugins = f"plugins_{rows}"  # one process reads both studies, and takes no two folders of a name
+    (folder / plugins).mkdir()
+    (folder / plugins / "nothing.py").write_text(NOTHING, encoding="utf-8")
+    params = {**PARAMS, "plugins": [plugins]}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
 def dry_run(folder: Path) -> Cost:
