@@ -50,3 +50,10 @@ def test_files_are_opened_by_one_process_and_by_several(tmp_path, monkeypatch, c
     monkeypatch.setattr(rows, "ROUNDS", 1)
     rows.opening(clips=20, processes=2)
     assert "files a second of one core; by 2 processes" in capsys.readouterr().out
+
+
+def test_one_process_reads_the_studies_of_both_sizes(tmp_path, monkeypatch):
+    for count in (120, 240):
+        rows.lay_out(tmp_path / str(count), count)
+        monkeypatch.chdir(tmp_path / str(count))
+        assert len(Plan().runs) == 3
