@@ -104,6 +104,7 @@ PARAMS = {
     "evaluation": {"batch_size": 4096, "probe_c": 1.0e-6, "probe_iterations": 1000},
     "reporting": {"confidence": 0.95},
     "tracking": {"enabled": False},
+    "plugins": ["../plugins"],
 }
 
 
@@ -120,14 +121,14 @@ def measure(rows: int) -> None:
     """
     opening()
     found: list[dict[str, Cost]] = []
-    for count in (rows // 10, rows):
-        folder = Path(tempfile.mkdtemp(prefix="counterpoise-rows-", dir=Path.cwd()))
-        try:
+    with tempfile.TemporaryDirectory(prefix="counterpoise-rows-", dir=Path.cwd()) as base:
+        for count in (rows // 10, rows):
+            folder = Path(base, str(count))
+            folder.mkdir()
             found.append({})
             for name, cost in commands(folder, count):
                 found[-1][name] = cost
                 print(f"{count:12,}  {name:44}{cost.cpu:9.1f} s{cost.memory:9,.0f} MB", flush=True)
-        finally:
             shutil.rmtree(folder)
     small, large = found
     print(f"\n| | CPU s, {rows // 10:,} rows | {rows:,} | ratio | MB, {rows // 10:,} rows | {rows:,} | ratio |")
@@ -204,7 +205,7 @@ assert count == len(loader), count
 
 
 def lay_out(folder: Path, rows: int) -> None:
-    """The table, its files and params.yaml in `folder`. Two clips of a group, as two of a video."""
+    """The table, its files and params.yaml in `folder`, the plug-in beside it. Two clips of a group, as of a video."""
     media, number = folder / "media", np.arange(rows)
     draw = np.random.default_rng(0)
     names = [f"files/{i // FOLDER:05d}/clip{i:08d}.mp4" for i in range(rows)]
@@ -223,11 +224,10 @@ def lay_out(folder: Path, rows: int) -> None:
         "file": names,
     }
     pq.write_table(pa.table(table), media / "clips.parquet")
-    plugins = f"plugins_{rows}"  # one process reads both studies, and takes no two folders of a name
-    (folder / plugins).mkdir()
-    (folder / plugins / "nothing.py").write_text(NOTHING, encoding="utf-8")
-    params = {**PARAMS, "plugins": [plugins]}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    plugins = folder.parent / "plugins"  # one for both sizes, whose plans one process reads
+    plugins.mkdir(exist_ok=True)
+    (plugins / "nothing.py").write_text(NOTHING, encoding="utf-8")
+    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False), encoding="utf-8")
 
 
 def dry_run(folder: Path) -> Cost:

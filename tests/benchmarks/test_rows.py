@@ -10,9 +10,10 @@ from pipeline_src.study.plan import Plan
 
 
 def test_a_study_of_many_rows_is_planned_and_its_clips_are_listed(tmp_path, monkeypatch):
-    rows.lay_out(tmp_path, 120)
-    assert rows.spent(tmp_path, "plan").memory > 10
-    monkeypatch.chdir(tmp_path)
+    study = tmp_path / "120"
+    rows.lay_out(study, 120)
+    assert rows.spent(study, "plan").memory > 10
+    monkeypatch.chdir(study)
     (data,) = Plan().data
     listed = manifest.listed_clips(data)
     assert len(listed) == 120 and len(set(listed.groups)) == 60
@@ -23,7 +24,10 @@ def test_a_study_of_many_rows_is_planned_and_its_clips_are_listed(tmp_path, monk
     )
     assert Plan().data[0].manifest != data.manifest
     with pytest.raises(UserError, match=r"^manifest: ended with 2: .*val_fraction: 0\.05 cuts the .* into 20 folds"):
-        rows.spent(tmp_path, "manifest")
+        rows.spent(study, "manifest")
+    rows.lay_out(tmp_path / "240", 240)
+    monkeypatch.chdir(tmp_path / "240")
+    assert Plan().data[0].manifest != data.manifest, "one process reads the studies of both sizes"
 
 
 @pytest.mark.parametrize(
@@ -50,10 +54,3 @@ def test_files_are_opened_by_one_process_and_by_several(tmp_path, monkeypatch, c
     monkeypatch.setattr(rows, "ROUNDS", 1)
     rows.opening(clips=20, processes=2)
     assert "files a second of one core; by 2 processes" in capsys.readouterr().out
-
-
-def test_one_process_reads_the_studies_of_both_sizes(tmp_path, monkeypatch):
-    for count in (120, 240):
-        rows.lay_out(tmp_path / str(count), count)
-        monkeypatch.chdir(tmp_path / str(count))
-        assert len(Plan().runs) == 3
