@@ -33,6 +33,7 @@ from pipeline_src.study.plan import Plan
 
 ROOT = Path(__file__).parents[1]
 CLASSES, TEST, VAL = 300, 0.02, 0.05
+NAMES = 527  # labels of a clip, as AudioSet has
 BATCH = 23  # clips of a record batch: 16 MB of clips of 700 kB
 LINKS = 20_000  # names of one file; file systems allow 65,000 or more
 FOLDER = 1000  # files
@@ -176,6 +177,7 @@ def commands(folder: Path, rows: int) -> Iterator[tuple[str, Cost]]:
     yield f"aggregate, {len(runs)} runs", spent(folder, "aggregate")
     yield "status", spent(folder, "status")
     yield "verify", spent(folder, "verify")
+    yield f"a column of {NAMES} labels, and its targets", spent(folder, *LABELS, str(rows), module="")
 
 
 EXTRACT = (
@@ -200,6 +202,21 @@ loader = Loader(Cache(data.cache), "train", list(data.extractors), torch.device(
 order = torch.randperm(len(loader), generator=torch.Generator().manual_seed(0))
 count = sum(len(batch.label) for batch in loader.batches(4096, order))
 assert count == len(loader), count
+""",
+)
+
+LABELS = (
+    "-c",
+    f"""
+import sys
+import numpy as np
+import pyarrow as pa
+from pipeline_src.tasks.base import tasks
+from pipeline_src.training.loader import targets
+target, rows = tasks["multilabel"].target, int(sys.argv[1])
+ends = pa.array(np.arange(0, rows * {NAMES} + 1, {NAMES}, dtype=np.int32))
+column = pa.ListArray.from_arrays(ends, pa.array(np.zeros(rows * {NAMES}, target.dtype))).to_pandas()
+assert targets(column.to_numpy(), target).shape == (rows, {NAMES})
 """,
 )
 

@@ -79,7 +79,7 @@ def extract(data: Data, index: int) -> None:
 
 def _label_type(task: type[Task]) -> pa.DataType:
     """The column's type of a task's labels."""
-    type_ = pa.int32() if task.counted else pa.float32()
+    type_ = pa.int32() if task.counted else pa.from_numpy_dtype(np.dtype(task.target.dtype))
     return type_ if task.target.shape == () else pa.list_(type_)
 
 

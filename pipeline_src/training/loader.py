@@ -29,7 +29,7 @@ def sizes(count: int, batch_size: int, least: int = 1) -> list[int]:
 def targets(label: np.ndarray, target: Target) -> np.ndarray:
     """Labels of a cache, (N,) numbers or lists, as targets (N, *shape). Raises UserError if they have another shape."""
     try:
-        values = np.array(label.tolist(), dtype=target.dtype) if label.dtype == object else label.astype(target.dtype)
+        values = (np.stack(label.tolist()) if label.dtype == object else label).astype(target.dtype, copy=False)
     except ValueError:
         raise UserError("expected lists of one length as labels, but got several; fix the dataset's labels") from None
     if values.ndim != 2 if target.shape is None else values.shape != (len(label), *target.shape):
