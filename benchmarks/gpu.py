@@ -70,7 +70,7 @@ def name_of(size: Size) -> str:
 
 def measure(size: Size, device_name: str = "auto") -> None:
     """Print every figure."""
-    from benchmarks import compiling
+    from benchmarks import compiling, several
 
     device = devices.pick(device_name)
     devices.deterministic(device, 1)
@@ -88,6 +88,7 @@ def measure(size: Size, device_name: str = "auto") -> None:
         agreement(cache, device, size)
         repeats(cache, device, size)
         beside_each_other(device, size)
+        several.measure(device, size, Path("cache"))
         compiling.measure(device, compiling.networks_of(size))
         pictures.write(Path("files"), size.published)
         plain = published(device, size)
