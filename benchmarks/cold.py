@@ -93,7 +93,7 @@ def cold(clips: int) -> None:
 def faults(cache: Cache) -> float:
     """Rows taken from the map, as until version 0.1."""
     parts = cache._parts
-    starts = np.cumsum([0, *(len(part.columns["id"]) for part in parts)])[:-1]
+    starts = np.cumsum([0, *(part.rows for part in parts)])[:-1]
     started = time.perf_counter()
     for rows in _parts(len(cache.clips)):
         out = np.empty((len(rows), *CLIP["visual"][1]), np.uint8)

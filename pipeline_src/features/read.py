@@ -65,14 +65,16 @@ def _values(column: pa.Array) -> Any:
 
 
 LARGE = 32 << 10  # bytes of a row from which on it is read by itself
+PLAIN = ("id", "label", "split", "group")  # columns of the index
 
 
 class Part(NamedTuple):
-    """A record batch, the open file that holds it, and the address in memory at which the file is mapped; of a shard in
-    storage, the number in `Units` of each modality.
+    """A record batch: how many rows it has, its modalities, the open file that holds it, and the address in memory at
+    which the file is mapped; of a shard in storage, the number in `Units` of each modality.
     """
 
-    columns: dict[str, Any]
+    rows: int
+    columns: dict[str, np.ndarray]
     file: BinaryIO
     start: int
     stored: dict[str, int]
@@ -97,35 +99,40 @@ class Cache:
 
     @cached_property
     def _parts(self) -> list[Part]:
-        return self._read_parts[0]
+        return self._shards[0]
 
     @property
     def units(self) -> Units | None:
         """What lies in storage; None if nothing does."""
-        return self._read_parts[1]
+        return self._shards[1]
 
     @cached_property
-    def _read_parts(self) -> tuple[list[Part], Units | None]:
-        parts, units = list[Part](), Units()
+    def _shards(self) -> tuple[list[Part], Units | None, list[pa.Table]]:
+        """The parts, what lies in storage, and the index of each shard, which `clips` takes away."""
+        parts, units, index = list[Part](), Units(), list[pa.Table]()
         for shard in self.info["shards"]:
             reader, start = _mapped(self.folder / shard)
             file, about = (self.folder / shard).open("rb", buffering=0), storage.stored(reader.schema)
             alone(file)
-            for i, columns in enumerate(_batches(reader)):
-                there = dict[str, int]()
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            for i, batch in enumerate(batches):
+                there, columns = dict[str, int](), {m: _values(batch.column(m)) for m in self.modalities}
                 if about is not None:
                     there = {m: units.add(about, i, m, self.row_bytes([m]), columns[m]) for m in self.modalities}
-                parts.append(Part(columns, file, start, there))
+                parts.append(Part(len(batch), columns, file, start, there))
+            index.append(pa.Table.from_batches(batches, reader.schema).select(PLAIN).replace_schema_metadata())
         if not units.columns:
-            return parts, None
+            return parts, None, index
         units.close(name(self.folder), self._room)
-        return parts, units
+        return parts, units, index
 
     @cached_property
     def clips(self) -> pd.DataFrame:
-        # A cache of millions of clips has some ten thousand parts: a table of each would take most of the time.
-        plain = ["id", "label", "split", "group"]
-        return pd.DataFrame({c: pd.concat([p.columns[c] for p in self._parts], ignore_index=True) for c in plain})
+        # Of millions of clips there are some ten thousand parts, and pandas objects of each would take the most memory.
+        index = self._shards[2]
+        whole = pa.concat_tables(index).combine_chunks()
+        index.clear()
+        return whole.to_pandas()
 
     def rows(self, split: str) -> np.ndarray:
         """Numbers of the rows of a split, ascending."""
@@ -189,7 +196,7 @@ class Cache:
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        return np.cumsum([0, *(len(part.columns["id"]) for part in self._parts)])[:-1]
+        return np.cumsum([0, *(part.rows for part in self._parts)])[:-1]
 
 
 def alone(file: BinaryIO) -> None:
