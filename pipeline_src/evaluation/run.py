@@ -116,7 +116,7 @@ def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.
         predict = partial(_logits, built, features[split], partial(encoded, split))
         logits, worth = _views(built, predict, loaders[split].label)
         for m in modalities:
-            logits[f"{m}/probe"] = probes[m][split]
+            logits[f"{m}/probe"] = probes[m].pop(split)
         if not all(np.isfinite(z).all() for name, z in logits.items() if not name.endswith("/probe")):
             return _write_diverged(run, task, _at_selected(reader, f"the logits on {split} are not finite"))
         rows += _rows(split, task, modalities, logits, labels[split], worth)
@@ -125,6 +125,7 @@ def _evaluate(run: Run, cache: Cache, loaders: dict[str, Loader], device: torch.
             near = partial(neighbours, perplexity=how.tsne, most=MOST if split == "test" else 0)
             places |= {f"{m}/tsne": near(features[split][m].cpu().numpy()) for m in modalities}
         tables.append(_table(split, task, cache, loaders[split], logits, places))
+        del logits  # of many classes they are most of the memory
     spoiled = Robustness(
         built,
         loaders["test"],
@@ -264,7 +265,7 @@ def _table(
         "label": _column(label.astype(predicted.dtype), len(clips)),
         "predicted": _column(predicted, len(clips)),
     }
-    columns |= {name: _column(z.astype(np.float32), len(clips)) for name, z in (logits | places).items()}
+    columns |= {name: _column(z.astype(np.float32, copy=False), len(clips)) for name, z in (logits | places).items()}
     return pa.table(columns)
 
 
