@@ -1,5 +1,6 @@
 """`track` as processes of its own, against stores that are down, hang, are locked, or are used by many at once."""
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_src.tracking.follow import BEHIND
+from pipeline_src.tracking import follow
+from pipeline_src.tracking.beside import BEHIND
 from tests.tracking.study import (
     LOCAL,
     begin,
@@ -239,3 +241,30 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_follower_takes_a_small_part_of_a_core(plan, monkeypatch):
+    pauses, spent = [], []
+    before = {number: signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)}
+
+    def sync(*_, **__):
+        started = time.process_time()
+        while time.process_time() - started < 0.1 * (1 + 20 * (len(spent) == 1)):
+            pass
+        spent.append(time.process_time() - started)
+
+    def rest(seconds, _):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            monkeypatch.setattr(os, "getppid", lambda: 0)
+
+    monkeypatch.setattr(follow, "opened", lambda plan: object())
+    monkeypatch.setattr(follow, "sync", sync)
+    monkeypatch.setattr(follow, "_sleep", rest)
+    monkeypatch.setattr(follow.view, "state", lambda run: (len(pauses) + 1,))
+    try:
+        assert follow.follow(plan, os.getppid()) == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert len(spent) == 3 and pauses == [pytest.approx(spent[0] / follow.SHARE, rel=0.2), follow.LONGEST]
