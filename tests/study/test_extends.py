@@ -12,7 +12,7 @@ from pipeline_src.study import config, extends, prune, versioning
 from pipeline_src.study.origins import origins
 from pipeline_src.study.params import Params
 from pipeline_src.study.plan import Plan
-from pipeline_src.study.schema import SCHEMAS, schema_text
+from pipeline_src.study.schema import SCHEMAS
 from tests.study.test_config import VALID
 
 
@@ -201,9 +201,8 @@ def test_runs_of_a_study_that_only_extends_are_not_pruned():
     assert {str(plan.file) for plan in prune.studies()} == {"base.yaml", "own.yaml"}
 
 
-def test_its_schema_is_shipped_and_takes_a_file_with_what_differs():
-    assert SCHEMAS["extending"].read_text() == schema_text("extending")
-    schema = json.loads(schema_text("extending"))
+def test_its_schema_takes_a_file_with_what_differs():
+    schema = json.loads(SCHEMAS["extending"].read_text(encoding="utf-8"))
     own = {"extends": "base.yaml", "study": {"methods": ["ogm"]}, "methods": {"ogm": {"alpha": 0.5}, "pmr": None}}
     jsonschema.validate(own, schema)
     for wrong in ({"study": {}}, {**own, "training": {"epoch": 3}}, {**own, "methods": {"ogm": {"alpha": "high"}}}):
