@@ -137,7 +137,7 @@ def follow(plan: Plan, parent: int) -> int:
         while True:
             if os.getppid() != parent:
                 end()
-            last, started, rest = asked, time.monotonic(), 0.0
+            last, started, began = asked, time.monotonic(), time.process_time()
             now = {run.folder: view.state(run) for run in plan.runs}
             cost = time.monotonic() - started
             changed = {folder for folder, state in now.items() if any(state) and state != seen.get(folder)}
@@ -146,9 +146,9 @@ def follow(plan: Plan, parent: int) -> int:
             if (wanted or last or at is None) and started >= pause:
                 try:
                     at = at or opened(plan)
-                    began = time.process_time()
+                    began = time.process_time()  # without the imports of the first call
                     sync(plan, [run for run in plan.runs if run.folder in wanted], at, ended=last)
-                    failures, seen, rest = 0, now, min(LONGEST, (time.process_time() - began) / SHARE)
+                    failures, seen = 0, now
                 except UnreadableError as error:  # said again when the file changes
                     log.warning(f"track  {error}")
                     failures, seen = 0, now
@@ -159,6 +159,7 @@ def follow(plan: Plan, parent: int) -> int:
             if last:
                 signal.setitimer(signal.ITIMER_REAL, 0)  # or it would end this process on its way out
                 break
+            rest = 0.0 if failures else min(LONGEST, (time.process_time() - began) / SHARE)
             _sleep(max(INTERVAL, 50 * cost, rest), lambda: asked or os.getppid() != parent)
     except _Ended:
         failures += 1

@@ -243,7 +243,8 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def test_a_follower_takes_a_small_part_of_a_core(plan, monkeypatch):
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_follower_takes_a_small_part_of_a_core(plan, monkeypatch, readable):
     pauses, spent = [], []
     before = {number: signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)}
 
@@ -252,6 +253,8 @@ def test_a_follower_takes_a_small_part_of_a_core(plan, monkeypatch):
         while time.process_time() - started < 0.1 * (1 + 20 * (len(spent) == 1)):
             pass
         spent.append(time.process_time() - started)
+        if not readable:
+            raise follow.UnreadableError("a broken file; all others are mirrored")
 
     def rest(seconds, _):
         pauses.append(seconds)
