@@ -115,14 +115,17 @@ def spec(
 ) -> RunSpec:
     """A run's spec with a very small network for every modality of the cache; `params` are the method's."""
     augmentation = Augmentation(crop_scale=[0.5, 1.0], crop_ratio=[0.8, 1.25], flip=0.5, roll=3)
+    chosen = methods[method].Params(**(params or {}))
+    asked = setting(fusion, len(cache.modalities), SCHEDULE["epochs"])
     return RunSpec(
         modalities=tuple(cache.modalities),
         encoders={m: encoder(**KINDS[info["layout"]][2]) for m, info in cache.modalities.items()},
         fusion=fusion,
         method=method,
-        params=methods[method].Params(**(params or {})),
+        params=chosen,
         training=Training(**SCHEDULE | training),
         augmentation=dict.fromkeys(cache.modalities, augmentation),
+        requires=dict.fromkeys(methods[method].requires(chosen, asked), "feed"),
     )
 
 

@@ -287,7 +287,8 @@ class Context:
     def run(self, name: str) -> MultimodalModel:
         """The model of a run that `Method.requires` names: selected weights, frozen, in evaluation mode.
 
-        Its `encode` counts as forward passes here.
+        Its `encode` counts as forward passes here. The loop asks for each before the first step, as reading one takes
+        a while.
         """
         if name not in self._required:
             if self._runs is None:

@@ -91,6 +91,8 @@ class Trainer:
         Returns what the method and the loss logged, and the seconds it took. `pulse` is called after every step, when
         the state can be kept; training ends there if it raises.
         """
+        for name in self.spec.requires:  # reading a run makes the host wait, so no step is the first to ask for it
+            self.context.run(name)
         at, t = self.at, self.schedule
         started = time.perf_counter() - (at.seconds if at.epoch == epoch else 0.0)
         lr = t.lr * t.lr_gamma ** (epoch // t.lr_step)

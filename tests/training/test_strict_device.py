@@ -62,17 +62,23 @@ def trainer(
     loaders = {s: Loader(cache, s, list(cache.modalities), device, resident, target, segments) for s in SPLITS}
     runs = stand_ins(run, cache)
     made = Trainer(run, 0, cache, loaders, device, lambda name: runs(name).to(device))
-    steps = made._steps
+    steps, draw = made._steps, made.transform.draw
+
+    def drawn(*args) -> list[dict]:
+        """The last that a pass does before its first batch."""
+        found = draw(*args)
+        watch.inside = True
+        return found
 
     def watched(*args) -> Iterator[None]:
-        """From the first step of a pass to its last, but for what is done between two steps."""
+        """Every batch of a pass, the first included: reading it, the transform and the step."""
         for _ in steps(*args):
             watch.inside = False
             yield
             watch.inside = True
         watch.inside = False
 
-    made._steps = watched
+    made._steps, made.transform.draw = watched, drawn
     return made
 
 
@@ -213,6 +219,40 @@ def test_an_optimizer_steps_all_tensors_together(optimizer):
         run.context.update()
         assert made == len(list(run.model.parameters())) > 20
         assert watch.operations - before - made < 20
+
+
+def waiting(where: str, batch: int, again: bool) -> list[str]:
+    """What is noted of an epoch, or of the rest of one, whose step or transform waits for the device in a batch."""
+    with strict.watched() as watch:
+        run, other = (trainer(watch, SyntheticCache(2, splits=SPLITS), True) for _ in "12")
+        if again:
+            kept = []
+            other.epoch(0, lambda: kept.append(copied(other)))
+            run.restore(*kept[0])
+        of, name = {"step": (run.method, "step"), "transform": (run.transform, "_spoiled")}[where]
+        asked = getattr(of, name)
+
+        def waits(*args):
+            if run.at.batch == batch:
+                torch.ones((), device=strict.device()).item()
+                torch.ones(3).to(strict.device(), non_blocking=True)
+            return asked(*args)
+
+        setattr(of, name, waits)
+        run.epoch(0)
+    return [text.partition(": ")[2] for text in watch.problems]
+
+
+WAITED = [
+    "aten._local_scalar_dense.default reads a value back inside a step",
+    "an upload blocks, as it is not of pinned memory inside a step",
+]
+
+
+@pytest.mark.parametrize("where", ["step", "transform"])
+@pytest.mark.parametrize(("batch", "again"), [(0, False), (1, False), (1, True)])
+def test_every_batch_of_a_pass_is_watched(where, batch, again):
+    assert waiting(where, batch, again) == WAITED
 
 
 # The device itself: what it notes, where, and what it lets pass.

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from pipeline_src.core.upload import upload
 from pipeline_src.models.base import fusions
 from pipeline_src.models.fusions.base import Fusion, linear, only
 from pipeline_src.models.stages import State
@@ -81,7 +82,7 @@ class Cross(nn.Module):
     def _placed(self, x: Tensor) -> Tensor:
         _, length, width = x.shape
         if len(self.positions) < length:
-            self.positions = sine(length, width + width % 2)[:, :width].to(x.device)
+            self.positions = upload(sine(length, width + width % 2)[:, :width].contiguous(), x.device)
         return dropout(math.sqrt(width) * x + self.positions[:length], EMBEDDED_DROPOUT, self.training)
 
 
