@@ -2,8 +2,8 @@
 
 `python -m benchmarks result` reads docs/results/default.csv and default-avx2.csv, which have the test accuracies of all
 runs, linear probes and ensembles, and prints the section. With `--name default` (or default-avx2) it first writes that
-file from the results of this clone. more-seeds.csv and more-seeds-avx2.csv have the accuracies of
-experiments/more-seeds.yaml: of the methods whose verdicts differ between the processors, with more seeds.
+file from the results of this clone. more-seeds.csv and more-seeds-avx2.csv have more seeds of the methods whose verdicts
+differ between the processors: those of experiments/more-seeds.yaml, which decide, and those that were looked at before.
 """
 
 from __future__ import annotations
@@ -47,8 +47,12 @@ def result(name: str | None) -> None:
         studied = MORE_SEEDS if name in MORE else STUDIED
         rows = pd.read_parquet(Path(STUDY.format(study=study_name(studied))) / "metrics.parquet")
         rows = rows[(rows.split == "test") & rows.metric.isin(METRICS)]
+        file = FOLDER / f"{name}.csv"
+        if name in MORE and file.exists():
+            before = pd.read_csv(file)
+            rows = pd.concat([before[~before.seed.isin(rows.seed)], rows])
         FOLDER.mkdir(parents=True, exist_ok=True)
-        rows.to_csv(FOLDER / f"{name}.csv", index=False, lineterminator="\n")
+        rows.to_csv(file, index=False, lineterminator="\n")
     print(section(), end="")
 
 
@@ -146,16 +150,17 @@ def _sentences(ours: Measured, other: Measured) -> str:
 
 
 def _more(measured: Measured) -> str:
-    """What the methods whose verdicts differ lose or gain with more seeds, and on those alone that the study measured
-    has not, corrected for as many comparisons as there.
+    """What the methods whose verdicts differ lose or gain with the seeds that were kept for this question, and with all
+    seeds, corrected for as many comparisons as in the study measured.
     """
     both = [pd.read_csv(FOLDER / f"{name}.csv") for name in MORE]
-    seeds = sorted(both[0].seed.unique())
-    new = [seed for seed in seeds if seed not in measured.seeds]
-    said, settled = _differences(both, seeds, measured)
+    seeds, kept = sorted(both[0].seed.unique()), config.load(MORE_SEEDS).study.seeds
+    said, settled = _differences(both, kept, measured)
     what = "all significant" if settled else "not all significant"
-    text = f"With {plural(len(seeds), 'seed')} and the same correction, these are {what}: {said}."
-    return f"{text} On the new seeds alone: {_differences(both, new, measured)[0]}." if new else text
+    return (
+        f"With {plural(len(kept), 'new seed')} and the same correction, these are {what}: {said}."
+        f" With all {len(seeds)} seeds: {_differences(both, seeds, measured)[0]}."
+    )
 
 
 def _differences(both: list[pd.DataFrame], seeds: list[int], measured: Measured) -> tuple[str, bool]:

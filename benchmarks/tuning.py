@@ -16,7 +16,7 @@ from pipeline_src.evaluation import FUSED
 from pipeline_src.reports import formats
 from pipeline_src.reports.ensemble import ENSEMBLE
 from pipeline_src.reports.scores import BASELINE, CELL, COLUMNS, accuracy_table
-from pipeline_src.reports.tuning import Tuning, halves, said
+from pipeline_src.reports.tuning import Tuning, changes, halves, said
 from pipeline_src.reports.wording import percent
 from pipeline_src.study import config
 from pipeline_src.study.choice import edges
@@ -58,8 +58,9 @@ def measured() -> str:
     values = halves({tuple(row[:5]): row[5] for row in rows.itertuples(index=False, name=None)})
     same, equal = (_table(half, seeds, confidence) for half in values)
     outcomes = {cell: _outcome(trials) for cell, trials in pd.read_csv(TRIALS).groupby(CELL, sort=False)}
+    changed = changes(*values, seeds, confidence, dict.fromkeys(rows.dataset, 1 / SAMPLES))
     tables, points = said(
-        Tuning(equal, outcomes, [], params.tuning.trials, params.tuning.seeds), same, len(seeds), confidence
+        Tuning(equal, changed, outcomes, [], params.tuning.trials, params.tuning.seeds), same, len(seeds), confidence
     )
     return "\n".join([*(f"- {point}" for point in [*points, _papers(same, equal)]), "", formats.markdown(tables)])
 

@@ -7,6 +7,8 @@ so that the same functions compare each tuned method with tuned joint training: 
 from __future__ import annotations
 
 import copy
+import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pipeline_src.core.errors import listed
+from pipeline_src.evaluation import FUSED
 from pipeline_src.reports import ensemble
 from pipeline_src.reports.answer import answers
-from pipeline_src.reports.declared import Primary, named_metric
+from pipeline_src.reports.declared import Primary, counting, named_metric
 from pipeline_src.reports.scores import BASELINE, CELL, Ended, accuracy_table, primary_of, read, shortfall, significant
+from pipeline_src.reports.statistics import POWER, Difference, corrected, paired
 from pipeline_src.reports.tables import Entry, Table, corrections, entry, how_tested, sensitivity
-from pipeline_src.reports.wording import MINUS, NONE, p_value, plural, points, value, words
+from pipeline_src.reports.wording import MINUS, NONE, interval, p_value, plural, points, value, words
 from pipeline_src.study.choice import KEY
 from pipeline_src.study.outputs import TUNED
 
@@ -34,9 +38,12 @@ Outcome = Mapping[str, Any]  # of a search; see `study.choice.choose`
 
 @dataclass(frozen=True)
 class Tuning:
-    """What equal tuning gave: the accuracy table of the tuned runs, and the outcome of each search by CELL."""
+    """What equal tuning gave: the accuracy table of the tuned runs, by CELL how each difference from BASELINE changes,
+    and the outcome of each search.
+    """
 
     table: pd.DataFrame
+    changes: dict[tuple[str, ...], Difference]
     outcomes: dict[tuple[str, ...], Outcome]
     differing: list[tuple[str, ...]]  # cells whose seeds did not all choose alike
     trials: int
@@ -81,15 +88,48 @@ def collected(
         names | {"method": _plain(names["method"])}
         for names in ensemble.with_ensembles(tuned, ensemble.ensembles(tuned, finished))
     ]
-    ends = halves(ended)[1]
-    table = accuracy_table(rows, cells, study.seeds, plan.params.reporting.confidence, ends, samples, primaries)
+    ends, confidence = halves(ended)[1], plan.params.reporting.confidence
+    table = accuracy_table(rows, cells, study.seeds, confidence, ends, samples, primaries)
+    scored = metrics[(metrics.split == "test") & (metrics.modality == FUSED)]
+    scored = scored[scored.metric == scored.dataset.map(lambda name: primaries[name].score)]
+    values = {(*key, seed): value for *key, seed, value in scored[[*CELL, "seed", "value"]].itertuples(index=False)}
+    steps = {name: 1 / count for name, count in samples.items() if primaries[name].score in counting()}
     outcomes: dict[tuple[str, ...], Outcome] = {}
     differing: list[tuple[str, ...]] = []
     for key, record in records.items():
         cell = *key[:3], _plain(key[3])
         if KEY in record and outcomes.setdefault(cell, record[KEY])["values"] != record[KEY]["values"]:
             differing.append(cell)
-    return Tuning(table, outcomes, list(dict.fromkeys(differing)), section.trials, section.seeds)
+    changed = changes(*halves(values), study.seeds, confidence, steps)
+    return Tuning(table, changed, outcomes, list(dict.fromkeys(differing)), section.trials, section.seeds)
+
+
+def changes(
+    same: Mapping[tuple, float],
+    tuned: Mapping[tuple, float],
+    seeds: Sequence[int],
+    confidence: float,
+    steps: Mapping[str, float],
+) -> dict[tuple[str, ...], Difference]:
+    """By CELL, how tuning changes the difference from BASELINE: that of the tuned runs less that at the same settings,
+    paired by seed; a family by dataset, recipe and fusion.
+
+    `same` and `tuned` are the scores of the two halves, {(*CELL, seed): score}; those of a dataset are multiples of
+    its `steps`.
+    """
+    families: dict[tuple, dict[tuple, Difference]] = defaultdict(dict)
+    for cell in dict.fromkeys(key[:4] for key in tuned):
+        keys = [[(*which, seed) for which in (cell, (*cell[:3], BASELINE))] for seed in seeds]
+        pairs = [pair for pair in keys if all(key in half for key in pair for half in (same, tuned))]
+        if cell[3] == BASELINE or not pairs:
+            continue
+        after = ([tuned[pair[i]] - same[pair[i]] for pair in pairs] for i in (0, 1))
+        families[cell[:3]][cell] = paired(*after, math.sqrt(2) * steps.get(cell[0], 0.0))  # two roundings each
+    return {
+        cell: one
+        for family in families.values()
+        for cell, one in zip(family, corrected(list(family.values()), confidence, math.inf), strict=True)
+    }
 
 
 def _plain(method: str) -> str:
@@ -110,7 +150,7 @@ def said(tuning: Tuning, same: pd.DataFrame, seeds: int, confidence: float) -> t
     equal = tuning.table[(tuning.table.dataset == name) & (tuning.table.recipe == recipe)]
     made = [_side_by_side(tuning, same, equal, where, seeds, confidence), _chosen(tuning, equal, where)]
     (answer,) = answers(equal, seeds, confidence)
-    return made, list(_points(tuning, answer.headline, same, equal))
+    return made, list(_points(tuning, answer.headline, same, equal, confidence))
 
 
 def _both(same: pd.DataFrame, equal: pd.DataFrame) -> list[tuple[dict, dict]]:
@@ -131,19 +171,21 @@ def _side_by_side(
             gain = entry(read(row, one.gain), seeds, True, significant(row, one.gain, confidence), unit)
             score = entry(read(row, one.score), seeds, unit=unit)
             numbers += [score, gain, Entry(p_value(row[f"{one.gain}_p_corrected"]))]
+        change = tuning.changes.get(tuple(before[name] for name in CELL), Difference(0))
+        numbers.append(entry(change, seeds, True, change.p_corrected < 1 - confidence, unit))
         lacks = [text for row, text in ((before, "same settings"), (after, "equal tuning")) if shortfall(row)]
         names = [before["fusion"], before["method"] + (f" ({', '.join(lacks)} incomplete)" if lacks else "")]
         rows.append([*map(Entry, names), *numbers])
     columns = ["fusion", "method", "same settings", f"{MINUS} {BASELINE}", "p, corrected"]
-    columns += ["equal tuning", f"{MINUS} tuned {BASELINE}", "p, corrected"]
+    columns += ["equal tuning", f"{MINUS} tuned {BASELINE}", "p, corrected", "change of the difference"]
     caption = (
         f"Test {one.metric.label}{' in percent' * (unit == '%')}, mean ± standard deviation over the seeds [interval]."
         " Same settings: every method with the parameters of params.yaml. Equal tuning: every configuration, joint"
         f" training and each modality alone included, had {plural(tuning.trials, 'trial')}, each with"
         f" {plural(len(tuning.seeds), 'seed')} ({words(tuning.seeds)}); all seeds of the study train with the trial"
-        " whose mean score on val is the best."
-        f" Differences{points(unit, ' in ')} are paired by seed, each from the {BASELINE} of its own half of the table;"
-        " the two halves are two families of comparisons."
+        " whose mean score on val is the best. Intervals cover what varies with these seeds, but no other outcome of the"
+        f" search. Differences{points(unit, ' in ')} are paired by seed, each from the {BASELINE} of its own half of the"
+        " table; the two halves and the changes between them are three families of comparisons."
     )
     if family := corrections(equal, [one.gain]):
         first = corrections(same, [one.gain])
@@ -187,9 +229,9 @@ def values(chosen: Mapping[str, Any]) -> str:
 
 
 def edge(outcome: Outcome) -> str:
-    """`training.lr is the highest of 8`; empty where the choice is on no edge."""
-    tried = len(outcome["trials"])
-    return ", ".join(f"{name} is the {which} of {tried}" for name, which in outcome["edges"].items())
+    """`training.lr is the highest of 8` values that were tried; empty where the choice is on no edge."""
+    tried = {name: len({trial["values"][name] for trial in outcome["trials"]}) for name in outcome["edges"]}
+    return ", ".join(f"{name} is the {which} of {tried[name]}" for name, which in outcome["edges"].items())
 
 
 def _score(score: float, outcome: Outcome) -> str:
@@ -209,16 +251,22 @@ def trials(tuning: Tuning) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _points(tuning: Tuning, headline: str, same: pd.DataFrame, equal: pd.DataFrame) -> Iterator[str]:
+def _points(
+    tuning: Tuning, headline: str, same: pd.DataFrame, equal: pd.DataFrame, confidence: float
+) -> Iterator[str]:
     """What equal tuning says of a dataset, in sentences; `headline` is the answer of its tuned rows, `equal`."""
     name = same.dataset.iloc[0]
-    yield f"Equal tuning ({plural(tuning.trials, 'trial')} of each configuration, chosen on val): {headline}"
+    yield (
+        f"Equal tuning ({plural(tuning.trials, 'trial')} of each configuration, chosen on val): {headline} This holds"
+        " for one outcome of the search; another search may choose other values."
+    )
     for before, after in _both(same, equal):
         if before["method"] == BASELINE and before["complete"] and after["complete"]:
             one = primary_of(before)
             change = value(after[f"{one.score}_mean"] - before[f"{one.score}_mean"], one.metric.unit, True)
             by = f"{change}{points(one.metric.unit) or f' {one.metric.label}'}"
             yield f"Tuning changes {BASELINE} training with {before['fusion']} by {by}."
+    yield from _changed(tuning, same, confidence)
     cells = {cell: outcome for cell, outcome in tuning.outcomes.items() if cell[0] == name}
     if on := [f"{cell[3]} with {cell[2]} ({edge(outcome)})" for cell, outcome in cells.items() if outcome["edges"]]:
         yield f"The choice lies on the edge of its space for {listed(on, 12)}. A wider space may change these results."
@@ -229,4 +277,29 @@ def _points(tuning: Tuning, headline: str, same: pd.DataFrame, equal: pd.DataFra
         yield (
             f"The seeds of {listed(different)} did not all train with the same choice, because trials were trained"
             " again between them; delete these runs and run snakemake again."
+        )
+
+
+def _changed(tuning: Tuning, same: pd.DataFrame, confidence: float) -> Iterator[str]:
+    """For which methods tuning changes the difference from BASELINE, in a sentence; nothing where that is not tested."""
+    one = primary_of(same)
+    keys = [key for row in same.to_dict("records") if (key := tuple(row[name] for name in CELL)) in tuning.changes]
+    tested = {key: change for key in keys if not math.isnan((change := tuning.changes[key]).p_corrected)}
+    if not tested:
+        return
+    shown = [
+        f"{key[3]} with {key[2]} ({value(change.mean, one.metric.unit, True)}"
+        f"{points(one.metric.unit) or f' {one.metric.label}'} {interval(change, True, one.metric.unit)})"
+        for key, change in tested.items()
+        if change.p_corrected < 1 - confidence
+    ]
+    subject = f"changes the difference from {BASELINE} training for"
+    if shown:
+        yield f"Tuning {subject} {listed(shown, 6)}."
+    else:
+        sizes = [change.detectable for change in tested.values()]
+        least, most = (value(size, one.metric.unit) for size in (min(sizes), max(sizes)))
+        yield (
+            f"It is not shown that tuning {subject} any configuration; a true change of {least} to {most}"
+            f"{points(one.metric.unit)}, by configuration, is found with {100 * POWER:.0f} % probability."
         )

@@ -30,6 +30,9 @@ def write(folder: Path, name: str, seeds: range = SEEDS, **means: float) -> None
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(result, "STUDIED", ROOT / "params.yaml")
     monkeypatch.setattr(result, "FOLDER", tmp_path)
+    kept = tmp_path / "more.yaml"
+    kept.write_text(f"extends: {ROOT / 'params.yaml'}\nstudy: {{seeds: {list(SEEDS)}}}\n", encoding="utf-8")
+    monkeypatch.setattr(result, "MORE_SEEDS", kept)
     for name in result.MORE:
         write(tmp_path, name)
     return tmp_path
@@ -53,29 +56,42 @@ def test_a_verdict_that_changes_with_the_processor_is_said(folder):
     assert "not the same on both for better (a gain; AVX2: a loss)." in result.section()
 
 
-def test_more_seeds_are_corrected_for_the_comparisons_of_the_study(folder):
+def test_the_seeds_kept_for_it_decide_with_the_correction_of_the_study(folder):
     write(folder, "default")
     write(folder, "default-avx2", better=0.7)
     text = result.section()
-    assert "With 4 seeds and the same correction, these are not all significant: audio-only +5." in text
-    assert "better +10." in text and "On the new seeds" not in text, "the mean of the same seeds"
+    assert "With 4 new seeds and the same correction, these are not all significant: audio-only +5." in text
     narrow = text[text.index("better +10.") :].split("]")[0]
     write(folder, result.MORE[0], better=0.85)
     assert "better +5." in result.section()
     assert narrow.split("[")[1] == text[text.index("**+10.") :].split("[")[1].split("]")[0], "two comparisons in both"
 
 
-def test_new_seeds_are_also_shown_alone(folder):
+def test_all_seeds_are_shown_beside_those_that_decide(folder):
     write(folder, "default")
     write(folder, "default-avx2", better=0.7)
     for name in result.MORE:
         write(folder, name, range(8))
-    text = result.section()
-    alone = text[text.index("On the new seeds alone: ") :]
     frame = pd.read_csv(folder / f"{result.MORE[0]}.csv")
-    fused = frame[(frame.modality == "fused") & (frame.seed > 3)].pivot(index="method", columns="seed").value
-    mean = 100 * (fused.loc["better"] - fused.loc["joint"]).mean()
-    assert f"better +{mean:.1f} [" in alone and "With 8 seeds" in text
+    fused = frame[frame.modality == "fused"].pivot(index="method", columns="seed").value
+    gain = 100 * (fused.loc["better"] - fused.loc["joint"])
+    few, every = result.section().split("With all 8 seeds: ")
+    assert f"better +{gain[list(SEEDS)].mean():.1f} [" in few and f"better +{gain.mean():.1f} [" in every
+
+
+def test_a_new_look_keeps_the_seeds_of_those_before(folder, capsys, monkeypatch):
+    for name in ("default", "default-avx2"):
+        write(folder, name)
+    name, study = result.MORE[0], folder / "study"
+    study.mkdir()
+    monkeypatch.setattr(result, "STUDY", str(study))
+    write(study, "metrics", range(2, 6), better=0.7)
+    pd.read_csv(study / "metrics.csv").to_parquet(study / "metrics.parquet")
+    result.result(name)
+    frame = pd.read_csv(folder / f"{name}.csv")
+    better = frame[(frame.method == "better") & (frame.modality == "fused")].set_index("seed").value
+    assert sorted(better.index) == list(range(6)) and better[1] > 0.85 > 0.75 > better[2]
+    assert "With 4 new seeds" not in capsys.readouterr().out, "no verdict differs"
 
 
 def test_the_readme_has_the_section(monkeypatch):

@@ -1,6 +1,7 @@
 """The page across studies: gains, ranks and what is significant, from the tables of hand-made studies."""
 
 import html
+import itertools
 import math
 import re
 from pathlib import Path
@@ -79,10 +80,43 @@ def test_ranks_are_of_the_settings_that_have_all_common_methods(three):
     # mla is in two of three settings, which is more than half, so c is left out; the ensemble is not trained
     assert found.ranks.shape == (2, 4)
     assert found.ranks.mean().to_dict() == {"joint": 2.5, "ogm": 1.0, "pmr": 3.0, "mla": 3.5}
-    friedman = stats.friedmanchisquare(*found.ranks.T.to_numpy()).statistic
-    assert found.p == pytest.approx(stats.f.sf(friedman / (2 * 3 - friedman), 3, 3))
+    (first, second), spreads = found.ranks.to_numpy(), []
+    for order in itertools.permutations(second):
+        spreads.append(np.square(first + np.array(order)).sum())
+    assert found.p == np.mean(np.array(spreads) >= np.square(first + second).sum())
     # Demsar's Table 5a: q(0.05, 4 classifiers) = 2.569
     assert found.difference == pytest.approx(2.569 * math.sqrt(4 * 5 / (6 * 2)), abs=0.002)
+
+
+def settings_of(scores: dict[str, list[float]]) -> list[overview.Setting]:
+    """Settings in which methods have these scores."""
+    return [
+        overview.Setting(
+            *("s", Path(), f"d{i}", "r", "f"),
+            pd.DataFrame({"accuracy_mean": column, "complete": True, "metric": "accuracy"}, index=list(scores)),
+            *(5, 0.95, True),
+        )
+        for i, column in enumerate(np.array(list(scores.values())).T)
+    ]
+
+
+@pytest.mark.parametrize(("settings", "p"), [(2, 1 / 2), (3, 1 / 4), (6, 1 / 32)])
+def test_settings_that_all_agree_have_the_p_of_their_number(settings, p):
+    every = settings_of({"joint": [0.80] * settings, "pmr": [0.85] * settings})
+    found = overview.ranking(every)
+    assert found.p == p
+    (line, *_) = overview.points(every, found)
+    assert ("Two of them differ significantly" in line) == (settings == 6), "else no two can be so far apart"
+
+
+@pytest.mark.parametrize(("settings", "methods"), [(2, 2), (2, 3), (3, 3), (4, 2)])
+def test_ranks_without_cause_are_called_different_in_five_of_a_hundred_pages_at_most(settings, methods):
+    """All pages that there can be, as often as each other."""
+    p = []
+    for others in itertools.product(itertools.permutations(range(methods)), repeat=settings - 1):
+        scores = np.array([range(methods), *others]).T / 10
+        p.append(overview.ranking(settings_of({f"m{i}": list(row) for i, row in enumerate(scores)})).p)
+    assert np.mean(np.array(p) < 0.05) <= 0.05 and np.mean(np.array(p) <= min(p)) == pytest.approx(min(p))
 
 
 def test_friedmans_test_on_demsars_example():
@@ -91,18 +125,9 @@ def test_friedmans_test_on_demsars_example():
     auc += [[0.768, 0.591, 0.971, 0.661, 0.888, 0.931, 0.668, 0.583, 0.838, 1.000, 0.962, 0.666, 0.981, 0.978]]
     auc += [[0.771, 0.590, 0.968, 0.654, 0.886, 0.916, 0.609, 0.563, 0.866, 1.000, 0.965, 0.614, 0.9751, 0.946]]
     auc += [[0.798, 0.569, 0.967, 0.657, 0.898, 0.931, 0.685, 0.625, 0.875, 1.000, 0.962, 0.669, 0.975, 0.970]]
-    methods = ["joint", "m", "cf", "both"]
-    every = [
-        overview.Setting(
-            *("s", Path(), f"d{i}", "r", "f"),
-            pd.DataFrame({"accuracy_mean": column, "complete": True, "metric": "accuracy"}, index=methods),
-            *(5, 0.95, True),
-        )
-        for i, column in enumerate(np.array(auc).T)
-    ]
-    found = overview.ranking(every)
+    found = overview.ranking(settings_of(dict(zip(["joint", "m", "cf", "both"], auc, strict=True))))
     assert found.ranks.mean().round(3).tolist() == pytest.approx([3.143, 2.0, 2.893, 1.964], abs=0.01)
-    assert stats.f.isf(found.p, 3, 39) == pytest.approx(3.69, abs=0.05)
+    assert found.p == pytest.approx(stats.friedmanchisquare(*auc).pvalue, abs=0.006), "with ties; his 0.02 is without"
     assert found.difference == pytest.approx(1.25, abs=0.01)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline_src.reports import tuning
 from pipeline_src.reports.aggregate import aggregate
 from pipeline_src.reports.wording import MINUS, NONE
 from pipeline_src.study.choice import Search, choose
@@ -133,7 +134,32 @@ def test_both_halves_stand_side_by_side(report):
     assert ogm[2].startswith("89.0 ±") and ogm[3].strip("*").startswith("+12.0")
     assert ogm[5].startswith("94.0 ±") and ogm[6].strip("*").startswith(f"{MINUS}3.0")
     assert [row[1] for row in rows] == [*RESULTS, "ensemble"]
-    assert "two families of comparisons" in words(report)
+    assert header[8] == "change of the difference" and ogm[8].strip("*").startswith(f"{MINUS}15.0 ± ")
+    assert "three families of comparisons" in words(report)
+
+
+def test_a_change_is_paired_over_both_halves_and_corrected_for_its_family():
+    seeds = range(4)
+    noise, own = (0.0, 0.05, -0.05, 0.02), (0.001, -0.001, 0.002, 0.0)
+    same = {("d", "r", "f", m, seed): 0.5 + noise[seed] for m in ("joint", "a", "b") for seed in seeds}
+    tuned = {key: value + 0.1 * (key[3] == "a") + own[key[4]] * (key[3] != "joint") for key, value in same.items()}
+    found = tuning.changes(same, tuned, list(seeds), 0.95, {})
+    assert [key[3] for key in found] == ["a", "b"], "joint training is what the others differ from"
+    a, b = found.values()
+    assert a.mean == pytest.approx(0.1005) and b.mean == pytest.approx(0.0005)
+    assert a.family == b.family == 2 and a.p_corrected == pytest.approx(2 * a.p) and a.p_corrected < 0.001
+    assert a.sd == pytest.approx(pd.Series(own).std()), "what the seeds share cancels out"
+    del tuned["d", "r", "f", "joint", 3]
+    assert tuning.changes(same, tuned, list(seeds), 0.95, {})["d", "r", "f", "a"].n == 3
+    rounded = tuning.changes(same, tuned, list(seeds), 0.95, {"d": 0.01})["d", "r", "f", "b"]
+    assert rounded.spread == pytest.approx(0.01), "of four values, each rounded to a hundredth"
+
+
+def test_an_edge_counts_the_values_that_were_tried_of_its_own_parameter():
+    points = [{"values": {"lr": lr, "q": q}} for lr, q in zip((0.1, 0.2, 0.3, 0.4), (1, 2, 1, 2), strict=True)]
+    assert tuning.edge({"edges": {"q": "highest", "lr": "lowest"}, "trials": points}) == (
+        "q is the highest of 2, lr is the lowest of 4"
+    )
 
 
 def test_what_was_chosen_is_shown_with_edges_and_divergence(report):
@@ -147,6 +173,7 @@ def test_what_was_chosen_is_shown_with_edges_and_divergence(report):
     assert "ogm with concat (training.lr is the lowest of 3)" in text
     assert "1 trial diverged, and could not be chosen." in text
     assert "Tuning changes joint training with concat by +20.0 points." in text
+    assert f"Tuning changes the difference from joint training for ogm with concat ({MINUS}15.0 points [" in text
 
 
 def test_every_trial_is_in_a_file(report):
