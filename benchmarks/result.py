@@ -2,8 +2,9 @@
 
 `python -m benchmarks result` reads docs/results/default.csv and default-avx2.csv, which have the test accuracies of all
 runs, linear probes and ensembles, and prints the section. With `--name default` (or default-avx2) it first writes that
-file from the results of this clone. more-seeds.csv and more-seeds-avx2.csv have more seeds of the methods whose verdicts
-differ between the processors: those of experiments/more-seeds.yaml, which decide, and those that were looked at before.
+file from the results of this clone. more-seeds.csv and more-seeds-avx2.csv have more seeds of the methods whose
+verdicts differ between the instruction sets: those of experiments/more-seeds.yaml, which decide, and those that were
+looked at before.
 """
 
 from __future__ import annotations

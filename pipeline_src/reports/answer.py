@@ -25,6 +25,7 @@ from pipeline_src.reports.scores import (
 from pipeline_src.reports.statistics import FEWEST, POINT, POWER, Summary
 from pipeline_src.reports.tables import Entry, Table, corrections, entry, sensitivity
 from pipeline_src.reports.wording import MINUS, NONE, interval, level, number, p_value, plural, points, value
+from pipeline_src.study.outputs import NO_FUSION
 from pipeline_src.study.runs import DIVERGED
 
 
@@ -50,7 +51,11 @@ def _answer(name: str, table: pd.DataFrame, seeds: int, confidence: float) -> An
     if lacking:
         headline = f"No answer yet: runs of {lacking} of {len(trained)} configurations are missing."
     elif tested.empty and table.complete.all():
-        headline = f"Nothing to compare: the study has no method besides {BASELINE}."
+        headline = "Nothing to compare: " + (
+            f"the study has no method besides {BASELINE}."
+            if BASELINE in set(table.method) or (table.fusion == NO_FUSION).all()
+            else f"the study does not have {BASELINE}, with which methods are compared; add it to study.methods."
+        )
     elif seeds < FEWEST:
         headline = f"No conclusion about any method: the study has {'one seed' if seeds == 1 else 'two seeds'}."
     elif (tested[f"{one.gain}_n"] < FEWEST).all():

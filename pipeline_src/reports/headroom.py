@@ -32,7 +32,7 @@ from pipeline_src.reports.grids import GridResults
 from pipeline_src.reports.scores import BASELINE
 from pipeline_src.reports.statistics import holm
 from pipeline_src.reports.tables import Entry, Table
-from pipeline_src.reports.wording import MINUS, NONE, p_value, words
+from pipeline_src.reports.wording import MINUS, NONE, p_value, plural, words
 
 EXACT = 9  # datasets, of which all 362,880 orders are tried
 DRAWN = 99_999  # orders that are drawn for more
@@ -49,7 +49,8 @@ class Association:
     first: float = math.nan  # Spearman's correlation: gain on the first half of the seeds, head-room on the second
     second: float = math.nan  # the other way round
     p: float = math.nan
-    p_holm: float = math.nan  # over all methods and fusions of the grid
+    p_holm: float = math.nan  # over all methods and fusions of the grid that have a p
+    least: float = math.nan  # the smallest rho that is significant after the correction where no other is; NaN: none
 
     @property
     def rho(self) -> float:
@@ -65,7 +66,7 @@ def associations(grid: GridResults) -> list[Association]:
     """One of each fusion and method, in the grid's order; empty for fewer than two seeds or without ensembles."""
     if len(grid.seeds) < 2 or not {"gains", "headroom"} <= grid.offers:
         return []
-    found = []
+    found, means = [], []
     for fusion in grid.fusions:
         baseline, ensemble = grid.scores(BASELINE, fusion), grid.scores(ENSEMBLE, fusion)
         for method in grid.methods:
@@ -75,8 +76,17 @@ def associations(grid: GridResults) -> list[Association]:
                 [values[whole][half].mean(axis=1).to_numpy() for half in halves(grid.seeds)] for values in (gain, room)
             ]
             found.append(Association(fusion, method, int(whole.sum()), *association(*of)))
-    corrected = holm([one.p for one in found])
-    return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
+            means.append(of)
+    corrected, tested = holm([one.p for one in found]), _tested(found)
+    return [
+        replace(one, p_holm=p, least=math.nan if math.isnan(p) else needed(*of, (1 - grid.confidence) / tested))
+        for one, p, of in zip(found, corrected, means, strict=True)
+    ]
+
+
+def _tested(found: list[Association]) -> int:
+    """How many have a p, for which all are corrected."""
+    return sum(not math.isnan(one.p) for one in found)
 
 
 def association(gains: list[np.ndarray], rooms: list[np.ndarray]) -> tuple[float, float, float]:
@@ -89,9 +99,23 @@ def association(gains: list[np.ndarray], rooms: list[np.ndarray]) -> tuple[float
     first, second = float(gain[0] @ room[1]), float(gain[1] @ room[0])
     if math.isnan(first + second):
         return first, second, math.nan
+    return first, second, float((_sums(gain, room) >= first + second - ROUNDING).mean())
+
+
+def needed(gains: list[np.ndarray], rooms: list[np.ndarray], alpha: float) -> float:
+    """The smallest rho whose p is below `alpha` for values in these two orders or ties; NaN if none is. Arguments as of
+    `association`.
+    """
+    sums = np.sort(_sums(*([_ranks(values) for values in both] for both in (gains, rooms))))
+    reached = len(sums) - np.searchsorted(sums, sums - ROUNDING)  # orders that give as much or more
+    found = sums[reached / len(sums) < alpha]
+    return float(found[0]) / 2 if len(found) else math.nan
+
+
+def _sums(gain: list[np.ndarray], room: list[np.ndarray]) -> np.ndarray:
+    """(P,) the sums of both correlations over the orders of the datasets; `gain` and `room` are ranks."""
     orders = _orders(len(gain[0]))
-    sums = gain[0][orders] @ room[1] + gain[1][orders] @ room[0]
-    return first, second, float((sums >= first + second - ROUNDING).mean())
+    return gain[0][orders] @ room[1] + gain[1][orders] @ room[0]
 
 
 def least(datasets: int) -> float:
@@ -126,10 +150,22 @@ def headline(found: list[Association], confidence: float) -> str:
         )
     shown = [one for one in found if one.p_holm < 1 - confidence]
     if not shown:
-        return "No method's gain is shown to grow with the head-room."
+        return f"No method's gain is shown to grow with the head-room. {_sensitivity(found)}".rstrip()
     several = len({one.fusion for one in found}) > 1
     each = [f"{one.method}{f' with {one.fusion}' if several else ''} ({_rho(one.rho)})" for one in shown]
     return f"The gain grows with the head-room for {listed(each, 6)}, by mean rank correlation."
+
+
+def _sensitivity(found: list[Association]) -> str:
+    """Which correlations would be significant, in a sentence; empty where nothing is tested."""
+    sizes = [one.least for one in found if not math.isnan(one.p)]
+    if not sizes:
+        return ""
+    if all(map(math.isnan, sizes)):
+        return "So few datasets cannot show it: no correlation would be significant."
+    low, high = _rho(np.nanmin(sizes)), _rho(np.nanmax(sizes))
+    span = low if low == high else f"{low} to {high}, by method,"
+    return f"A mean rank correlation of {span} would be significant where no other is."
 
 
 def table(grid: GridResults, found: list[Association]) -> Table:
@@ -154,9 +190,10 @@ def table(grid: GridResults, found: list[Association]) -> Table:
         f" over the datasets. First half: gain over {BASELINE} on seeds {words(first)} with head-room on seeds"
         f" {words(second)}; second half: the reverse. On the same seeds, the noise of {BASELINE} alone would correlate"
         " gain and head-room. p: one-sided permutation test of the mean over the orders of the datasets; corrected: by"
-        f" Holm's method over the {len(found)} comparisons here. Bold: corrected p below {1 - grid.confidence:.2g}. The"
-        f" smallest uncorrected p possible is {smallest:.2g}. Both halves share the test samples, and neighbouring"
-        " datasets resemble each other: the test speaks of these datasets only, and an association is no cause."
+        f" Holm's method over the {plural(_tested(found), 'comparison')} with a p. Bold: corrected p below"
+        f" {1 - grid.confidence:.2g}. The smallest uncorrected p possible is {smallest:.2g}. {_sensitivity(found)}"
+        " Both halves share the test samples, and neighbouring datasets resemble each other: the test speaks of these"
+        " datasets only, and an association is no cause."
     )
     columns = ["fusion", "method", "datasets", "first half", "second half", "mean", "p, uncorrected", "p, corrected"]
     return Table(f"Does the gain grow with the head-room? {grid.name}", caption, columns, rows, 2)

@@ -161,7 +161,8 @@ def sensitivity(table: pd.DataFrame, what: str, confidence: float) -> str:
     if tested.empty:
         return ""
     sizes, needed = tested[f"{what}_detectable"], tested[f"{what}_seeds_needed"]
-    seeds, alone = int(tested[f"{what}_n"].max()), len(tested) == 1
+    fewest, most = (int(count) for count in (tested[f"{what}_n"].min(), tested[f"{what}_n"].max()))
+    seeds, alone = f"{fewest} to {most}" if fewest < most else f"{most}", len(tested) == 1
     spans = "", ""
     if not alone:
         first, last = (
@@ -171,7 +172,7 @@ def sensitivity(table: pd.DataFrame, what: str, confidence: float) -> str:
             f" (median of {len(tested)} comparisons; from {first} to {last})",
             f" (median; from {needed.min():.0f} to {needed.max():.0f})",
         )
-    few = f" {seeds} seeds estimate the standard deviation, and with it these numbers, poorly." if seeds < 5 else ""
+    few = f" {fewest} seeds estimate the standard deviation, and with it these numbers, poorly." if fewest < 5 else ""
     return (
         f"Smallest detectable difference: with {seeds} seeds, a true difference of"
         f" {written(sizes.median(), unit)}{points(unit)}{spans[0]} is significant with {100 * POWER:.0f} %"

@@ -183,9 +183,9 @@ def _side_by_side(
         " Same settings: every method with the parameters of params.yaml. Equal tuning: every configuration, joint"
         f" training and each modality alone included, had {plural(tuning.trials, 'trial')}, each with"
         f" {plural(len(tuning.seeds), 'seed')} ({words(tuning.seeds)}); all seeds of the study train with the trial"
-        " whose mean score on val is the best. Intervals cover what varies with these seeds, but no other outcome of the"
-        f" search. Differences{points(unit, ' in ')} are paired by seed, each from the {BASELINE} of its own half of the"
-        " table; the two halves and the changes between them are three families of comparisons."
+        " whose mean score on val is the best. Intervals cover what varies with these seeds, but no other outcome of"
+        f" the search. Differences{points(unit, ' in ')} are paired by seed, each from the {BASELINE} of its own half"
+        " of the table; the two halves and the changes between them are three families of comparisons."
     )
     if family := corrections(equal, [one.gain]):
         first = corrections(same, [one.gain])
@@ -251,9 +251,7 @@ def trials(tuning: Tuning) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _points(
-    tuning: Tuning, headline: str, same: pd.DataFrame, equal: pd.DataFrame, confidence: float
-) -> Iterator[str]:
+def _points(tuning: Tuning, headline: str, same: pd.DataFrame, equal: pd.DataFrame, confidence: float) -> Iterator[str]:
     """What equal tuning says of a dataset, in sentences; `headline` is the answer of its tuned rows, `equal`."""
     name = same.dataset.iloc[0]
     yield (
@@ -281,7 +279,7 @@ def _points(
 
 
 def _changed(tuning: Tuning, same: pd.DataFrame, confidence: float) -> Iterator[str]:
-    """For which methods tuning changes the difference from BASELINE, in a sentence; nothing where that is not tested."""
+    """For which methods tuning changes the difference from BASELINE, in a sentence; none where that is not tested."""
     one = primary_of(same)
     keys = [key for row in same.to_dict("records") if (key := tuple(row[name] for name in CELL)) in tuning.changes]
     tested = {key: change for key in keys if not math.isnan((change := tuning.changes[key]).p_corrected)}

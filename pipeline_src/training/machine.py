@@ -17,8 +17,14 @@ import torch
 
 import pipeline_src
 
-# They choose the instruction set by which PyTorch and oneDNN compute on a CPU.
-VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+# They choose the instruction set by which PyTorch, oneDNN and MKL compute on a CPU.
+VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+)
 
 
 def machine(device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:

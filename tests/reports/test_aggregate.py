@@ -257,6 +257,15 @@ def test_verdicts_follow_the_corrected_test(study):
     assert "Nothing to compare: the study has no method besides joint" in shown
 
 
+def test_a_study_without_joint_training_is_told_what_it_lacks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = Study(methods=("ogm",))
+    study.write_all()
+    study.write_cache()
+    aggregate(study)
+    assert "Nothing to compare: the study does not have joint, with which methods are compared; add it to" in text()
+
+
 def test_the_answer_names_a_method_that_helps_and_one_that_does_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = Study(methods=("joint", "ogm<ge>", "pmr"))

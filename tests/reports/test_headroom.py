@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline_src.reports.headroom import association, associations, halves, headline, least, table
+from pipeline_src.reports.headroom import Association, association, associations, halves, headline, least, needed, table
 from pipeline_src.reports.statistics import holm
 from pipeline_src.reports.wording import MINUS
 from tests.reports.gridded import grid
@@ -38,6 +38,17 @@ def test_it_is_spearmans_correlation_with_ties_against_scipy():
         for o in itertools.permutations(range(6))
     ]
     assert p == pytest.approx(np.mean(np.array(every) >= first + second - 1e-9))
+
+
+def test_the_smallest_correlation_that_is_significant_is_that_of_the_test_itself():
+    gains, rooms = (list(values) for values in np.random.default_rng(5).normal(size=(2, 2, 6)))
+    found = {}  # every rho that these values can have -> its p
+    for order in itertools.permutations(range(6)):
+        first, second, p = association([values[list(order)] for values in gains], rooms)
+        found[round((first + second) / 2, 9)] = p
+    for alpha in (0.05, 0.01):
+        assert needed(gains, rooms, alpha) == pytest.approx(min(rho for rho, p in found.items() if p < alpha))
+    assert math.isnan(needed(gains, rooms, 1 / 720)), "the highest has a p of 1/720"
 
 
 def test_more_datasets_than_can_be_ordered_are_drawn():
@@ -96,7 +107,10 @@ def test_a_grid_has_an_association_per_method(two):
     assert (one.fusion, one.method, one.datasets) == ("concat", "better", 3)
     assert (one.first, one.second, one.rho) == (pytest.approx(1),) * 3
     assert (one.p, one.p_holm) == (pytest.approx(1 / 6),) * 2
-    assert headline([one], 0.95) == "No method's gain is shown to grow with the head-room."
+    assert headline([one], 0.95) == (
+        "No method's gain is shown to grow with the head-room. So few datasets cannot show it: no correlation would be"
+        " significant."
+    )
     assert headline([one], 0.8) == "The gain grows with the head-room for better (+1.00), by mean rank correlation."
     made = table(two, [one])
     assert [entry.value for entry in made.rows[0]] == [
@@ -120,6 +134,21 @@ def test_a_dataset_with_a_lost_run_is_left_out_for_its_method_alone():
     assert (better.datasets, worse.datasets) == (3, 2)
     assert worse.rho == pytest.approx(1) and worse.p == pytest.approx(1 / 2)
     assert [better.p_holm, worse.p_holm] == pytest.approx(holm([better.p, worse.p]))
+
+
+def test_a_method_that_equals_joint_training_is_not_tested_and_not_counted():
+    accuracies = {levels: {**of, "same": of["joint"]} for levels, of in BY_HAND.items()}
+    two = grid({"sound": ["a", "b", "c"]}, accuracies, seeds=(7, 2))
+    better, same = associations(two)
+    assert math.isnan(same.p) and math.isnan(same.least) and better.p_holm == better.p
+    assert "over the 1 comparison with a p" in table(two, [better, same]).caption
+
+
+def test_what_would_have_been_significant_is_said():
+    one = Association("concat", "a", 9, 0.1, 0.2, 0.3, 0.6, 0.52)
+    other = Association("concat", "b", 9, 0.1, 0.2, 0.3, 0.6, 0.61)
+    text = "A mean rank correlation of +0.52 to +0.61, by method, would be significant where no other is."
+    assert headline([one, other], 0.95).endswith(text)
 
 
 def test_one_seed_or_no_ensemble_is_not_tested():

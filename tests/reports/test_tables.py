@@ -169,6 +169,13 @@ def test_what_could_have_been_seen_stands_in_text():
     assert {"accuracy_gain_detectable", "accuracy_gain_seeds_needed"} <= set(made())
 
 
+def test_comparisons_of_unlike_numbers_of_seeds_say_so():
+    table = pd.concat([made().iloc[[3]]] * 3, ignore_index=True)
+    table["accuracy_gain_n"] = [8, 3, 3]
+    said = tables.sensitivity(table, "accuracy_gain", 0.95)
+    assert "with 3 to 8 seeds, a true difference of" in said and "3 seeds estimate the standard deviation" in said
+
+
 def test_intervals_of_accuracies_stay_within_0_and_100():
     metrics = frame()
     near = metrics.method.eq("joint") & metrics.split.eq("test")
