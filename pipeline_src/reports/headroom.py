@@ -79,8 +79,8 @@ def associations(grid: GridResults) -> list[Association]:
             means.append(of)
     corrected, tested = holm([one.p for one in found]), _tested(found)
     return [
-        replace(one, p_holm=p, least=math.nan if math.isnan(p) else needed(*of, (1 - grid.confidence) / tested))
-        for one, p, of in zip(found, corrected, means, strict=True)
+        replace(one, p_holm=p, least=math.nan if math.isnan(p) else needed(gain, room, (1 - grid.confidence) / tested))
+        for one, p, (gain, room) in zip(found, corrected, means, strict=True)
     ]
 
 

@@ -100,7 +100,8 @@ def collected(
         cell = *key[:3], _plain(key[3])
         if KEY in record and outcomes.setdefault(cell, record[KEY])["values"] != record[KEY]["values"]:
             differing.append(cell)
-    changed = changes(*halves(values), study.seeds, confidence, steps)
+    before, after = halves(values)
+    changed = changes(before, after, study.seeds, confidence, steps)
     return Tuning(table, changed, outcomes, list(dict.fromkeys(differing)), section.trials, section.seeds)
 
 
@@ -123,8 +124,8 @@ def changes(
         pairs = [pair for pair in keys if all(key in half for key in pair for half in (same, tuned))]
         if cell[3] == BASELINE or not pairs:
             continue
-        after = ([tuned[pair[i]] - same[pair[i]] for pair in pairs] for i in (0, 1))
-        families[cell[:3]][cell] = paired(*after, math.sqrt(2) * steps.get(cell[0], 0.0))  # two roundings each
+        own, reference = ([tuned[pair[i]] - same[pair[i]] for pair in pairs] for i in (0, 1))
+        families[cell[:3]][cell] = paired(own, reference, math.sqrt(2) * steps.get(cell[0], 0.0))  # two roundings each
     return {
         cell: one
         for family in families.values()

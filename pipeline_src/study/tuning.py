@@ -6,6 +6,7 @@
       spaces:
         all: {training.lr: {log: [0.003, 0.1]}}             # of every configuration
         pmr: {alpha: [1.0, 2.0, 4.0]}                       # what a method adds: its own parameters
+        opm_ogm: {opm.q_base: {linear: [0.1, 0.9]}}         # and those of the blocks in them
 
 A space of lists alone is a grid: `trials` of its points are drawn without repeats, which are all of them if it has no
 more. A space with a range is searched at random: each range is cut into `trials` equal parts, one value is drawn in
@@ -15,6 +16,7 @@ each, and the parts of several parameters are combined at random (Latin hypercub
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
@@ -152,7 +154,19 @@ def split(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def changed(block: Given, changes: dict[str, Any]) -> Given:
     """A checked block with other values, checked. Raises pydantic's ValidationError."""
-    return type(block).model_validate(given(block) | changes) if changes else block
+    return type(block).model_validate(merged(block, changes)) if changes else block
+
+
+def merged(block: Section, changes: dict[str, Any]) -> dict[str, Any]:
+    """What the file says of a checked block, with other values; the name `opm.q_base` is of the block `opm` in it."""
+    values, inner = given(block), defaultdict[str, dict[str, Any]](dict)
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        if rest:
+            inner[first][rest] = value
+        else:
+            values[first] = value
+    return values | {name: merged(getattr(block, name), of) for name, of in inner.items()}
 
 
 def given(block: Section) -> dict[str, Any]:
@@ -194,11 +208,21 @@ def _check_names(params: "Settings", key: str, space: Space, mistakes: Mistakes)
             place, f"expected {ALL}, {UNIMODAL} or a registered method, but got {brief(key)}{closest(key, known)}"
         )
         return
-    own = list(methods[kinds[key]].Params.model_fields) if key in kinds else []
+    own = _tunable(methods[kinds[key]].Params) if key in kinds else []
     known = [*(SCHEDULE + name for name in TUNABLE), *own]
     for name in space:
         if name not in known:
             mistakes.add((*place, name), f"expected a parameter that can be tuned{closest(name, known)}")
+
+
+def _tunable(block: type[Section]) -> list[str]:
+    """The parameters of a method, those of the blocks in it as `opm.q_base`."""
+    names = []
+    for name, field in block.model_fields.items():
+        kind: Any = field.annotation
+        nested = isinstance(kind, type) and issubclass(kind, Section)
+        names += [f"{name}.{each}" for each in _tunable(kind)] if nested else [name]
+    return names
 
 
 def _check_trials(params: "Settings", tuning: Tuning, method: str, unimodal: bool, mistakes: Mistakes) -> None:
@@ -218,7 +242,7 @@ def _check_trials(params: "Settings", tuning: Tuning, method: str, unimodal: boo
         training, changes = split(point)
         block = params.methods[method]
         schedule = mistakes.checked(Training, given(params.training) | training, (*place, "training"))
-        values = mistakes.checked(type(block), given(block) | changes, place)
+        values = mistakes.checked(type(block), merged(block, changes), place)
         refusals = {} if values is None or unimodal else _refusals(params, methods[params.kinds[method]], block, values)
         for why in refusals:
             mistakes.add(place, f"{why} (trial {point})")

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from pipeline_src.core.errors import UserError
+from pipeline_src.methods.base import methods
 from pipeline_src.study import config
-from pipeline_src.study.tuning import Range, Tuning, drawn
+from pipeline_src.study.tuning import Range, Tuning, changed, drawn, given, merged
 from pipeline_src.study.yaml import Loader
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
@@ -72,6 +73,14 @@ def test_unimodal_training_shares_the_space_of_joint_unless_it_has_one():
     assert own.points("joint", True)[0] == {"training.lr": 1.0}
 
 
+def test_a_parameter_of_a_block_in_a_block_has_both_names():
+    block = methods["opm_ogm"].Params.model_validate({"opm": {"q_base": 0.5, "lam": 2.0}, "ogm": {"alpha": 0.3}})
+    trial = changed(block, {"opm.q_base": 0.25, "ogm.alpha": 0.7})
+    assert (trial.opm.q_base, trial.ogm.alpha) == (0.25, 0.7)
+    assert merged(block, {"opm.q_base": 0.25})["opm"] == {**given(block.opm), "q_base": 0.25}, "the others stay"
+    assert (block.opm.q_base, block.ogm.alpha) == (0.5, 0.3)
+
+
 @pytest.fixture
 def said(tmp_path, monkeypatch):
     """A function: the section `tuning` -> the lines of the error, without file and line; none if it is valid."""
@@ -99,6 +108,8 @@ def said(tmp_path, monkeypatch):
 
 def test_a_valid_section(said):
     assert said() == []
+    lr = {"training.lr": {"log": [0.003, 0.1]}}
+    assert said(spaces={"all": lr, "opm_ogm": {"opm.q_base": {"linear": [0.1, 0.9]}}}) == []
 
 
 @pytest.mark.parametrize(
@@ -125,6 +136,10 @@ def test_a_valid_section(said):
         (
             {"spaces": {"all": {"training.epochs": [1, 2]}}},
             "tuning.spaces.all.training.epochs: expected a parameter that can be tuned",
+        ),
+        (
+            {"spaces": {"all": {"training.lr": {"log": [0.1, 1.0]}}, "opm_ogm": {"opm.q_bas": [0.1, 0.2]}}},
+            "tuning.spaces.opm_ogm.opm.q_bas: expected a parameter that can be tuned; did you mean 'opm.q_base'?",
         ),
         (
             {"spaces": {"all": {"alpha": [1.0, 2.0]}}},
