@@ -34,6 +34,7 @@ from pipeline_src.study.naming import study_name
 from pipeline_src.study.outputs import NO_FUSION, STUDY
 
 STUDIED, MORE_SEEDS = Path("params.yaml"), Path("experiments/more-seeds.yaml")
+ELSEWHERE = (Path("experiments/equal-tuning.yaml"), Path("experiments/when-balancing-helps.yaml"))
 FOLDER = Path("docs/results")
 OURS, AVX2 = "default", "default-avx2"  # files of FOLDER
 MORE = ("more-seeds", "more-seeds-avx2")
@@ -123,7 +124,7 @@ def _caption(ours: Measured) -> str:
         f"Test accuracy in percent of the default study, mean ± standard deviation over {seeds}."
         f" {MINUS} {BASELINE}: the difference to joint training in points, paired by seed, with its"
         f" {level(ours.confidence)} interval, corrected for {compared}. Bold: significant after the correction."
-        " AVX2: the same study on the instruction set of older processors."
+        " AVX2: the same study on the same processor, limited to the instructions of older ones."
     )
 
 
@@ -151,15 +152,19 @@ def _sentences(ours: Measured, other: Measured) -> str:
 
 
 def _more(measured: Measured) -> str:
-    """What the methods whose verdicts differ lose or gain with the seeds that were kept for this question, and with all
-    seeds, corrected for as many comparisons as in the study measured.
+    """What the methods whose verdicts differ lose or gain with the seeds that were kept for this question, with those
+    of them that no other study had, and with all seeds; corrected for as many comparisons as in the study measured.
     """
     both = [pd.read_csv(FOLDER / f"{name}.csv") for name in MORE]
     seeds, kept = sorted(both[0].seed.unique()), config.load(MORE_SEEDS).study.seeds
+    others = [config.load(file) for file in ELSEWHERE]
+    used = {seed for one in others for seed in [*one.study.seeds, *(one.tuning.seeds if one.tuning else [])]}
+    fresh = [seed for seed in kept if seed not in used]
     said, settled = _differences(both, kept, measured)
     what = "all significant" if settled else "not all significant"
     return (
         f"With {plural(len(kept), 'new seed')} and the same correction, these are {what}: {said}."
+        f" With the {len(fresh)} of them that no other study had: {_differences(both, fresh, measured)[0]}."
         f" With all {len(seeds)} seeds: {_differences(both, seeds, measured)[0]}."
     )
 

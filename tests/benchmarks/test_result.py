@@ -33,6 +33,9 @@ def folder(tmp_path, monkeypatch):
     kept = tmp_path / "more.yaml"
     kept.write_text(f"extends: {ROOT / 'params.yaml'}\nstudy: {{seeds: {list(SEEDS)}}}\n", encoding="utf-8")
     monkeypatch.setattr(result, "MORE_SEEDS", kept)
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text(f"extends: {ROOT / 'params.yaml'}\nstudy: {{seeds: [0, 9]}}\n", encoding="utf-8")
+    monkeypatch.setattr(result, "ELSEWHERE", (elsewhere,))
     for name in result.MORE:
         write(tmp_path, name)
     return tmp_path
@@ -75,8 +78,10 @@ def test_all_seeds_are_shown_beside_those_that_decide(folder):
     frame = pd.read_csv(folder / f"{result.MORE[0]}.csv")
     fused = frame[frame.modality == "fused"].pivot(index="method", columns="seed").value
     gain = 100 * (fused.loc["better"] - fused.loc["joint"])
-    few, every = result.section().split("With all 8 seeds: ")
-    assert f"better +{gain[list(SEEDS)].mean():.1f} [" in few and f"better +{gain.mean():.1f} [" in every
+    few, rest = result.section().split(" With the 3 of them that no other study had: ")
+    fresh, every = rest.split("With all 8 seeds: ")
+    for text, seeds in ((few, SEEDS), (fresh, range(1, 4)), (every, range(8))):
+        assert f"better +{gain[list(seeds)].mean():.1f} [" in text
 
 
 def test_a_new_look_keeps_the_seeds_of_those_before(folder, capsys, monkeypatch):
