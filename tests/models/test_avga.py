@@ -106,3 +106,17 @@ def test_the_recurrent_encoder_says_what_it_reads():
     assert "expected `segments` x (`places` times `channels`) of 3 x 24, but got (3, 5)" in Recurrent.refuses(
         AUDIO, extractor
     )
+
+
+@pytest.mark.parametrize("width", [4, 64])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_the_mode_of_an_lstm_without_dropout_changes_no_bit(gradients, width):
+    torch.manual_seed(0)
+    params = RecurrentParams(channels=6, places=4, segments=T, width=width)
+    net, x, found = Recurrent(params, "sequence", (1, 24)).build().eval(), inputs()["visual"], []
+    for mode in (True, False):
+        net.lstm.lstm.training = mode
+        with torch.set_grad_enabled(gradients):
+            out = net(x)
+        found.append([out, *(torch.autograd.grad(out.sum(), list(net.parameters())) if gradients else ())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

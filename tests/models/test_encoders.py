@@ -59,6 +59,16 @@ def test_every_encoder_gives_its_features_and_learns(kind, layout):
     torch.testing.assert_close(module(x)[1:2], module(x[1:2]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", SMALL)
+def test_recurrent_layers_stay_in_training_mode_and_have_no_dropout(kind):
+    module = encoder(kind, encoders[kind].layouts[0]).build()
+    layers = [part for part in module.modules() if isinstance(part, torch.nn.RNNBase)]
+    assert bool(layers) is (kind == "recurrent")
+    for mode in (False, True):
+        module.train(mode)
+        assert module.training is mode and all(part.training and part.dropout == 0 for part in layers)
+
+
 def test_convnet_is_the_published_one():
     module = encoders["convnet"](encoders["convnet"].Params(width=32, features=512), "frames", (1, 1, 28, 28)).build()
     # By hand: 2 + (25 + 1) 32 + (9 * 32 + 1) 32 + (9 * 32 + 1) 64 + (9 * 64 + 1) 64 + (64 + 1) 512

@@ -5,7 +5,8 @@ line:
 
     anywhere        tensors of two devices in one operation, a generator of another device than its numbers,
                     a pinned buffer that is copied from before its last copy is known to have ended,
-                    a tensor that a side stream copied and that is used before it is there, or not kept for its user
+                    a tensor that a side stream copied and that is used before it is there, or not kept for its user,
+                    a gradient that goes back through an LSTM in evaluation mode, for which cuDNN has an error
     inside a step   reading a value back (`.item()`, `.cpu()`, `.tolist()`, `bool`), shapes that depend on values
                     (boolean masks, `nonzero`, `unique`), uploads that block, as their memory is not pinned or they are
                     not `non_blocking`
@@ -28,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from tests.training import strict_autocast, strict_module
+from tests.training import strict_autocast, strict_lstm, strict_module
 from tests.training.strict_module import NAME, Generator, Stream, device, module
 
 CPU = torch.device("cpu")
@@ -79,7 +80,7 @@ class Strict(Tensor):
         return module.watch.run(op, args, kwargs or {})
 
 
-OURS = (__file__, strict_autocast.__file__, strict_module.__file__)
+OURS = (__file__, strict_autocast.__file__, strict_lstm.__file__, strict_module.__file__)
 _set_up = False
 
 
@@ -261,6 +262,8 @@ class _Generators(TorchFunctionMode):
         if call in (torch.tensor, torch.as_tensor) and asked is not None and torch.device(asked).type == NAME:
             made = call(*args, **{k: v for k, v in kwargs.items() if k != "device"})
             return made if isinstance(made, Strict) else made.to(asked)
+        if _name(call) == "lstm" and isinstance(args[0], Strict):
+            return strict_lstm.lstm(*args)
         return call(*args, **kwargs)
 
 
