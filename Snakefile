@@ -47,8 +47,8 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 asked = plan.params.resources
 here = slots(asked.cells_per_gpu) if plan.params.training.device in ("auto", "cuda") else None
-if here and workflow.is_main_process and workflow.local_exec and "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", here)  # no more jobs that need one at a time; a cluster counts for itself
+gpus = plan.params.training.gpus if plan.params.training.device != "cpu" else 1  # that train a run together
+engine.limit_gpus(workflow, plan, gpus, here)
 inputs = engine.steer(workflow, plan)  # outputs decide what is done, not what Snakemake remembers
 follower = Follower(plan)  # mirrors the runs in MLflow, from a process of its own
 warm = serve.Warm(plan)  # imports once what jobs on this machine need

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import ancient
+from snakemake.jobs import GroupJob
 from snakemake.logging import logger
 from snakemake.settings.types import RerunTrigger
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -83,8 +84,42 @@ def steer(workflow: Any, plan: Plan) -> Inputs:
         return done
 
     workflow.execute = steered
+    GroupJob.log_error = _group_failed
     logger.addFilter(_of_use)
     return Inputs(plan, again)
+
+
+_log_group = GroupJob.log_error
+
+
+def _group_failed(group: GroupJob, msg: str | None = None, **more: Any) -> None:
+    """Say, in a line, why a job of the queue that groups several failed or was refused; Snakemake leaves that out."""
+    if msg:
+        print(" ".join(msg.partition("sbatch call:")[0].split()), file=sys.stderr)
+    _log_group(group, msg, **more)
+
+
+def limit_gpus(workflow: Any, plan: Plan, gpus: int, here: int | None) -> None:
+    """Limit the GPUs that jobs have at a time. On this machine, to those that are `here` (None: no GPU). On a cluster,
+    which counts its own, to those of a run in each job of the queue, so that the runs of a group wait for each other.
+
+    Snakemake cuts what a job asks for down to the limit. Raises WorkflowError if one is set that is less than the
+    `gpus` that train a run together.
+    """
+    if not workflow.is_main_process:
+        return
+    if "gpu" not in workflow.global_resources:
+        limit = here
+        if not workflow.local_exec:
+            a_run = plan.params.resources.train.gpus(gpus)
+            limit = max(a_run, 1) if workflow.resource_scopes.is_local("gpu") else None
+        if limit:
+            workflow.register_resource("gpu", limit)
+    elif gpus > 1 and isinstance(most := workflow.global_resources["gpu"].value, int) and most < gpus:
+        raise WorkflowError(
+            f"{plan.file}: training.gpus: expected at most {most}, the limit that --resources or a profile sets by "
+            f"gpu={most}, but got {gpus}; leave that limit out, or lower training.gpus"
+        )
 
 
 def _of_use(record: logging.LogRecord) -> bool:

@@ -49,20 +49,26 @@ class Requests(Section):
     qos: str | None = Field(None, min_length=1, description="Slurm: quality of service")
     sbatch: str | None = Field(None, min_length=1, description="Slurm: further options of sbatch, as typed")
 
+    def gpus(self, together: int = 1) -> int:
+        """GPUs of a job; at least as many as train its run `together`, where that is more than one."""
+        return max(self.gpu or 0, together if together > 1 else 0)
+
     def job(self, gpus: int = 1) -> dict[str, int | str | Callable]:
-        """Snakemake's `resources` of a job, as its Slurm executor names them; memory and time grow with retries. A run
-        that is trained on several `gpus` asks for as many at least.
+        """Snakemake's `resources` of a job, as its Slurm executor names them; memory and time grow with retries.
+
+        `gpus` train a run together. Several are to be of one node: Slurm would take them from several nodes.
         """
 
         def growing(value: int, most: int | None) -> Callable:
             return lambda wildcards, attempt: min(attempt * value, max(value, most) if most else attempt * value)
 
-        gpu = max(self.gpu or 0, gpus if gpus > 1 else 0)
+        gpu = self.gpus(gpus)
         asked = {
             "mem_mb": growing(self.mem_mb, self.max_mem_mb),
             "runtime": growing(self.runtime, self.max_runtime),
             "gpu": gpu,
             "gpu_model": self.gpu_model if gpu else None,
+            "nodes": 1 if gpu > 1 else None,
             "slurm_partition": self.partition,
             "slurm_account": self.account,
             "constraint": self.constraint,

@@ -1,15 +1,22 @@
 """What jobs ask for: defaults, growth with retries, the words of Snakemake's Slurm executor, mistakes, other files."""
 
 import json
+import re
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
 import yaml
+from snakemake.iocontainers import ResourceList
+from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 from pipeline_src.core.errors import UserError
 from pipeline_src.study import config, resources
 from pipeline_src.study.schema import SCHEMAS
+from tests.workflow.small import snakemake, write_params
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +73,36 @@ def test_a_run_on_several_gpus_asks_for_them(loaded):
     assert {k: v for k, v in train.job(4).items() if k.startswith("gpu")} == {"gpu": 4, "gpu_model": "a100"}
     assert loaded(VALID.replace("{gpu: 1", "{gpu: 0")).train.job(4)["gpu"] == 4
     assert loaded(VALID.replace("{gpu: 1", "{gpu: 8")).train.job(4)["gpu"] == 8
+
+
+@pytest.mark.parametrize(("gpus", "asked"), [(1, ["--gpus=1"]), (4, ["--gpus=4", "--nodes=1"])])
+def test_slurm_is_asked_for_several_gpus_of_one_node(loaded, gpus, asked):
+    """Without --nodes=1 Slurm takes them from several nodes, and the job sees those of the first one."""
+    values = {k: v(None, 1) if callable(v) else v for k, v in loaded(VALID).train.job(gpus).items()}
+    job = SimpleNamespace(resources=ResourceList(fromdict=values), threads=8)
+    texts = dict.fromkeys(("run_uuid", "slurm_logfile", "comment_str", "account", "partition", "workdir"), "x")
+    options = shlex.split(get_submit_command(job, texts) + set_gres_string(job))
+    assert sorted(one for one in options if re.match("--(gpus|nodes|ntasks|gres)", one)) == asked
+    assert "--cpus-per-task=8" in options
+
+
+def test_under_the_slurm_profile_a_run_gets_its_gpus(tmp_path):
+    """In a dry run, which prints what each job would ask for: Snakemake cuts a request down to a limit."""
+    write_params(tmp_path, {"training": {"gpus": 4}})
+    (tmp_path / "slurm").symlink_to(ROOT / "slurm")
+    output = snakemake(tmp_path, "--profile", "slurm", "--dry-run", "--quiet", "host")
+    asked = {}
+    said_of_jobs = re.compile(r"^ *(?:local)?rule (\w+):$.*?^ *resources: (.*?)$", re.MULTILINE | re.DOTALL)
+    for rule, said in said_of_jobs.findall(output):
+        found = dict(one.split("=", 1) for one in said.split(", "))
+        asked.setdefault(rule, set()).add((found.get("gpu"), found.get("nodes")))
+    assert asked.pop("all") == {(None, None)}
+    assert asked.pop("train") == {("4", "1")}
+    assert asked == {rule: {("0", None)} for rule in ("fetch", "manifest", "extract", "cache", "aggregate")}
+
+    output = snakemake(tmp_path, "--profile", "slurm", "--dry-run", "--resources", "gpu=1", succeeds=False)
+    (line,) = [line for line in output.splitlines() if "training.gpus" in line]
+    assert line.startswith("params.yaml: training.gpus: expected at most 1, the limit that --resources or a profile")
 
 
 def test_a_retry_asks_for_more_memory_and_time_up_to_the_set_most(loaded):

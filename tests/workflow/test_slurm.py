@@ -91,6 +91,19 @@ def test_nothing_is_left_to_do(finished):
     assert "Nothing to be done" in snakemake(finished, *PROFILE, "-n")
 
 
+def test_several_gpus_are_asked_for_on_one_node(finished, tmp_path):
+    """No node of this cluster has two, so that Slurm refuses a job that two nodes could serve together."""
+    study = shutil.copytree(finished, tmp_path / "study", symlinks=True, ignore=shutil.ignore_patterns("results"))
+    write_params(
+        study,
+        {"datasets": {"av_digits": {"shards": 1}}, "resources": PARTITIONS, "training": {"gpus": 2}},
+    )
+    output = snakemake(study, *PROFILE, "--retries", "0", "--max-jobs-per-timespan", "100/1s", succeeds=False)
+    assert "SLURM sbatch failed. The error message was" in output
+    assert "Requested node configuration is not available" in output
+    subprocess.run(["sbatch", "--test-only", "--partition=gpu", "--gpus=2", "--wrap=true"], check=True)  # no --nodes=1
+
+
 class Training:
     """The process that trains a cell of a study, to be held still once the run has more than `epochs`: it then has a
     checkpoint, and waits for what the test does to it, however fast the machine is.

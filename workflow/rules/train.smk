@@ -22,7 +22,7 @@ rule train:
         "../../envs/counterpoise.yaml"
     threads: asked.train.threads
     resources:
-        **asked.train.job(plan.params.training.gpus if plan.params.training.device != "cpu" else 1),
+        **asked.train.job(gpus),
     params:
         file=lambda w: params_file,
         usage="logs/train/{dataset}/{recipe}/{fusion}/{method}-{fp}/seed{seed}-{evaluation}.tsv",
