@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pipeline_src.training.params import Training
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # read when CUDA starts; without it, sums of matrix products have no fixed order
+UNORDERED = (  # how PyTorch warns of an operation without a fixed order
+    r"(.+?) does not have a deterministic implementation",
+    r"(.+?) defaults to a non-deterministic algorithm",  # fused attention
+    r"Deterministic behavior was enabled .* because it uses (CuBLAS)",  # where the user set `CUBLAS` to another value
+)
 
 
 def pick(name: str, cells_per_gpu: int = 1) -> torch.device:
@@ -64,6 +69,9 @@ def deterministic(device: torch.device, threads: int) -> None:
     torch.set_num_threads(threads)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = False
+    # Where PyTorch only warns, the backward passes of fused attention have no fixed order. The CPU's has one.
+    for fused in ("flash", "mem_efficient", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{fused}_sdp")(device.type != "cuda")
     # As use_deterministic_algorithms, which imports PyTorch's compiler to set it the same.
     torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "warn")
     # Nothing here reads memory that it has not written, so there is no need to fill it first.
@@ -74,18 +82,23 @@ def deterministic(device: torch.device, threads: int) -> None:
 def nondeterministic() -> Iterator[list[str]]:
     """The operations that run inside and have no deterministic version on the device, as PyTorch warns."""
     found: list[str] = []
+    always = torch.is_warn_always_enabled()
     with warnings.catch_warnings():
         show = warnings.showwarning
 
         def note(message: Any, *rest: Any, **more: Any) -> None:
-            name = re.match(r"(\S+) does not have a deterministic implementation", str(message))
+            name = next(filter(None, (re.match(said, str(message)) for said in UNORDERED)), None)
             if name is None:
                 show(message, *rest, **more)
             elif name[1] not in found:
                 found.append(name[1])
 
         warnings.showwarning = note
-        yield found
+        torch.set_warn_always(True)  # some are warned of once per process, which may train several runs
+        try:
+            yield found
+        finally:
+            torch.set_warn_always(always)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -102,8 +115,11 @@ def use_precision(device: torch.device, precision: str) -> None:
     if not computes_in(device, precision):
         raise UserError(f"training.precision: expected {wanted[precision]}, but got {describe(device)}; set fp32")
     if device.type == "cuda":
+        tf32 = precision == "tf32"
+        # The older flags, too, and first: libraries read them, which is an error where only the newer ones are set.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
-            part.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+            part.fp32_precision = "tf32" if tf32 else "ieee"
 
 
 def computes_in(device: torch.device, precision: str) -> bool:

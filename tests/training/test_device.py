@@ -1,6 +1,8 @@
 """Choosing a device, and what is said where its memory does not suffice."""
 
 import json
+import subprocess
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -63,7 +65,9 @@ FLAGS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.c
 @pytest.fixture
 def flags():
     before = [part.fp32_precision for part in FLAGS]
+    older = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = older
     for part, value in zip(FLAGS, before, strict=True):
         part.fp32_precision = value
 
@@ -79,6 +83,42 @@ def test_fp32_turns_tf32_off_and_tf32_on(precision, how, monkeypatch):
     assert [part.fp32_precision for part in FLAGS] == [how] * 3
 
 
+READ_BY_LIBRARIES = """
+import os
+
+import torch
+from pipeline_src.training import device
+
+torch.cuda.is_bf16_supported = lambda including_emulation: True
+torch.cuda.get_device_capability = lambda device: (8, 0)
+
+
+def check(precision):
+    tf32 = precision == "tf32"
+    device.use_precision(torch.device("cuda"), precision)
+    for _ in range(2):
+        assert torch.backends.cuda.matmul.allow_tf32 is tf32
+        assert torch.backends.cudnn.allow_tf32 is tf32
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+        for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+            assert (part.fp32_precision == "tf32") is tf32
+        with torch.backends.cudnn.flags(enabled=False):
+            assert not torch.backends.cudnn.enabled
+        assert torch.backends.cudnn.enabled
+
+
+for precision in ("fp32", "tf32", "bf16"):  # each in a process of its own, as the flags start
+    if not os.fork():
+        check(precision)
+        os._exit(0)
+    assert os.wait()[1] == 0, precision
+"""
+
+
+def test_what_libraries_read_is_what_was_set():
+    subprocess.run([sys.executable, "-c", READ_BY_LIBRARIES], check=True)
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_device_without_tf32_is_an_error(device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
@@ -87,11 +127,33 @@ def test_a_device_without_tf32_is_an_error(device, monkeypatch):
         devices.use_precision(torch.device(device), "tf32")
 
 
+NO_VERSION = (
+    "does not have a deterministic implementation, but you set 'torch.use_deterministic_algorithms(True, "
+    "warn_only=True)'."
+)
+FUSED = (
+    "defaults to a non-deterministic algorithm. To explicitly enable determinism call "
+    "torch.use_deterministic_algorithms(True, warn_only=False)."
+)
+CUBLAS = (
+    "Deterministic behavior was enabled with either `torch.use_deterministic_algorithms(True)` or "
+    "`at::Context::setDeterministicAlgorithms(true)`, but this operation is not deterministic because it uses CuBLAS "
+    "and you have CUDA >= 10.2."
+)
+WARNINGS = {  # what PyTorch 2.11 and 2.14 say
+    "pool_backward_cuda": f"pool_backward_cuda {NO_VERSION}",
+    "_histc_cuda with floating point input": f"_histc_cuda with floating point input {NO_VERSION}",
+    "Flash Attention": f"Flash Attention {FUSED}",
+    "Memory Efficient attention": f"Memory Efficient attention {FUSED}",
+    "cuDNN Attention": f"cuDNN Attention {FUSED}",
+    "CuBLAS": CUBLAS,
+}
+
+
 def test_what_is_not_deterministic_is_in_the_record_and_in_the_log(tmp_path, monkeypatch, caplog):
     def step(self, ctx, batch, before=Method.step):
-        said = "does not have a deterministic implementation, but you set 'torch.use_deterministic_algorithms(True'"
-        for name in ("pool_backward_cuda", "other_cuda"):
-            warnings.warn(f"{name} {said}", UserWarning, stacklevel=1)
+        for said in WARNINGS.values():
+            warnings.warn(said, UserWarning, stacklevel=1)
         before(self, ctx, batch)
 
     silent = make_run(tmp_path / "silent")
@@ -100,8 +162,51 @@ def test_what_is_not_deterministic_is_in_the_record_and_in_the_log(tmp_path, mon
     monkeypatch.setattr(Method, "step", step)
     one = make_run(tmp_path / "one")
     train(one)
-    assert json.loads(one.record.read_text())["nondeterministic"] == ["pool_backward_cuda", "other_cuda"]
-    assert "not deterministic on cpu: pool_backward_cuda, other_cuda" in caplog.text
+    assert json.loads(one.record.read_text())["nondeterministic"] == [*WARNINGS]
+    assert f"not deterministic on cpu: {', '.join(WARNINGS)};" in caplog.text
+
+
+@pytest.fixture
+def determinism():
+    """Whatever `deterministic` sets is put back."""
+    mode, fill = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    yield
+    devices.deterministic(CPU, threads)
+    torch.set_deterministic_debug_mode(mode)
+    torch.utils.deterministic.fill_uninitialized_memory = fill
+    torch.backends.cudnn.benchmark = benchmark
+
+
+@pytest.mark.usefixtures("determinism")
+def test_pytorchs_own_warning_is_noted_in_every_run_of_a_process():
+    devices.deterministic(torch.device("cuda"), 1)
+    for _ in range(2):
+        with devices.nondeterministic() as found:
+            assert torch.is_warn_always_enabled()
+            torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+        assert len(found) == 1 and found[0].startswith("put_")
+        assert not torch.is_warn_always_enabled()
+
+
+@pytest.mark.usefixtures("determinism")
+def test_a_gpu_computes_attention_by_plain_products_and_the_cpu_as_pytorch_does():
+    def attention() -> list[torch.Tensor]:
+        q, k, v = torch.randn(3, 2, 4, 6, 8, generator=torch.Generator().manual_seed(0)).requires_grad_().unbind(0)
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        return [out, *torch.autograd.grad(out.square().sum(), [q, k, v])]
+
+    def fused() -> list[bool]:
+        return [getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in ("flash", "mem_efficient", "cudnn")]
+
+    before = attention()
+    devices.deterministic(torch.device("cuda"), 1)
+    assert fused() == [False] * 3 and torch.backends.cuda.math_sdp_enabled()
+    assert "Flash" not in attention()[0].grad_fn.name()
+    devices.deterministic(CPU, 1)
+    assert fused() == [True] * 3
+    after = attention()
+    assert "Flash" in after[0].grad_fn.name() and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_another_error_stays_what_it_is(tmp_path, monkeypatch):
