@@ -58,6 +58,8 @@ def pick_several(name: str, count: int, cells_per_gpu: int = 1) -> list[torch.de
         return [torch.device(name)] * count
     uuids = [str(torch.cuda.get_device_properties(i).uuid) for i in range(shown)]
     found = [torch.device("cuda", number) for number in gpu.take(uuids, cells_per_gpu, count=count)]
+    if count > 1:  # each process sets its own; a context of this one's would take the first GPU, or memory of it
+        return found
     torch.cuda.set_device(found[0])
     if cells_per_gpu > 1:
         torch.cuda.set_per_process_memory_fraction(1 / cells_per_gpu, found[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -47,7 +48,7 @@ class Reader:
         if not len(parts):
             return
         most, left = max(map(len, parts)), iter(parts)
-        with self.cache.ahead(self.modalities, parts) as done, ThreadPoolExecutor(READERS, "reads") as pool:
+        with self.cache.ahead(self.modalities, parts) as done, self._threads() as pool:
             asked: deque[tuple[int, Buffers, list[Future]]] = deque()
             try:
                 for rows in islice(left, AHEAD):
@@ -79,6 +80,13 @@ class Reader:
                 found[m][i * step : i * step + len(x)] = x
         self._free.clear()
         return found
+
+    def _threads(self) -> ThreadPoolExecutor:
+        """Threads that read. They wait for events, too: one that had not set its device would do so on the first GPU,
+        and take memory there.
+        """
+        begin = partial(self.backend.set_device, self.side.device) if self.side else None
+        return ThreadPoolExecutor(READERS, "reads", begin)
 
     def _buffers(self, rows: int) -> Buffers:
         """On a GPU a free one that is large enough, and a smaller one is given up; else a new one, as what is read may

@@ -7,6 +7,7 @@ line:
                     a pinned buffer that is copied from before its last copy is known to have ended,
                     a tensor that a side stream copied and that is used before it is there, or not kept for its user,
                     a gradient that goes back through an LSTM in evaluation mode, for which cuDNN has an error
+                    a thread that waits for an event before it has set its device
     inside a step   reading a value back (`.item()`, `.cpu()`, `.tolist()`, `bool`), shapes that depend on values
                     (boolean masks, `nonzero`, `unique`), uploads that block, as their memory is not pinned or they are
                     not `non_blocking`

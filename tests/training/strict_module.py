@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,6 +50,8 @@ class Event:
 
     def synchronize(self) -> None:
         """The host waits: what was copied until then may be written again."""
+        if threading.current_thread() is not threading.main_thread() and not hasattr(module.threads, "device"):
+            module.watch.note("a thread waits for an event and has not set its device, so it does on the first one")
         module.watch.ended(self.marks)
 
     def query(self) -> bool:
@@ -79,6 +82,7 @@ class Module:
     def __init__(self) -> None:
         self.rng = torch.Generator().manual_seed(1).get_state()
         self._streams = [Stream()]
+        self.threads = threading.local()  # the device that each thread has set
 
     def is_available(self) -> bool:
         return True
@@ -93,6 +97,10 @@ class Module:
 
     def current_device(self) -> int:
         return 0
+
+    def set_device(self, device: torch.device) -> None:
+        assert device.index is not None, "torch.cuda.set_device wants a number"
+        self.threads.device = device
 
     def manual_seed_all(self, seed: int) -> None:
         self.rng = torch.Generator().manual_seed(seed).get_state()

@@ -37,6 +37,20 @@ def test_a_device_that_is_not_there_is_an_error():
     assert devices.pick("cpu") == CPU
 
 
+@pytest.mark.parametrize(("count", "context_on"), [(1, [1]), (2, [])])
+def test_who_trains_nothing_takes_no_memory_of_a_gpu(count, context_on, monkeypatch):
+    """The process of a job that several train for: its context on the first GPU fails where processes share none."""
+    made = []
+    for name in ("set_device", "set_per_process_memory_fraction", "mem_get_info", "synchronize", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda device, *_: made.append(device.index))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=f"GPU-{number}"))
+    monkeypatch.setattr(devices.gpu, "take", lambda uuids, cells_per_gpu, count: [1, 2][:count])
+    assert devices.pick_several("cuda", count) == [torch.device("cuda", 1), torch.device("cuda", 2)][:count]
+    assert made == context_on
+
+
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
 def test_out_of_memory_says_which_cell_which_batch_and_what_to_set(error, tmp_path, monkeypatch):
     def full(self, ctx, batch):

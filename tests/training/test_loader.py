@@ -2,11 +2,14 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline_src.training.loader import Loader, sizes
+from pipeline_src.training.stream import Reader
 from tests.synthetic import SPLITS, SyntheticCache
+from tests.training import strict
 
 CPU = torch.device("cpu")
 
@@ -77,3 +80,15 @@ def test_a_last_batch_that_is_too_small_joins_the_one_before(count, least, found
         assert torch.equal(torch.cat([*parts, samples[:0]]), samples)
         later = [batch.index for batch in loader.batches(8, samples=samples, first=1, least=least)]
         assert all(torch.equal(a, b) for a, b in zip(later, parts[1:], strict=True)), "a pass that goes on"
+
+
+def test_a_thread_that_reads_sets_its_device_before_it_waits():
+    """In PyTorch a new thread is on the first GPU, whichever the process trains on."""
+    with strict.watched() as watch:
+        thread = threading.Thread(target=torch.get_device_module(strict.device()).Event().synchronize)
+        thread.start()
+        thread.join()
+        reader = Reader(SyntheticCache(1), ["m0"], strict.device())
+        assert len(list(reader.batches([np.arange(4), np.arange(4, 8)]))) == 2
+    (said,) = watch.problems
+    assert said.startswith(threading.__file__) and "waits for an event and has not set its device" in said
