@@ -43,14 +43,14 @@ def main() -> int:
     parser.add_argument("what", choices=every)
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
     parser.add_argument(
-        "--clips", type=int, help="of scale, rows, cold and gpu, generated; default: 2400, 2 million, 4000, 2048"
+        "--clips", type=int, help="of scale, rows, cold and gpu, generated; default: 2400, 2 million, 4000, 16384"
     )
     parser.add_argument("--tiny", action="store_true", help="gpu: a tiny size, to see that it runs")
     parser.add_argument(
         "--device", default="auto", choices=["auto", "cpu", "cuda"], help="of gpu; default: %(default)s"
     )
     parser.add_argument("--runs", type=int, default=5000, help="of plan, about; default: %(default)s")
-    parser.add_argument("--only", metavar="A,B", help="of methods: these; default: all")
+    parser.add_argument("--only", metavar="A,B", help="of methods, or parts of gpu: these; default: all")
     parser.add_argument(
         "--epochs", type=int, default=10, help="of methods, 4 turns in each; default: %(default)s, at most"
     )
@@ -80,7 +80,8 @@ def _run(options: argparse.Namespace) -> None:
 
         size = gpu.TINY if options.tiny else gpu.Size()
         size = replace(size, clips=options.clips or size.clips)
-        return gpu.cell() if options.what == "gpu_cell" else gpu.measure(size, options.device)
+        only = options.only.split(",") if options.only else None
+        return gpu.cell() if options.what == "gpu_cell" else gpu.measure(size, options.device, only)
     if options.what == "cold":
         from benchmarks import cold
 

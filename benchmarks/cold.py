@@ -34,7 +34,7 @@ def cold(clips: int) -> None:
     """Print clips per second of each way, in turn, medians; then what is left of the smaller rate of disk and compute
     where a step takes half, as much as and twice the time that the disk takes for a batch.
     """
-    from benchmarks.clips import forget, write
+    from benchmarks.clips import forget, from_disk, write
 
     if not hasattr(os, "posix_fadvise"):
         raise UserError("bench cold: expected a system that can drop a file from memory (Linux); run it on one")
@@ -51,9 +51,9 @@ def cold(clips: int) -> None:
             cache = Cache(folder)
             assert len(cache.clips) == clips
             forget(folder)
-            before = _from_disk()
+            before = from_disk()
             seconds = way(cache)
-            return seconds, (_from_disk() - before) / (count * size)
+            return seconds, (from_disk() - before) / (count * size)
 
         ways: dict[str, Callable[[Cache], float]] = {
             "page faults of the map": faults,
@@ -226,9 +226,3 @@ def _rows(clips: int) -> np.ndarray:
 def _parts(clips: int) -> list[np.ndarray]:
     rows = _rows(clips)
     return np.array_split(rows, -(-len(rows) // BATCH))
-
-
-def _from_disk() -> int:
-    """Bytes that the disk has given this process."""
-    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -48,6 +47,7 @@ def trainer(
     device: torch.device, cache: Cache, size: gpu.Size, precision: str, way: compiled.Compile, method: str = "joint"
 ) -> Trainer:
     """A run from a resident cache that is compiled so, with the first fusion that the method takes."""
+    gpu.clear(device)
     devices.use_precision(device, precision)
     spec = gpu.spec_of(cache, size, precision)
     fusion = first_fusion(method, spec) or spec.fusion
@@ -69,7 +69,7 @@ def rates(device: torch.device, networks: dict[str, tuple[Cache, gpu.Size]], way
     """Print samples per second of each network and way, what compiling took, and what a step launches."""
     precision = gpu.precisions(device)[0]
     print(f"\nCompiled encoders, in {precision}, resident; the loss after some steps in fp32, against none")
-    print("| network | compile | samples/s | over none | first epoch, s | launches a step | loss |")
+    print(f"| network | compile | samples/s | over none | first {gpu.WARM} steps, s | launches a step | loss |")
     print("|---|---|---|---|---|---|---|")
     for name, (cache, size) in networks.items():
         plain = loss_of(trainer(device, cache, size, "fp32", "none"), size.agreed)
@@ -78,8 +78,10 @@ def rates(device: torch.device, networks: dict[str, tuple[Cache, gpu.Size]], way
             try:
                 off = abs(loss_of(trainer(device, cache, size, "fp32", way), size.agreed) - plain) / abs(plain)
                 run = trainer(device, cache, size, precision, way)
-                first = run.epoch(0)["seconds"]
-                found = gpu.rate(run, size.seconds)
+                started = time.perf_counter()
+                gpu.warm(run)
+                first = time.perf_counter() - started
+                found = gpu.rate_of_steps(run, size.seconds)
                 launched = launches(run, device)
             except Exception as error:  # the other ways are measured all the same
                 print(f"| {name} | {way} | fails: {compiled.said(error)} | | | | |", flush=True)
@@ -164,9 +166,3 @@ def timed(call: Callable[[], object], device: torch.device, times: int = 20) -> 
         call()
     devices.synchronize(device)
     return (time.perf_counter() - started) / times
-
-
-def networks_of(size: gpu.Size) -> dict[str, tuple[Cache, gpu.Size]]:
-    """The two networks of `bench gpu`, on its caches in the working folder."""
-    name, small = gpu.name_of(size), gpu.small_of(size)
-    return {name: (Cache(Path("cache")), size), "small": (Cache(Path("small")), small)}

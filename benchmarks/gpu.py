@@ -7,19 +7,26 @@ Every figure is measured when it is printed; what cannot be measured on the mach
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from benchmarks import clips as made
-from benchmarks.published import Files, Pictures, spectrogram, train
+from benchmarks import cold
+from benchmarks.busy import profiled
+from benchmarks.published import Pictures, cores, spectrogram
+from pipeline_src.core.errors import UserError
 from pipeline_src.features.read import Cache
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import encoders
@@ -30,8 +37,10 @@ from pipeline_src.training.machine import machine, versions
 from pipeline_src.training.params import Augmentation, Training
 from pipeline_src.training.spec import RunSpec
 
-VGGSOUND = 199_467  # clips, all of them counted as visited in an epoch
 CLASSES = 6
+RESIDENT, STREAMED, COLD = "resident", "streamed", "streamed, cold"
+WARM, WARMING = 10, 999  # steps before a clock starts, and their epoch, which no measured one is
+PARTS = ("rates", "epochs", "agreement", "cells", "several", "compiled", "published")
 CELL = "COUNTERPOISE_BENCH_CELL"  # folder of the cache, of a process that trains beside others
 
 
@@ -39,8 +48,8 @@ CELL = "COUNTERPOISE_BENCH_CELL"  # folder of the cache, of a process that train
 class Size:
     """How much is measured."""
 
-    clips: int = 2048
-    published: int = 512  # clips of the published way
+    clips: int = 16_384  # of an epoch, which is to take seconds
+    distinct: int = 2048  # of them, each several times in the cache, and as files for the published way
     batch: int = 64
     frames: int = 3
     pixels: int = 224
@@ -49,18 +58,28 @@ class Size:
     seconds: float = 10.0  # of each rate, at least
     agreed: int = 8  # steps that are compared with the CPU
     cells: tuple[int, ...] = (1, 2, 4)
-    workers: int = 16
+    workers: int = 16  # of the published way
+    turns: int = 8  # batches of each of them that are timed
     backend: str = "inductor"  # of the compiler
     compiled: tuple[str, ...] = ()  # methods that are compared with themselves, not compiled; all if none is named
 
 
-TINY = Size(24, 16, 8, 1, 32, 4, (1, 1), 0.1, 2, (1, 2), 0, "aot_eager", ("joint", "mmpareto"))
+TINY = Size(24, 16, 8, 1, 32, 4, (1, 1), 0.1, 2, (1, 2), 2, 4, "aot_eager", ("joint", "mmpareto"))
+
+
+class Rate(NamedTuple):
+    """What was measured of one way to train."""
+
+    samples: float  # per second
+    busy: float  # part of the time in which the GPU computes or copies; NaN without a CUDA GPU
+    from_disk: float = float("nan")  # bytes that came from the disk for each that was read
 
 
 def small_of(size: Size) -> Size:
     """The network of width 16 on 32 x 32, whose steps are bound by launches."""
     depth = (1,) * len(size.depth)
-    return replace(size, frames=1, pixels=min(32, size.pixels), width=min(16, size.width), depth=depth)
+    clips = min(4096, size.clips)
+    return replace(size, clips=clips, frames=1, pixels=min(32, size.pixels), width=min(16, size.width), depth=depth)
 
 
 def name_of(size: Size) -> str:
@@ -68,54 +87,76 @@ def name_of(size: Size) -> str:
     return "ResNet-18" if size.width == 64 else "tiny"
 
 
-def measure(size: Size, device_name: str = "auto") -> None:
-    """Print every figure."""
-    from benchmarks import compiling, several
+def measure(size: Size, device_name: str = "auto", only: list[str] | None = None) -> None:
+    """Print every figure, or those of some `PARTS`. Raises UserError if there is no such part."""
+    from benchmarks import aims, compiling, published, run_epochs, several
 
-    device = devices.pick(device_name)
+    if unknown := set(only or ()) - set(PARTS):
+        raise UserError(f"bench gpu: expected --only with some of {', '.join(PARTS)}, but got {', '.join(unknown)}")
+    device, whole = devices.pick(device_name), time.perf_counter()
     devices.deterministic(device, 1)
     about, libraries = machine(device, 1), versions()
-    print(
-        f"{about['device']}, {about['processor']}, {len(os.sched_getaffinity(0))} cores, PyTorch {libraries['torch']}"
-    )
+    print(f"{about['device']}, {about['processor']}, {cores()} cores, PyTorch {libraries['torch']}")
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=".") as name, contextlib.chdir(name):
         Path("data").mkdir()  # where is remembered that the cache has been verified
-        pictures = Pictures(size.frames)
-        cache = write_cache(Path("cache"), pictures, size)
+        cache = write_cache(Path("cache"), Pictures(size.frames), size)
+        small = write_cache(Path("small"), Pictures(1, 1.0), small_of(size))
+        networks = {name_of(size): (cache, size), "small": (small, small_of(size))}
         row = cache.row_bytes(list(cache.modalities))
-        print(f"{size.clips} clips of {row / 1e3:.0f} kB, batch {size.batch}, two ResNets of width {size.width}\n")
-        rates = loops(cache, device, size)
-        agreement(cache, device, size)
-        repeats(cache, device, size)
-        beside_each_other(device, size)
-        several.measure(device, size, Path("cache"))
-        compiling.measure(device, compiling.networks_of(size))
-        pictures.write(Path("files"), size.published)
-        plain = published(device, size)
-    aims(rates, plain, device)
+        print(
+            f"{size.clips:,} clips of {row / 1e3:.0f} kB, batch {size.batch}, two ResNets of width {size.width}; made "
+            f"in {time.perf_counter() - whole:.0f} s\n"
+        )
+        parts: dict[str, Callable[[], Any]] = {
+            "rates": lambda: loops(cache, device, size),
+            "epochs": lambda: run_epochs.measure(cache, device, size),
+            "agreement": lambda: (agreement(cache, device, size), repeats(cache, device, size)),
+            "cells": lambda: beside_each_other(device, size),
+            "several": lambda: several.measure(device, size, Path("cache")),
+            "compiled": lambda: compiling.measure(device, networks),
+            "published": lambda: published.measure(device, size, CLASSES),
+        }
+        for part in only or PARTS:
+            started = time.perf_counter()
+            clear(device)
+            results[part] = parts[part]()
+            print(f"  ({part}: {time.perf_counter() - started:.0f} s)", flush=True)
+    best, rates, plain = precisions(device)[0], results.get("rates", {}), results.get("published")
+    if rates and plain:
+        faster = (f"{p} {rates[p, RESIDENT].samples / plain:.1f}" for p in precisions(device))
+        print(f"\nTimes the published way, resident: {', '.join(faster)}")
+    excuse = "no CUDA GPU" if device.type != "cuda" else "another network" if name_of(size) == "tiny" else ""
+    training = {kind: found for (precision, kind), found in rates.items() if precision == best}
+    print(f"\nAims, in {best}; a cache of VGGSound with such clips has {row * aims.VGGSOUND / 1e9:,.0f} GB:")
+    for aim, verdict, value in aims.aims(training, results.get("epochs", {}), plain, excuse):
+        print(f"  {verdict:18}{aim}: {value}")
+    print(f"{time.perf_counter() - whole:,.0f} s in all")
 
 
 def write_cache(folder: Path, pictures: Pictures, size: Size) -> Cache:
     """The clips as the extractors would give them: frames cut to the middle, spectrograms in float16."""
     from PIL import Image
 
-    def values(m: str, rows: np.ndarray) -> np.ndarray:
-        if m == "audio":
-            return np.stack([spectrogram(pictures.sound_of(row)).numpy() for row in rows.tolist()]).astype(np.float16)
-        found = []
-        for row in rows.tolist():
-            cut = [p.crop((60, 0, 420, 360)) for p in pictures.pictures_of(row)]
-            cut = [p.resize((size.pixels, size.pixels), Image.Resampling.BILINEAR) for p in cut]
-            found.append(np.stack([np.asarray(p).transpose(2, 0, 1) for p in cut]))
-        return np.stack(found)
+    def frames(clip: int) -> np.ndarray:
+        cut = [p.crop((60, 0, 420, 360)) for p in pictures.pictures_of(clip)]
+        cut = [p.resize((size.pixels, size.pixels), Image.Resampling.BILINEAR) for p in cut]
+        return np.stack([np.asarray(p).transpose(2, 0, 1) for p in cut])
 
-    bins, steps = values("audio", np.arange(1)).shape[1:]
+    def sound(clip: int) -> np.ndarray:
+        return spectrogram(pictures.sound_of(clip)).numpy().astype(np.float16)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        every = {
+            m: np.stack(list(pool.map(of, range(size.distinct)))) for m, of in (("audio", sound), ("visual", frames))
+        }
     shapes: dict[str, made.Modality] = {
-        "audio": ("spectrogram", (bins, steps), "float16"),
-        "visual": ("frames", (size.frames, 3, size.pixels, size.pixels), "uint8"),
+        "audio": ("spectrogram", every["audio"].shape[1:], "float16"),
+        "visual": ("frames", every["visual"].shape[1:], "uint8"),
     }
     few = max(8, size.clips // 8)
-    return made.write(folder, {"train": size.clips, "val": few, "test": few}, shapes, CLASSES, values)
+    splits = {"train": size.clips, "val": few, "test": 8}
+    return made.write(folder, splits, shapes, CLASSES, lambda m, rows: every[m][rows % size.distinct])
 
 
 def spec_of(cache: Cache, size: Size, precision: str) -> RunSpec:
@@ -147,24 +188,55 @@ def spec_of(cache: Cache, size: Size, precision: str) -> RunSpec:
     return RunSpec(names, dict.fromkeys(names, network), "concat", "joint", joint, schedule, changes)
 
 
+def clear(device: torch.device) -> None:
+    """Free what former runs had on the device, also for other processes: a trainer ends when cycles are collected."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def trainer(cache: Cache, device: torch.device, size: Size, precision: str, resident: bool) -> Trainer:
+    clear(device)
     devices.use_precision(device, precision)
     loaders = {s: Loader(cache, s, list(cache.modalities), device, resident) for s in ("train", "val")}
     return Trainer(spec_of(cache, size, precision), 0, cache, loaders, device)
 
 
-def rate(run: Trainer, seconds: float, cold: Path | None = None) -> float:
-    """Samples per second of whole epochs after a first one; `cold` is the cache that is dropped from memory before
-    each.
+def rate(run: Trainer, seconds: float, dropped: Cache | None = None) -> tuple[float, float]:
+    """Samples per second of whole epochs after some steps, and the bytes that came from the disk for each that was
+    read. `dropped` is the cache, if it is dropped from memory before each epoch.
     """
-    run.epoch(0)
-    count, spent, epoch = 0, 0.0, 1
-    while spent < seconds or epoch < 3:
-        if cold is not None:
-            made.forget(cold)
+    warm(run)
+    count, spent, epoch, before = 0, 0.0, 0, made.from_disk()
+    while spent < seconds or epoch == 0:
+        if dropped is not None:
+            made.forget(dropped.folder)
         spent += run.epoch(epoch)["seconds"]
         count, epoch = count + len(run.loaders["train"]), epoch + 1
-    return count / spent
+    wanted = count * run.loaders["train"].cache.row_bytes(list(run.modalities))
+    return count / spent, (made.from_disk() - before) / wanted
+
+
+def warm(run: Trainer) -> None:
+    """Some steps, so that what the first ones make is there."""
+    steps(run, WARM, WARMING)
+    devices.synchronize(run.device)
+
+
+def rate_of_steps(run: Trainer, seconds: float) -> float:
+    """Samples per second of as many steps as there is time for, of epochs of which the last is cut."""
+    before, epoch, started = run.context.forwards, 0, time.perf_counter()
+
+    def pulse() -> None:
+        if time.perf_counter() - started >= seconds:
+            raise StopIteration
+
+    with contextlib.suppress(StopIteration):
+        while True:
+            run.epoch(epoch, pulse)
+            epoch += 1
+    devices.synchronize(run.device)
+    return (run.context.forwards - before) / (time.perf_counter() - started)
 
 
 def precisions(device: torch.device) -> list[str]:
@@ -172,52 +244,53 @@ def precisions(device: torch.device) -> list[str]:
     return [p for p in ("bf16", "tf32", "fp32") if devices.computes_in(device, p)]
 
 
-def loops(cache: Cache, device: torch.device, size: Size) -> dict[tuple[str, str], float]:
-    """Samples per second by precision and loader; prints them with busy time and memory."""
-    print("| precision | cache | samples/s | over resident | GPU busy | memory, MB |\n|---|---|---|---|---|---|")
-    rates: dict[tuple[str, str], float] = {}
+def loops(cache: Cache, device: torch.device, size: Size) -> dict[tuple[str, str], Rate]:
+    """Rates of whole epochs of training by precision and cache, and of each some steps' busy time; prints them."""
+    print("Training alone: whole epochs, without scores and checkpoints; busy: of steps, from first to last kernel")
+    print("| precision | cache | samples/s | over resident | from disk | GPU busy | memory, MB |")
+    print("|---|---|---|---|---|---|---|")
+    rates: dict[tuple[str, str], Rate] = {}
     for precision in precisions(device):
-        for kind in ("resident", "streamed", "streamed, cold"):
+        for kind in (RESIDENT, STREAMED, COLD):
+            if kind == COLD and not hasattr(os, "posix_fadvise"):
+                print(f"| {precision} | {kind} | not measured: this system drops no file from memory | | | | |")
+                continue
+            clear(device)
             if device.type == "cuda":
-                torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats(device)
-            run = trainer(cache, device, size, precision, kind == "resident")
-            dropped = cache.folder if kind == "streamed, cold" and hasattr(os, "posix_fadvise") else None
-            rates[precision, kind] = found = rate(run, size.seconds, dropped)
-            slower = rates[precision, "resident"] / found
-            share = busy(run, device)
-            rates[precision, f"busy, {kind}"] = share
-            shown = "-" if np.isnan(share) else f"{share:.0%}"
-            memory = devices.peak_mb(device)
-            print(f"| {precision} | {kind} | {found:,.0f} | {slower:.2f} | {shown} | {memory:,.0f} |", flush=True)
+            run = trainer(cache, device, size, precision, kind == RESIDENT)
+            found, read = rate(run, size.seconds, cache if kind == COLD else None)
+            if kind == COLD:
+                made.forget(cache.folder)
+            rates[precision, kind] = Rate(found, busy(run), read)
+            slower, memory = rates[precision, RESIDENT].samples / found, devices.peak_mb(device)
+            cells = (f"{found:,.0f}", f"{slower:.2f}", f"{read:.2f}", shown(rates[precision, kind]), f"{memory:,.0f}")
+            print(f"| {precision} | {kind} | {' | '.join(cells)} |", flush=True)
             del run
+    if hasattr(os, "posix_fadvise"):
+        made.forget(cache.folder)
+        read = sum(file.stat().st_size for file in cache.folder.glob("*.arrow")) / cold.PART / cold.whole(cache)
+        clips = read / cache.row_bytes(list(cache.modalities))
+        print(f"The disk alone, large blocks in order past the system's memory: {clips:,.0f} samples/s")
     return rates
 
 
-def steps(run: Trainer, count: int) -> None:
-    """The first steps of epoch 0."""
+def shown(rate: Rate) -> str:
+    """The busy share in tables."""
+    return "-" if np.isnan(rate.busy) else f"{rate.busy:.0%}"
+
+
+def steps(run: Trainer, count: int, epoch: int = 0) -> None:
+    """The first steps of an epoch."""
     left = iter(range(count - 1))
     with contextlib.suppress(StopIteration):
-        run.epoch(0, left.__next__)  # ends the epoch after as many
+        run.epoch(epoch, left.__next__)  # ends the epoch after as many
 
 
-def busy(run: Trainer, device: torch.device, count: int = 30) -> float:
-    """The part of the time in which the GPU computes or copies, of steps of an epoch; NaN without a CUDA GPU."""
-    if device.type != "cuda":
-        return float("nan")
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        steps(run, count)
-        devices.synchronize(device)
-    spans = sorted((e.time_range.start, e.time_range.end) for e in seen.events() if e.device_type.name == "CUDA")
-    if not spans:
-        return float("nan")
-    done, first, last = 0.0, spans[0][0], spans[0][0]
-    for start, end in spans:
-        done += max(0.0, end - max(start, last))
-        last = max(last, end)
-    return done / (last - first)
+def busy(run: Trainer, count: int = 30) -> float:
+    """The part of the time in which the GPU computes or copies, from the first to the last kernel of some steps."""
+    done, between, _ = profiled(run.device, lambda: steps(run, count))
+    return done / between
 
 
 def agreement(cache: Cache, device: torch.device, size: Size) -> None:
@@ -262,7 +335,6 @@ def repeats(cache: Cache, device: torch.device, size: Size) -> None:
 def beside_each_other(device: torch.device, size: Size) -> None:
     """Print the samples per second of several processes that train on the device at once, together."""
     small = small_of(size)
-    write_cache(Path("small"), Pictures(1, 1.0), small)
     print("\n| network | processes | samples/s, together | over one |\n|---|---|---|---|")
     found: dict[tuple[str, int], float] = {}
     for name, of, folder in ((name_of(size), size, "cache"), ("small", small, "small")):
@@ -291,50 +363,8 @@ def cell() -> None:
     devices.deterministic(device, 1)
     size = Size(batch=int(batch), width=int(width), depth=(int(blocks),) * int(stages))
     run = trainer(Cache(Path(folder)), device, size, "bf16", True)
-    run.epoch(0)
+    warm(run)
     Path(f"{go}-ready-{os.getpid()}").touch()
     while not Path(go).exists():
         time.sleep(0.01)
-    started, count, epoch = time.perf_counter(), 0, 1
-    while time.perf_counter() - started < float(os.environ["COUNTERPOISE_BENCH_SECONDS"]) or epoch == 1:
-        run.epoch(epoch)
-        count, epoch = count + len(run.loaders["train"]), epoch + 1
-    print(count / (time.perf_counter() - started))
-
-
-def published(device: torch.device, size: Size) -> float:
-    """Samples per second of the released way on files of the same clips."""
-    from pipeline_src.models.multimodal import build
-
-    files = Files(Path("files"), size.published, size.frames, size.pixels, CLASSES)
-    audio, visual, _ = files[0]
-    inputs = {
-        "audio": {"layout": "spectrogram", "shape": list(audio.shape)},
-        "visual": {"layout": "frames", "shape": list(visual.shape)},
-    }
-    network = encoders["resnet"].Params(kind="resnet", width=size.width, depth=list(size.depth))
-    workers = min(size.workers, len(os.sched_getaffinity(0)))
-    for part in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
-        part.fp32_precision = "tf32"  # PyTorch's default, which the released code leaves
-    torch.set_deterministic_debug_mode("default")
-    model = build(dict.fromkeys(inputs, network), "concat", inputs, CLASSES, 0)
-    found = train(model, files, device, size.batch, workers)
-    print(f"\nThe published way, JPEG and WAV files, {workers} workers, float32: {found:,.0f} samples/s", flush=True)
-    return found
-
-
-def aims(rates: dict[tuple[str, str], float], plain: float, device: torch.device) -> None:
-    """Print what was aimed at, and whether it is met."""
-    best = precisions(device)[0]
-    resident, streamed = rates[best, "resident"], rates[best, "streamed, cold"]
-    share, hours = rates[best, "busy, resident"], VGGSOUND * 100 / resident / 3600
-    measured = not np.isnan(share)
-    lines = [
-        ("busy at least 90 % of the time", share >= 0.9, f"{share:.0%}" if measured else "not measured, no CUDA GPU"),
-        ("streamed, cold: at most 1.05 times resident", resident <= 1.05 * streamed, f"{resident / streamed:.2f}"),
-        ("at least 10 times the published way", resident >= 10 * plain, f"{resident / plain:.1f}"),
-        ("VGGSound x 100 epochs below 3.5 hours, by the rate", hours < 3.5, f"{hours:,.1f} h"),
-    ]
-    print(f"\nAims, in {best}:")
-    for aim, met, value in lines:
-        print(f"  {'met' if met else 'not met':8} {aim}: {value}")
+    print(rate_of_steps(run, float(os.environ["COUNTERPOISE_BENCH_SECONDS"])))
