@@ -62,6 +62,7 @@ class Size:
     turns: int = 8  # batches of each of them that are timed
     backend: str = "inductor"  # of the compiler
     compiled: tuple[str, ...] = ()  # methods that are compared with themselves, not compiled; all if none is named
+    limit: float = 240.0  # seconds for all of these, after which no other begins
 
 
 TINY = Size(24, 16, 8, 1, 32, 4, (1, 1), 0.1, 2, (1, 2), 2, 4, "aot_eager", ("joint", "mmpareto"))

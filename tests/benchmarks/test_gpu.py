@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import aims, busy, clips, gpu, published, run_epochs
+from benchmarks import aims, busy, clips, compiling, gpu, published, run_epochs
 from benchmarks.gpu import COLD, RESIDENT, STREAMED, Rate
 from pipeline_src.core.errors import UserError
 from pipeline_src.training import checkpoint
@@ -165,6 +166,17 @@ def test_only_the_device_is_busy(monkeypatch):
 
 def rates(resident, cold, busy=(0.95, 0.97), from_disk=1.0):
     return {RESIDENT: Rate(resident, busy[0]), COLD: Rate(cold, busy[1], from_disk)}
+
+
+def test_methods_for_which_there_is_no_time_are_named(monkeypatch, capsys):
+    clock = iter(range(0, 100, 10))
+    monkeypatch.setattr(compiling.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(compiling, "trainer", lambda *_: None)
+    monkeypatch.setattr(compiling, "loss_of", lambda run, steps: 1.0)
+    size = replace(gpu.TINY, compiled=("joint", "ogm", "pmr", "mla"), limit=25.0)
+    compiling.every_method(torch.device("cpu"), None, size, "kernels")
+    said = capsys.readouterr().out
+    assert said == "  kernels: 2 of 2 methods within 1e-04 of the loss: all agree; not measured, after 25 s: pmr, mla\n"
 
 
 def test_aims_by_figures_worked_by_hand():
