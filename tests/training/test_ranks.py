@@ -20,13 +20,15 @@ from pipeline_src.training import device as devices
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.loader import Loader
 from pipeline_src.training.ranks import _watch, launch
-from tests.synthetic import SyntheticCache
+from tests.synthetic import KINDS, SyntheticCache
 from tests.training.killed import CPU
 from tests.training.together import Case, all_cases, stopped_and_slow, train_part, trained, trainer
 
 LOSSES = 1e-6  # largest difference from one process, relative to the largest value; seen 2e-7
 STATE = 1e-4  # of any tensor of the state in the end, likewise; seen 3e-5, in a momentum
 
+STEPS, CHANNELS = KINDS["sequence"][0]
+RECURRENT = {"kind": "recurrent", "channels": CHANNELS, "segments": STEPS, "width": 3}
 CASES = [
     Case("joint", corrupted=True),
     Case("ogm_ge", training={"optimizer": "adamw", "lr": 1e-3}),
@@ -37,6 +39,7 @@ CASES = [
     Case("mmpareto", "avga"),  # compares gradients; the fusion reads hidden states
     Case("agm", task="segments"),  # encodes an input of zeros as well; a sample is two rows
     Case("umt"),  # has teachers
+    Case("joint", task="segments", layouts=("sequence",), encoder=RECURRENT, epochs=2),
 ]
 
 
@@ -49,7 +52,7 @@ def together(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
     return torch.load(folder / "results.pt")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method} {case.fusion}")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method} {case.fusion} {case.encoder.get('kind', '')}")
 def test_several_processes_give_what_one_gives(case, together):
     one, several = trained(trainer(case, None)), together[case.label]
     assert bool(several.pop("resumed_alike"))

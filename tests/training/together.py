@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from pipeline_src.training.loader import Loader
 from pipeline_src.training.loop import Trainer
 from pipeline_src.training.params import Augmentation
 from pipeline_src.training.ranks import GRACE, Ranks, accept_signals
-from tests.synthetic import SPLITS, SyntheticCache, spec, stand_ins
+from tests.synthetic import SPLITS, SyntheticCache, encoder, spec, stand_ins
 from tests.tasks.tasked import SEGMENTS, cache_of
 from tests.training import killed
 
@@ -43,6 +44,7 @@ class Case(NamedTuple):
     epochs: int = 1
     task: str = "classification"
     training: dict[str, Any] = {}  # noqa: RUF012
+    encoder: dict[str, Any] = {}  # noqa: RUF012  # of every modality, in the place of the layout's
 
     @property
     def label(self) -> str:
@@ -51,10 +53,15 @@ class Case(NamedTuple):
 
 def trainer(case: Case, place: Place | None) -> Trainer:
     cache, segments = SyntheticCache(case.modalities, layouts=case.layouts), SEGMENTS.get(case.task, 0)
-    if segments:
+    if "segments" in case.encoder:  # the label is that of each step
+        segments = case.encoder["segments"]
+        cache.clips["label"] = [np.full(segments, label, np.int32) for label in cache.clips.label]
+    elif segments:
         cache = cache_of(case.task)
     what = spec(cache, case.fusion, case.method, case.params, epochs=case.epochs, **case.training)
     what = replace(what, task=case.task, segments=segments)
+    if case.encoder:
+        what = replace(what, encoders=dict.fromkeys(what.encoders, encoder(**case.encoder)))
     if case.corrupted:
         corrupted = Augmentation(flip=0.5, corruption={"noise": 0.5, "patches": 0.3, "missing": 0.3})
         what = replace(what, augmentation=dict.fromkeys(what.augmentation, corrupted))
