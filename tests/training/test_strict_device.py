@@ -19,6 +19,7 @@ import torch
 from pipeline_src.corruptions.base import corruptions
 from pipeline_src.methods.base import methods
 from pipeline_src.models.base import EncoderParams, fusion_facts, fusion_refuses, fusions
+from pipeline_src.models.parts import Place
 from pipeline_src.observers.base import observers
 from pipeline_src.tasks.base import tasks
 from pipeline_src.training import checkpoint, transform
@@ -47,6 +48,7 @@ def trainer(
     segments: int = 0,
     corrupted: bool = False,
     parts: dict[str, EncoderParams] | None = None,
+    place: Place | None = None,
     **what,
 ) -> Trainer:
     """A run on the device, whose steps are watched; `parts` are other encoders than the smallest."""
@@ -59,7 +61,7 @@ def trainer(
         run = replace(run, augmentation=dict.fromkeys(cache.modalities, changes))
     run = replace(run, encoders={**run.encoders, **tiny, **(parts or {})}, task=task, segments=segments)
     target, device = tasks[task].target, strict.device()
-    loaders = {s: Loader(cache, s, list(cache.modalities), device, resident, target, segments) for s in SPLITS}
+    loaders = {s: Loader(cache, s, list(cache.modalities), device, resident, target, segments, place) for s in SPLITS}
     runs = stand_ins(run, cache)
     made = Trainer(run, 0, cache, loaders, device, lambda name: runs(name).to(device))
     steps, draw = made._steps, made.transform.draw
