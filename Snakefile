@@ -48,8 +48,7 @@ except UserError as error:
 asked = plan.params.resources
 here = slots(asked.cells_per_gpu) if plan.params.training.device in ("auto", "cuda") else None
 gpus = plan.params.training.gpus if plan.params.training.device != "cpu" else 1  # that train a run together
-engine.limit_gpus(workflow, plan, gpus, here)
-inputs = engine.steer(workflow, plan)  # outputs decide what is done, not what Snakemake remembers
+inputs = engine.steer(workflow, plan, gpus, here)  # outputs decide what is done, not what Snakemake remembers
 follower = Follower(plan)  # mirrors the runs in MLflow, from a process of its own
 warm = serve.Warm(plan)  # imports once what jobs on this machine need
 reporter = watch.Reporter(plan)  # says every half minute how far the study is

@@ -57,8 +57,11 @@ class Inputs:
         return [self.kept(path) for path in self.plan.inputs(stage, made[0])] if needed else []
 
 
-def steer(workflow: Any, plan: Plan) -> Inputs:
-    """Change how `workflow`, whose Snakefile is being read, executes `plan`; what its rules name their inputs by."""
+def steer(workflow: Any, plan: Plan, gpus: int = 1, here: int | None = None) -> Inputs:
+    """Change how `workflow`, whose Snakefile is being read, executes `plan`; what its rules name their inputs by.
+
+    `gpus` train a run together; cells find `here` places on the GPUs of this machine (None: it has none).
+    """
     execute = workflow.execute
     gone, outputs = remains.again(plan) if workflow.is_main_process else ([], [])
     again = set(map(str, outputs))
@@ -68,6 +71,10 @@ def steer(workflow: Any, plan: Plan) -> Inputs:
             signal.signal(signal.SIGINT, _stop_once)
         _decide_by_files(workflow)
         asked = _asked(workflow)
+        if workflow.is_main_process:
+            executor = options.get("executor_plugin")  # `workflow` itself does not know it yet
+            remote = executor is not None and not executor.common_settings.local_exec
+            _limit_gpus(workflow, plan, gpus, None if remote else here)
         if asked & {"all", "runs"}:
             _ask_for(workflow, gone, again - {str(plan.index)} if asked == {"runs"} else again)
         try:
@@ -99,21 +106,16 @@ def _group_failed(group: GroupJob, msg: str | None = None, **more: Any) -> None:
     _log_group(group, msg, **more)
 
 
-def limit_gpus(workflow: Any, plan: Plan, gpus: int, here: int | None) -> None:
-    """Limit the GPUs that jobs have at a time. On this machine, to those that are `here` (None: no GPU). On a cluster,
-    which counts its own, to those of a run in each job of the queue, so that the runs of a group wait for each other.
+def _limit_gpus(workflow: Any, plan: Plan, gpus: int, here: int | None) -> None:
+    """Limit the GPUs that jobs have at a time: where the limit is one of each job of a queue (a cluster's profile says
+    so), to those of one run, so that the runs of a group come one after the other; else to those that are `here`.
 
     Snakemake cuts what a job asks for down to the limit. Raises WorkflowError if one is set that is less than the
     `gpus` that train a run together.
     """
-    if not workflow.is_main_process:
-        return
     if "gpu" not in workflow.global_resources:
-        limit = here
-        if not workflow.local_exec:
-            a_run = plan.params.resources.train.gpus(gpus)
-            limit = max(a_run, 1) if workflow.resource_scopes.is_local("gpu") else None
-        if limit:
+        a_run = max(plan.params.resources.train.gpus(gpus), 1)
+        if limit := a_run if workflow.resource_scopes.is_local("gpu") else here:
             workflow.register_resource("gpu", limit)
     elif gpus > 1 and isinstance(most := workflow.global_resources["gpu"].value, int) and most < gpus:
         raise WorkflowError(

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from snakemake.exceptions import WorkflowError
 from snakemake.jobs import GroupJob
-from snakemake.resources import Resource, ResourceScopes
+from snakemake.resources import Resources, ResourceScopes
 from snakemake.settings.types import DAGSettings, ExecutionSettings, RerunTrigger
 
 from pipeline_src.core import files
@@ -33,52 +33,43 @@ def test_why_a_group_of_jobs_was_refused_is_said_in_a_line(plan, capsys):
     assert capsys.readouterr().err == "SLURM sbatch failed. The error message was 'sbatch: error: no'.\n"
 
 
-class Limited(SimpleNamespace):
-    """A workflow as far as its limits of resources go; `limits` are those it has been given."""
-
-    is_main_process = True
-
-    def __init__(self, local: bool, scope: str = "local", **limits: int):
-        super().__init__(local_exec=local, resource_scopes=ResourceScopes(gpu=scope))
-        self.global_resources = {name: Resource(name, value) for name, value in limits.items()}
-
-    def register_resource(self, name: str, value: int) -> None:
-        self.global_resources[name] = Resource(name, value)
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return {name: limit.value for name, limit in self.global_resources.items()}
+def limited(plan, gpus: int, here: int | None, local: bool, scope: str, limits: dict[str, int]) -> dict[str, int]:
+    """The limits of resources by which a workflow executes that had others."""
+    made = workflow(targets=frozenset({"a file"}))
+    made.resource_scopes["gpu"] = scope
+    for name, value in limits.items():
+        made.register_resource(name, value)
+    engine.steer(made, plan, gpus, here)
+    made.execute(executor_plugin=SimpleNamespace(common_settings=SimpleNamespace(local_exec=local)))
+    return {name: limit.value for name, limit in made.global_resources.items()}
 
 
 @pytest.mark.parametrize(
-    ("workflow", "gpus", "limits"),
+    ("local", "scope", "gpus", "given", "limits"),
     [
-        (Limited(local=True), 1, {"gpu": 8}),  # the machine's, which Snakemake hands out
-        (Limited(local=True), 4, {"gpu": 8}),
-        (Limited(local=True, gpu=4), 4, {"gpu": 4}),  # the user's
-        (Limited(local=False), 1, {"gpu": 1}),  # the runs of a group one after the other
-        (Limited(local=False), 4, {"gpu": 4}),
-        (Limited(local=False, gpu=6), 4, {"gpu": 6}),
-        (Limited(local=False, scope="global"), 4, {}),  # a limit would be one of the whole cluster
+        (True, "global", 1, {}, {"gpu": 8}),  # the machine's, which Snakemake hands out
+        (True, "global", 4, {}, {"gpu": 8}),
+        (True, "global", 4, {"gpu": 4}, {"gpu": 4}),  # the user's
+        (False, "local", 1, {}, {"gpu": 1}),  # the runs of a group one after the other
+        (False, "local", 4, {}, {"gpu": 4}),
+        (False, "local", 4, {"gpu": 6}, {"gpu": 6}),
+        (True, "local", 4, {}, {"gpu": 4}),  # a dry run
+        (False, "global", 4, {}, {}),  # it would be a limit of the whole cluster
     ],
 )
-def test_gpus_are_limited_by_the_machine_or_by_a_run_in_each_job_of_a_cluster(plan, workflow, gpus, limits):
-    engine.limit_gpus(workflow, plan, gpus, here=8)
-    assert workflow.limits == limits
+def test_gpus_are_limited_by_the_machine_or_by_a_run_in_each_job_of_a_cluster(plan, local, scope, gpus, given, limits):
+    assert limited(plan, gpus, 8, local, scope, given) == limits
 
 
 def test_without_a_gpu_here_there_is_no_limit(plan):
-    engine.limit_gpus(workflow := Limited(local=True), plan, 1, here=None)
-    assert workflow.limits == {}
+    assert limited(plan, 1, None, True, "global", {}) == {}
 
 
 @pytest.mark.parametrize("local", [True, False])
 def test_a_limit_that_would_cut_a_run_down_is_refused(plan, local):
-    expected = (
-        "params.yaml: training.gpus: expected at most 2, the limit that --resources or a profile sets by gpu=2, but"
-    )
-    with pytest.raises(WorkflowError, match=f"^{expected} got 4; leave that limit out, or lower training.gpus$"):
-        engine.limit_gpus(Limited(local=local, gpu=2), plan, 4, here=8)
+    expected = "at most 2, the limit that --resources or a profile sets by gpu=2, but got 4; leave that limit out, or"
+    with pytest.raises(WorkflowError, match=f"^params.yaml: training.gpus: expected {expected} lower training.gpus$"):
+        limited(plan, 4, 8, local, "local", {"gpu": 2})
 
 
 def finish(plan) -> None:
@@ -92,8 +83,12 @@ def finish(plan) -> None:
 
 def workflow(**dag) -> SimpleNamespace:
     """What the engine reads of a workflow whose execution does nothing and ends well."""
+    resources = Resources({})
     return SimpleNamespace(
-        execute=lambda: None,
+        execute=lambda executor_plugin=None: None,
+        global_resources=resources,
+        register_resource=resources.__setitem__,
+        resource_scopes=ResourceScopes(),
         dag_settings=DAGSettings(**dag),
         execution_settings=ExecutionSettings(),
         remote_execution_settings=SimpleNamespace(immediate_submit=False),
