@@ -64,6 +64,10 @@ class Epochs:
         run = SimpleNamespace(label="benchmark", cell=SimpleNamespace(spec=SimpleNamespace(training=schedule)))
         runs._train_epochs(cast(Any, run), self.trainer, self.keeper, self.observers)
 
+    def end(self) -> None:
+        """Wait for the last checkpoint, which is written while the next epoch trains."""
+        self.keeper.writer.wait()
+
     def forget(self) -> None:
         if self.cold:
             made.forget(self.trainer.loaders["train"].cache.folder)
@@ -84,11 +88,15 @@ def of(epochs: Epochs, seconds: float) -> tuple[gpu.Rate, float, float]:
         epochs.next()
         devices.synchronize(run.device)
         spent += time.perf_counter() - started
+    started = time.perf_counter()
+    epochs.end()
+    spent += time.perf_counter() - started
     rows, train = epochs.keeper.rows, run.loaders["train"]
     done, training = len(rows), sum(row["seconds"] for row in rows)
     wanted = done * (len(train) + len(run.loaders["val"])) * train.cache.row_bytes(list(run.modalities))
     read = (made.from_disk() - before) / wanted
     epochs.forget()
     busy, _, whole = profiled(run.device, epochs.next)
+    epochs.end()
     rate = gpu.Rate(done * len(train) / spent, busy / whole, read)
     return rate, training / done, (spent - training) / done

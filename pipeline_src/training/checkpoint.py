@@ -20,6 +20,7 @@ from torch import Tensor
 from pipeline_src.core import files
 
 FORMAT = 3  # counted up when what a checkpoint holds changes
+LEFT = ".tmp??????"  # what safetensors writes to; a process that was killed meanwhile leaves it
 
 
 class DamagedError(Exception):
@@ -28,8 +29,15 @@ class DamagedError(Exception):
 
 def save(file: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write tensors with `about` in the file's header."""
-    tensors = on_host(tensors)
-    text = json.dumps(about)
+    write(file, on_host(tensors), json.dumps(about))
+
+
+def write(file: Path, tensors: dict[str, Tensor], text: str) -> None:
+    """The same of what `on_host` gave, and of JSON. Lets other threads go on: it reads no device. One process writes
+    to a folder at a time.
+    """
+    for left in file.parent.glob(LEFT):
+        files.remove(left)
     header = {"about": text, "format": str(FORMAT), "sha256": _hash(tensors, text)}
     with files.whole(file) as temporary:
         with _system_errors(temporary):
@@ -48,16 +56,18 @@ def on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _together(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a device as copies on the CPU, by way of one string of bytes."""
+    """Tensors of a device as copies on the CPU, parts of one string of bytes. It is pinned, as a GPU writes to that
+    several times faster, and PyTorch uses the memory again for the next copy when this one has gone.
+    """
     order = sorted(tensors, key=lambda name: -tensors[name].element_size())  # each at a multiple of its numbers' size
     try:
-        whole = torch.cat([tensors[name].contiguous().view(-1).view(torch.uint8) for name in order]).cpu()
+        joined = torch.cat([tensors[name].contiguous().view(-1).view(torch.uint8) for name in order])
+        whole = torch.empty(len(joined), dtype=torch.uint8, pin_memory=joined.device.type != "mps").copy_(joined)
     except torch.OutOfMemoryError:  # there is no room for them twice
         return {name: t.cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     parts = whole.split([tensors[name].nbytes for name in order])
     return {
-        name: part.clone().view(tensors[name].dtype).view(tensors[name].shape)
-        for name, part in zip(order, parts, strict=True)
+        name: part.view(tensors[name].dtype).view(tensors[name].shape) for name, part in zip(order, parts, strict=True)
     }
 
 

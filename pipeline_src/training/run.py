@@ -274,6 +274,28 @@ def _epochs(
     if not keeper.resume():
         trainer.method.on_train_start(trainer.context)
     fixed = time.time() - process_started if process_started else 0.0
+    with keeper.writer:
+        diverged = _train_to_end(run, trainer, keeper, ranks)
+    return {
+        "status": states.COMPLETE if diverged is None else states.DIVERGED,
+        **({} if diverged is None else {"diverged": diverged.about}),
+        "selected": keeper.best,
+        "seconds": keeper.seconds - (observed := sum(row.get(SECONDS.name, 0.0) for row in keeper.rows)),
+        **({SECONDS.name: observed} if run.cell.spec.observers else {}),
+        "fixed_seconds": fixed,  # process start to first epoch: imports, cache, model
+        "resumed": keeper.resumed,
+        "forwards": trainer.context.forwards,
+        "backwards": trainer.context.backwards,
+        "steps": trainer.context.step,
+        **({"united": ranks.differed} if ranks and ranks.differed else {}),
+        "required": _required(run),
+        "peak_memory_mb": devices.peak_mb(device),
+        "parameters_count": sum(p.numel() for p in trainer.model.parameters()),
+    }
+
+
+def _train_to_end(run: Run, trainer: Trainer, keeper: Keeper, ranks: Ranks | None) -> DivergedError | None:
+    """Train the epochs that are left and name the weights; what ended them early if the run diverged."""
     diverged: DivergedError | None = None
     try:
         _train_epochs(run, trainer, keeper, Observers(trainer), ranks)
@@ -295,22 +317,7 @@ def _epochs(
     else:
         keeper.finish_diverged()
         log.warning(f"train {run.label}  {diverged}")
-    return {
-        "status": states.COMPLETE if diverged is None else states.DIVERGED,
-        **({} if diverged is None else {"diverged": diverged.about}),
-        "selected": keeper.best,
-        "seconds": keeper.seconds - (observed := sum(row.get(SECONDS.name, 0.0) for row in keeper.rows)),
-        **({SECONDS.name: observed} if run.cell.spec.observers else {}),
-        "fixed_seconds": fixed,  # process start to first epoch: imports, cache, model
-        "resumed": keeper.resumed,
-        "forwards": trainer.context.forwards,
-        "backwards": trainer.context.backwards,
-        "steps": trainer.context.step,
-        **({"united": ranks.differed} if ranks and ranks.differed else {}),
-        "required": _required(run),
-        "peak_memory_mb": devices.peak_mb(device),
-        "parameters_count": sum(p.numel() for p in trainer.model.parameters()),
-    }
+    return diverged
 
 
 def _scores(row: dict[str, float], metric: Metric) -> str:

@@ -6,6 +6,7 @@ They are forked from a server that has imported PyTorch once, and has trained no
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipeline_src.core.errors import UserError
 from pipeline_src.evaluation import run as evaluation
 from pipeline_src.evaluation.params import Evaluation
 from pipeline_src.methods.base import Context, Method
-from pipeline_src.training import checkpoint, run
+from pipeline_src.training import checkpoint, run, writer
 from pipeline_src.training import device as devices
 from pipeline_src.training.interrupt import Stop, StoppedError
 from pipeline_src.training.keeper import Keeper
@@ -76,9 +77,12 @@ def cell(name: str, folder: Path):
     return one, cache, {s: Loader(cache, s, list(cache.modalities), CPU, resident) for s in SPLITS}
 
 
-def train(name: str, folder: Path, minutes: float, where: str | None = None, count: int = 0, by=9) -> None:
+def train(
+    name: str, folder: Path, minutes: float, where: str | None = None, count: int = 0, by=9, apart: bool = False
+) -> None:
     """Train and evaluate a cell; before call number `count` of what WHERE says, get the signal `by`, or be FULL.
 
+    Checkpoints are written while training goes on if `apart`, as on a GPU.
     What is said on standard error is added to a file beside the folder.
     """
     sys.stderr = folder.with_suffix(".log").open("a")
@@ -89,6 +93,8 @@ def train(name: str, folder: Path, minutes: float, where: str | None = None, cou
         resources=SimpleNamespace(train=SimpleNamespace(threads=1, mem_mb=1000)),
         training=SimpleNamespace(checkpoint_minutes=minutes),
     )
+    if apart:
+        writer.INLINE = ()
     if where:
         arm(*WHERE[where], count, no_room if by == FULL else lambda: [os.kill(os.getpid(), by) for _ in "12"])
     try:
@@ -113,6 +119,14 @@ def arm(owner, name: str, count: int, act: Callable[[], object]) -> None:
         return original(*arguments, **named)
 
     setattr(owner, name, call)
+
+
+def dies_while_writing(folder: Path) -> None:
+    """The system ends this process when half of a file of tensors is written."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    no_room()
+    checkpoint.save(folder / "file", {"x": torch.ones(1000)}, {})
 
 
 def no_room() -> None:

@@ -4,6 +4,7 @@ Whoever treats them as a GPU does not allow, or makes the host wait for it, is n
 line:
 
     anywhere        tensors of two devices in one operation, a generator of another device than its numbers,
+                    an operation in another thread than that which trains, whose numbers may have changed by then,
                     a pinned buffer that is copied from before its last copy is known to have ended,
                     a tensor that a side stream copied and that is used before it is there, or not kept for its user,
                     a gradient that goes back through an LSTM in evaluation mode, for which cuDNN has an error
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -97,7 +99,7 @@ class Watch(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inside = False
+        self.inside, self.trains = False, threading.get_ident()
         self.problems: dict[str, None] = {}  # in order, each once
         self.operations = self.reads = 0  # on tensors of the device, and of these copies to the CPU
         self.pinned: dict[int, Tensor] = {}  # by the address of the storage
@@ -131,6 +133,8 @@ class Watch(TorchDispatchMode):
             if strict:
                 self._checked(op, name, strict, plain, args)
         self.operations += bool(strict)
+        if strict and threading.get_ident() != self.trains:
+            self.note(f"{op} in another thread than that which trains")
         for x in strict:
             self._there(x)
         inner_args = [_bare(x) for x in args]

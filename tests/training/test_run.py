@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline_src.training import checkpoint, run
+from pipeline_src.training import checkpoint, run, writer
 from pipeline_src.training.interrupt import Stop
 from pipeline_src.training.loader import Loader
 from tests.synthetic import SPLITS, SyntheticCache, spec
@@ -98,21 +98,23 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(tmp_path, monkeypa
     assert json.loads(cut.record.read_text())["resumed"] == 1
 
 
-def test_killed_between_the_line_and_the_checkpoint_no_line_stands_twice(tmp_path, monkeypatch):
+@pytest.mark.parametrize("inline", [("cpu",), ()])
+def test_killed_between_the_line_and_the_checkpoint_no_line_stands_twice(tmp_path, monkeypatch, inline):
+    monkeypatch.setattr(writer, "INLINE", inline)
     whole, cut = make_run(tmp_path / "whole"), make_run(tmp_path / "cut")
     train(whole)
-    save = checkpoint.save
+    write = checkpoint.write
 
-    def dies(file, tensors, about):
-        if file.name == "checkpoint.safetensors" and about["at"]["epoch"] == 1:
+    def dies(file, tensors, text):
+        if file.name == "checkpoint.safetensors" and json.loads(text)["at"]["epoch"] == 1:
             raise Killed
-        save(file, tensors, about)
+        write(file, tensors, text)
 
-    monkeypatch.setattr(checkpoint, "save", dies)
+    monkeypatch.setattr(checkpoint, "write", dies)
     with pytest.raises(Killed):
         train(cut)
     assert len(rows(cut)) == 2
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(checkpoint, "write", write)
     train(cut)
     assert bare(cut) == bare(whole)
     assert same(tensors(cut), tensors(whole))

@@ -8,6 +8,7 @@ GPU; a second run goes on from within the second epoch, from a streamed cache wh
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -346,6 +347,18 @@ FINE = {
 @pytest.mark.parametrize("name", FINE)
 def test_what_a_gpu_does_behind_the_host_is_not_noted(name):
     assert not noted(FINE[name])
+
+
+def test_another_thread_that_reads_the_device_is_noted():
+    for inside in (True, False):
+        (said,) = noted(lambda x, i: apart(x.sum), inside)
+        assert said.endswith("sum.default in another thread than that which trains")
+
+
+def apart(task) -> None:
+    thread = threading.Thread(target=task)
+    thread.start()
+    thread.join()
 
 
 def copies(wait: bool, keep: bool, again: bool) -> list[str]:
