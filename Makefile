@@ -9,7 +9,7 @@ TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 3)
 TORCH_CPU ?= --torch-backend cpu $(shell sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' envs/requirements.txt)
 GPU_PINS := torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+
 
-.PHONY: help run cpu ui test test-avx2 pretrained hdf5 lint clean
+.PHONY: help run setup cpu ui test test-avx2 pretrained hdf5 lint clean
 
 help: ## this list; `make` alone shows it, too
 	@grep -hE '^[a-z][a-z0-9 -]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+).*## /\1\t/' | \
@@ -20,6 +20,8 @@ run: .venv/ready ## the study of params.yaml, from raw media to results/
 	$(BIN)/snakemake --cores all
 	@cat results/studies/params/tables/accuracy.md
 	@echo "The whole report: results/studies/params/report.html"
+
+setup: .venv/ready ## the environment in .venv alone, as the first step of `make run` does
 
 ui: .venv/ready ## the runs in MLflow's UI, on this machine alone; PORT=5001: at another port
 	$(BIN)/python -m pipeline_src ui $(if $(PORT),--port $(PORT))

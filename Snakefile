@@ -36,6 +36,8 @@ os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.gete
 # how it ends, and `tee` for its last line.
 shell.prefix("trap '' INT TERM USR1; set -euo pipefail; ")
 
+if others := sorted(config.keys() - {"params", "resources"}):
+    raise WorkflowError(f"--config {others[0]}: unknown; expected params=FILE or resources=FILE")
 if "resources" in config:
     os.environ[RESOURCES] = config["resources"]  # jobs find the same file
 params_file = str(config.get("params", "params.yaml"))

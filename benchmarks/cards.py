@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.methods import EPOCHS, Noise, Passes, passes, refused, takes, trainer
 from pipeline_src.methods.base import FAMILIES, Method, Setting, methods
-from pipeline_src.models.base import encoders, fusions
+from pipeline_src.models.base import encoders, fusion_facts, fusions
 from pipeline_src.study.explain import LEFT_OUT, by_family, idea, words
 from pipeline_src.tasks.base import tasks
 from pipeline_src.training.params import Training
@@ -113,13 +113,15 @@ def doubts(method: type[Method]) -> list[str]:
     return [s if s.endswith(".") else f"{s}." for s in dict.fromkeys(sentences) if DOUBT.search(s)]
 
 
-def network(count: int) -> dict[str, EncoderParams]:
-    """Very small encoders with taps."""
-    return {f"m{i}": encoders["resnet"].Params(kind="resnet", width=4, depth=[1, 1]) for i in range(count)}
+def network(count: int, fusion: str) -> dict[str, EncoderParams]:
+    """Very small encoders with taps: transformers of patches for a fusion of steps, else residual networks."""
+    own = {"width": 8, "layers": 2, "heads": 2, "feedforward": 8, "patch": [3, 4]}
+    kind, values = ("transformer", own) if fusion_facts(fusion).steps else ("resnet", {"width": 4, "depth": [1, 1]})
+    return {f"m{i}": encoders[kind].Params(kind=kind, **values) for i in range(count)}
 
 
 def modalities(name: str) -> str:
-    counts = [str(n) for n in COUNTS if any(takes(name, fusion, network(n)) for fusion in fusions)]
+    counts = [str(n) for n in COUNTS if any(takes(name, fusion, network(n, fusion)) for fusion in fusions)]
     return f"{', '.join(counts)} (tested)"
 
 
@@ -141,7 +143,7 @@ def served(name: str) -> str:
 
 def taken(name: str) -> list[str]:
     """Fusions that the method takes, those that it takes for fewer modalities only, and why it refuses the others."""
-    serves = {fusion: [n for n in COUNTS if takes(name, fusion, network(n))] for fusion in fusions}
+    serves = {fusion: [n for n in COUNTS if takes(name, fusion, network(n, fusion))] for fusion in fusions}
     full = max(serves.values(), key=len)
     said = [", ".join(fusion for fusion, counts in serves.items() if counts == full)]
     for fusion, counts in serves.items():
@@ -150,7 +152,8 @@ def taken(name: str) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for fusion, counts in serves.items():
         if not counts:
-            reasons.setdefault((refused(name, fusion, network(2)) or "").replace(repr(fusion), "it"), []).append(fusion)
+            why = refused(name, fusion, network(2, fusion)) or ""
+            reasons.setdefault(why.replace(repr(fusion), "this one"), []).append(fusion)
     return said + [f"not {', '.join(names)} ({reason})" for reason, names in reasons.items()]
 
 
@@ -168,8 +171,8 @@ def extensions(method: type[Method]) -> str:
 
 
 def _setting(method: type[Method], count: int) -> Setting:
-    fusion = next((f for f in fusions if takes(method.name, f, network(count))), "concat")
-    return Setting(tuple(network(count)), fusion, EPOCHS)
+    fusion = next((f for f in fusions if takes(method.name, f, network(count, f))), "concat")
+    return Setting(tuple(network(count, fusion)), fusion, EPOCHS)
 
 
 def tests(method: type[Method]) -> list[Path]:
@@ -213,7 +216,7 @@ def counts(name: str) -> Passes:
     device = {"track_test": False, "device": "cpu", "precision": "fp32", "resident_fraction": 0.5}
     spec = RunSpec(
         modalities=setting.modalities,
-        encoders=network(2),
+        encoders=network(2, setting.fusion),
         fusion=setting.fusion,
         method=name,
         params=plugin.Params(),

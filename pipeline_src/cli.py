@@ -26,7 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a sub-command; 0 if it went well, 2 with one line on standard error if the user can fix what did not, and
     128 + its number if a signal asked it to stop.
     """
-    options = parser().parse_args(arguments)
+    top = parser()
+    options, unknown = top.parse_known_args(arguments)
+    if unknown:
+        hint = "; a params file is named by --params FILE" if unknown[0].endswith((".yaml", ".yml")) else ""
+        top.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     for number in SIGNALS:  # the shell around us ignores them, so that its log is complete
         signal.signal(number, _interrupt if number == signal.SIGINT else signal.SIG_DFL)
     try:

@@ -113,6 +113,13 @@ def test_names_and_folders_that_cannot_be_are_one_line(capsys):
     assert "nowhere.yaml: expected a readable params file" in capsys.readouterr().err
 
 
+def test_a_params_file_without_its_option_is_told_the_option(capsys):
+    for arguments, hint in ((["plan", "mine.yaml"], "; a params file is named by --params FILE"), (["plan", "x"], "")):
+        with pytest.raises(SystemExit):
+            cli.main(arguments)
+        assert capsys.readouterr().err.endswith(f"error: unrecognized arguments: {arguments[1]}{hint}\n")
+
+
 @pytest.mark.parametrize("target", [[], ["help"]])
 def test_make_alone_lists_what_it_makes_and_starts_nothing(tmp_path, target):
     for name in ("Makefile", "pyproject.toml"):
@@ -121,5 +128,5 @@ def test_make_alone_lists_what_it_makes_and_starts_nothing(tmp_path, target):
     done = subprocess.run(["make", *target], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr
     listed = {line.split()[1] for line in done.stdout.splitlines() if line.strip().startswith("make ")}
-    assert {"run", "test", "ui", "lint", "clean", "help"} <= listed
+    assert {"run", "setup", "test", "ui", "lint", "clean", "help"} <= listed
     assert sorted(tmp_path.rglob("*")) == before

@@ -1,24 +1,7 @@
 """A learning rate for each modality: MSLR, which adapts it, and MSES, which stops modalities one by one.
 
-MSLR  Yao and Mihalcea, "Modality-specific learning rates for effective multimodal additive late-fusion", Findings of
-      ACL 2022. Gradients of modality m are multiplied by c_m rho_m:
-
-          rho_m = acc_m(e) / mean(acc_m(e - 5), ..., acc_m(e - 1))      from the sixth epoch on, 1 before
-
-MSES  Fujimori et al., "Modality-specific learning rate control for multimodal classification", ACPR 2019.
-
-          v_m(e) = 0.6 L_m(e - 1) + 0.4 L_m(e),    v_m(0) = L_m(0)
-          v_m below its best: the best epoch e*_m is e, and the state of the model and the optimizer is kept
-          e - e*_m > patience: modality m is finished, and model and optimizer go back to epoch e*_m
-
-Neither method's own code was found: the equations are those of AGM's repository (run/CREMAD_main.py), which takes
-accuracies and losses from the test split and counts the audio's accuracy from the visual prediction. Here they are of
-val, of the fusion's unimodal logits. Gradients of a modality are those of its encoder and, if the fusion is linear in
-each modality, of its part of the fusion. c is 0.9 audio and 1.1 visual on CREMA-D; 0.9 audio, 1.4 visual and 0.7 text
-on UR-Funny. Bests stay when the state goes back, as released.
-
-A finished modality is not stepped at all. The release multiplies its gradients by 0, so that weight decay and momentum
-go on, and ends the run when all are finished; here the remaining epochs train nothing but the fusion's shared part.
+Gradients of a modality are those of its encoder and, if the fusion is linear in each modality, of its part of the
+fusion. Accuracies and losses are of val, of the fusion's unimodal logits.
 
 In metrics.jsonl: rate/m, the factor of the epoch.
 """
@@ -103,7 +86,17 @@ class MSLRParams(MethodParams):
 
 @methods.register("mslr")
 class MSLR(LearningRates):
-    """Speeds up the modality whose accuracy rises, against its own last five epochs."""
+    """Speeds up the modality whose accuracy rises, against its own last five epochs.
+
+    Yao and Mihalcea, "Modality-specific learning rates for effective multimodal additive late-fusion", Findings of ACL
+    2022. Gradients of modality m are multiplied by c_m rho_m:
+
+        rho_m = acc_m(e) / mean(acc_m(e - 5), ..., acc_m(e - 1))      from the sixth epoch on, 1 before
+
+    The method's own code was not found: the equation is that of AGM's repository (run/CREMAD_main.py), which takes
+    accuracies from the test split and counts the audio's from the visual prediction; here they are of val. c is 0.9
+    audio and 1.1 visual on CREMA-D; 0.9 audio, 1.4 visual and 0.7 text on UR-Funny.
+    """
 
     family = "gradients"
     Params = MSLRParams
@@ -166,7 +159,21 @@ class MSESParams(MethodParams):
 
 @methods.register("mses")
 class MSES(LearningRates):
-    """Stops each modality when its loss on val has not improved for a while, and goes back to its best epoch."""
+    """Stops each modality when its loss on val has not improved for a while, and goes back to its best epoch.
+
+    Fujimori et al., "Modality-specific learning rate control for multimodal classification", ACPR 2019.
+
+        v_m(e) = 0.6 L_m(e - 1) + 0.4 L_m(e),    v_m(0) = L_m(0)
+        v_m below its best: the best epoch e*_m is e, and the state of the model and the optimizer is kept
+        e - e*_m > patience: modality m is finished, and model and optimizer go back to epoch e*_m
+
+    The method's own code was not found: the equations are those of AGM's repository (run/CREMAD_main.py), which takes
+    losses from the test split; here they are of val. Bests stay when the state goes back, as released.
+
+    A finished modality is not stepped at all. The release multiplies its gradients by 0, so that weight decay and
+    momentum go on, and ends the run when all are finished; here the remaining epochs train nothing but the fusion's
+    shared part.
+    """
 
     family = "alternation"
     Params = MSESParams

@@ -122,7 +122,8 @@ def overview(folders: Sequence[Path], page: Path = PAGE) -> None:
     every = [setting for folder in folders for setting in settings(folder)]
     if not any(len(setting.trained) > 1 for setting in every):
         raise UserError(
-            f"{', '.join(map(str, folders))}: expected a method beside {BASELINE}, but got none; name other studies"
+            f"{', '.join(map(str, folders))}: expected finished runs of {BASELINE} and of another method, but got none;"
+            " finish a study (`counterpoise status --params FILE` says what is missing), or name other folders"
         )
     files.write_text(page, render(every, page))
     log.info(f"overview  {plural(len(every), 'setting')} of {len(folders)} studies in {page}")

@@ -189,7 +189,7 @@ def _check_references(params: Settings, mistakes: Mistakes) -> None:
     corrupted.check(params, mistakes)
     gpus = params.training.gpus
     epochs = dict.fromkeys(training.epochs for training in params.trainings().values())
-    for method in params.study.methods:
+    for i, method in enumerate(params.study.methods):
         refusals = {}  # one that holds for several fusions or datasets is said once
         for fusion, name in itertools.product(params.study.fusions, params.study.datasets):
             block, own = params.datasets.get(name), params.methods.get(method)
@@ -200,7 +200,8 @@ def _check_references(params: Settings, mistakes: Mistakes) -> None:
                     setting = Setting(tuple(dataset.modalities), fusion, count, dataset.task, frozen, gpus)
                     refusals[methods[params.kinds[method]].refuses(own, setting)] = None
         for why in filter(None, refusals):
-            mistakes.add(("methods", method), why)
+            own = ("methods", method)  # a block that no file has is not where the mistake is
+            mistakes.add(own if mistakes.where(own) else ("study", "methods", i), why)
     for i, name in enumerate(params.reproduces):
         if name not in items():
             what = f"expected a table or figure of reports/papers.yaml, but got {brief(name)}{closest(name, items())}"

@@ -145,7 +145,7 @@ def show(plan: Plan, tflops: float, step_ms: float) -> None:
         if not cost.clips:
             print("    how many clips it has is known once its manifest is made")
             continue
-        source = "manifest" if cost.counted else "published lists"
+        source = "manifest" if cost.counted else "expected; the manifest will count them"
         clips = ", ".join(f"{count:,} {split}" for split, count in cost.clips.items())
         draws = f", in each of {cost.draws} draws" if cost.draws > 1 else ""
         print(f"    clips       {clips} ({source}){draws}")

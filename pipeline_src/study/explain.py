@@ -163,8 +163,9 @@ def by_family() -> dict[str, list[str]]:
 
 
 def words(plugin: type) -> str:
-    """What the plug-in's file says on top: equations, source, deviations."""
-    return inspect.getdoc(sys.modules[plugin.__module__]) or ""
+    """Equations, source and deviations: what the class says of itself if that is more than a line, else its file."""
+    own = inspect.getdoc(plugin) or "" if plugin.__doc__ else ""
+    return own if "\n\n" in own else inspect.getdoc(sys.modules[plugin.__module__]) or ""
 
 
 def idea(plugin: type) -> str:

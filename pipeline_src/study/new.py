@@ -61,6 +61,8 @@ def _dataset(_: str, name: str, folder: str | None) -> list[str]:
     """A study of the table in `folder`, whose columns of paths become modalities."""
     _check_block_name(name)
     place = Path(folder or f"media/{name}")
+    if not place.is_dir():
+        raise UserError(f"{place}: expected the folder of your files, but there is none; name it by --folder")
     tables = sorted(file for file in place.glob("*") if file.suffix in (".csv", ".tsv", ".parquet"))
     if len(tables) != 1:
         got = ", ".join(plain(file.name) for file in tables[:5]) or "none"
@@ -104,7 +106,11 @@ def _plugin(kind: str, name: str, folder: str | None) -> list[str]:
     words = {"name": name, "cls": name.title().replace("_", ""), "folder": place}
     _write(place / f"test_{name}.py", test.format(**words))
     _write(place / f"{name}.py", code.format(**words))
-    use = f"study: methods: [joint, {name}]" if kind == "method" else f"model: encoders: {{kind: {name}, features: 64}}"
+    use = (
+        f"study: methods: [joint, {name}]"
+        if kind == "method"
+        else f"model: encoders: {{MODALITY: {{kind: {name}, features: 64}}}}"
+    )
     return [f"python -m pytest {place}/test_{name}.py", f"in the params file: `plugins: [{place}]`, and in `{use}`"]
 
 

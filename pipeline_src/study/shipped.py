@@ -31,7 +31,8 @@ def plan(name: str, folder: str | None) -> tuple[Plan, str]:
     shipped = files()
     if name not in shipped:
         raise UserError(
-            f"expected a dataset of the params file or a published one, but got {plain(name)!r}{closest(name, shipped)}"
+            f"expected a dataset of params.yaml or a published one, but got {plain(name)!r}{closest(name, shipped)};"
+            " one of another params file needs --params FILE"
         )
     made = Plan(shipped[name])
     block = made.params.datasets[name]

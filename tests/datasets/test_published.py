@@ -509,7 +509,7 @@ def test_check_of_a_data_set_that_the_study_has_not(copy, capsys):
     copy("cremad")
     assert cli.main(["check", "cremat"]) == 2
     said = capsys.readouterr().err
-    assert "expected a dataset of the params file or a published one, but got 'cremat'; did you mean 'cremad'?" in said
+    assert "expected a dataset of params.yaml or a published one, but got 'cremat'; did you mean 'cremad'?" in said
 
 
 def test_check_when_the_disk_is_too_small(copy, capsys, monkeypatch):

@@ -195,7 +195,10 @@ def test_chosen_folders_and_another_place(three):
     ("spoil", "said"),
     [
         (lambda: (), "results/studies: expected the results of a study, but got none"),
-        (lambda: write("a", {"joint": 0.7, "sound-only": 0.6}), "expected a method beside joint, but got none"),
+        (
+            lambda: write("a", {"joint": 0.7, "sound-only": 0.6}),
+            "expected finished runs of joint and of another method",
+        ),
         (lambda: files.write_text(write("a", {"joint": 0.7}) / "tables/accuracy.csv", "dataset\n"), "column recipe"),
         (lambda: (write("a", {"joint": 0.7}) / "tables/index-0123456789.json").unlink(), "and an index, but got none"),
         (

@@ -462,6 +462,14 @@ def test_all_mistakes_are_reported_at_once_by_line(said):
     assert [int(n) for n, _ in lines] == sorted(int(n) for n, _ in lines)
 
 
+def test_a_method_that_refuses_is_reported_where_the_file_names_it(said):
+    text = edited("[joint]", "[joint, mla]")
+    for block, place in (("{}", "study.methods.1"), ("{mla: {}}", "methods.mla")):
+        lines = said(text.replace("methods: {}", f"methods: {block}"))
+        line = line_of("[joint]" if block == "{}" else "methods: {}")
+        assert lines and all(one.startswith(f"{line}: {place}: expected fusion shared") for one in lines), lines
+
+
 def test_references_and_plugins_are_reported_at_once(said):
     text = (
         VALID.replace("[joint]", "[jont]").replace("count: 3", "count: 0").replace("recipe: digits-1", "recipe: digits")

@@ -117,7 +117,7 @@ def test_the_command_states_its_assumptions(plan, capsys):
     plan()
     assert cli.main(["estimate", "--tflops", "2"]) == 0
     output = capsys.readouterr().out
-    assert "48 train, 12 val, 24 test (published lists)" in output
+    assert "48 train, 12 val, 24 test (expected; the manifest will count them)" in output
     assert "2 TFLOP/s sustained and 15 ms or more a step are assumed" in output
     with pytest.raises(SystemExit):
         cli.main(["estimate", "--tflops", "0"])

@@ -23,6 +23,12 @@ def test_every_method_is_explained_from_its_own_file(name):
         assert f"    {hook}" in said
 
 
+def test_two_methods_of_a_file_have_words_of_their_own():
+    mslr, mses = explain("mslr"), explain("mses")
+    assert "Yao and Mihalcea" in mslr and "rho_m =" in mslr and "Fujimori" not in mslr
+    assert "Fujimori" in mses and "v_m(e) =" in mses and "rho_m" not in mses
+
+
 def test_ogm_ge():
     said = explain("ogm_ge")
     assert "1 - tanh(alpha rho_m)" in said

@@ -105,6 +105,14 @@ def test_a_method_and_an_encoder_pass_the_tests_that_come_with_them(tmp_path, mo
 def test_what_cannot_be_written_is_one_line(media, capsys):
     folder, table = media
     refused(capsys, "media: expected one table", "dataset", "mine", "--folder", "media")
+    refused(
+        capsys,
+        "nowhere: expected the folder of your files, but there is none",
+        "dataset",
+        "mine",
+        "--folder",
+        "nowhere",
+    )
     table[["id", "label", "photo", "age"]].to_csv(folder / "samples.csv", index=False)
     refused(capsys, "expected at least two columns with paths of files", "dataset", "mine", "--folder", "media")
     (folder / "samples.csv").write_text("id,label,photo\n")

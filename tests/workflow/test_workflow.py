@@ -236,6 +236,8 @@ def test_another_resources_file_is_named_on_the_command_line(tmp_path):
     (tmp_path / "mine.yaml").write_text("cells_per_gpu: many\n")
     output = snakemake(tmp_path, "-n", "--config", "resources=mine.yaml", succeeds=False)
     assert "mine.yaml:1: cells_per_gpu: expected" in output
+    output = snakemake(tmp_path, "-n", "--config", "param=mine.yaml", succeeds=False)
+    assert "--config param: unknown; expected params=FILE or resources=FILE" in output
 
 
 def test_only_registered_names_are_wildcards(study):
