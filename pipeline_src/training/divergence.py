@@ -28,8 +28,9 @@ def _check_loss(trainer: Trainer) -> None:
 
 
 def check_epoch(trainer: Trainer) -> None:
-    """At the end of an epoch: its loss, and all that is evaluated later."""
+    """At the end of an epoch: its loss, and all that is evaluated later. The host waits for the model once."""
     _check_loss(trainer)
-    for name, value in trainer.model.state_dict().items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise DivergedError(trainer, f"{name} is not finite")
+    state = {name: value for name, value in trainer.model.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([torch.isfinite(value).all() for value in state.values()]).tolist()
+    if not all(finite):
+        raise DivergedError(trainer, f"{list(state)[finite.index(False)]} is not finite")
