@@ -113,7 +113,7 @@ def doubts(method: type[Method]) -> list[str]:
     return [s if s.endswith(".") else f"{s}." for s in dict.fromkeys(sentences) if DOUBT.search(s)]
 
 
-def network(count: int, fusion: str) -> dict[str, EncoderParams]:
+def network(count: int, fusion: str = "concat") -> dict[str, EncoderParams]:
     """Very small encoders with taps: transformers of patches for a fusion of steps, else residual networks."""
     own = {"width": 8, "layers": 2, "heads": 2, "feedforward": 8, "patch": [3, 4]}
     kind, values = ("transformer", own) if fusion_facts(fusion).steps else ("resnet", {"width": 4, "depth": [1, 1]})
