@@ -50,7 +50,7 @@ class Association:
     second: float = math.nan  # the other way round
     p: float = math.nan
     p_holm: float = math.nan  # over all methods and fusions of the grid that have a p
-    least: float = math.nan  # the smallest rho that is significant after the correction where no other is; NaN: none
+    critical: float = math.nan  # the smallest rho that is significant after the correction where no other is; NaN: none
 
     @property
     def rho(self) -> float:
@@ -79,7 +79,9 @@ def associations(grid: GridResults) -> list[Association]:
             means.append(of)
     corrected, tested = holm([one.p for one in found]), _tested(found)
     return [
-        replace(one, p_holm=p, least=math.nan if math.isnan(p) else needed(gain, room, (1 - grid.confidence) / tested))
+        replace(
+            one, p_holm=p, critical=math.nan if math.isnan(p) else critical(gain, room, (1 - grid.confidence) / tested)
+        )
         for one, p, (gain, room) in zip(found, corrected, means, strict=True)
     ]
 
@@ -102,7 +104,7 @@ def association(gains: list[np.ndarray], rooms: list[np.ndarray]) -> tuple[float
     return first, second, float((_sums(gain, room) >= first + second - ROUNDING).mean())
 
 
-def needed(gains: list[np.ndarray], rooms: list[np.ndarray], alpha: float) -> float:
+def critical(gains: list[np.ndarray], rooms: list[np.ndarray], alpha: float) -> float:
     """The smallest rho whose p is below `alpha` for values in these two orders or ties; NaN if none is. Arguments as of
     `association`.
     """
@@ -158,7 +160,7 @@ def headline(found: list[Association], confidence: float) -> str:
 
 def _sensitivity(found: list[Association]) -> str:
     """Which correlations would be significant, in a sentence; empty where nothing is tested."""
-    sizes = [one.least for one in found if not math.isnan(one.p)]
+    sizes = [one.critical for one in found if not math.isnan(one.p)]
     if not sizes:
         return ""
     if all(map(math.isnan, sizes)):

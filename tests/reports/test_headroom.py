@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline_src.reports.headroom import Association, association, associations, halves, headline, least, needed, table
+from pipeline_src.reports.headroom import (
+    Association,
+    association,
+    associations,
+    critical,
+    halves,
+    headline,
+    least,
+    table,
+)
 from pipeline_src.reports.statistics import holm
 from pipeline_src.reports.wording import MINUS
 from tests.reports.gridded import grid
@@ -47,8 +56,8 @@ def test_the_smallest_correlation_that_is_significant_is_that_of_the_test_itself
         first, second, p = association([values[list(order)] for values in gains], rooms)
         found[round((first + second) / 2, 9)] = p
     for alpha in (0.05, 0.01):
-        assert needed(gains, rooms, alpha) == pytest.approx(min(rho for rho, p in found.items() if p < alpha))
-    assert math.isnan(needed(gains, rooms, 1 / 720)), "the highest has a p of 1/720"
+        assert critical(gains, rooms, alpha) == pytest.approx(min(rho for rho, p in found.items() if p < alpha))
+    assert math.isnan(critical(gains, rooms, 1 / 720)), "the highest has a p of 1/720"
 
 
 def test_more_datasets_than_can_be_ordered_are_drawn():
@@ -140,7 +149,7 @@ def test_a_method_that_equals_joint_training_is_not_tested_and_not_counted():
     accuracies = {levels: {**of, "same": of["joint"]} for levels, of in BY_HAND.items()}
     two = grid({"sound": ["a", "b", "c"]}, accuracies, seeds=(7, 2))
     better, same = associations(two)
-    assert math.isnan(same.p) and math.isnan(same.least) and better.p_holm == better.p
+    assert math.isnan(same.p) and math.isnan(same.critical) and better.p_holm == better.p
     assert "over the 1 comparison with a p" in table(two, [better, same]).caption
 
 

@@ -141,6 +141,7 @@ def train_part(
         if isinstance(what, str):
             raise UserError(f"process {victim} {what}")
         os.kill(os.getpid() if what == signal.SIGKILL else os.getppid(), what)
+        time.sleep(2)  # the process that started this one looks every 0.2 s, and the epoch is not to end before that
 
     if ranks.place.rank == victim and where:
         killed.arm(*killed.WHERE[where], count, act)
